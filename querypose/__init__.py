@@ -1,0 +1,24 @@
+"""QueryPose for Detectron2. Importing the package registers its models and datasets."""
+
+try:
+    import detectron2  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "querypose is a plugin of Detectron2, which is not installed here: install it as "
+        "https://detectron2.readthedocs.io describes, or run `make setup` in a clone of querypose."
+    ) from error
+
+from querypose import data, modeling
+from querypose.config import add_querypose_config
+from querypose.data import register_coco_keypoints
+from querypose.skeleton import Skeleton
+from querypose.version import __version__
+
+__all__ = [
+    "Skeleton",
+    "__version__",
+    "add_querypose_config",
+    "data",
+    "modeling",
+    "register_coco_keypoints",
+]

@@ -1,0 +1,170 @@
+"""Every configuration key that QueryPose adds to Detectron2's, with its default."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+from detectron2.config import CfgNode, get_cfg
+
+
+def read_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
+    """Reads a QueryPose config file over all defaults.
+
+    Args:
+        config_file: YAML, possibly with a ``_BASE_``.
+        opts: keys and values in turn, as on a command line; they win over the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not YAML, or a key or a value does not fit.
+    """
+    config_file = Path(config_file)
+    if not config_file.is_file():
+        raise FileNotFoundError(f"There is no config file {config_file}.")
+    cfg = get_cfg()
+    add_querypose_config(cfg)
+    try:
+        cfg.merge_from_file(str(config_file))
+        cfg.merge_from_list(list(opts))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{config_file} is not valid YAML: {error}") from error
+    except (KeyError, AssertionError, ValueError) as error:
+        reason = str(error.args[0] if error.args else error)
+        raise ValueError(f"{config_file}: {reason}{_suggestion(reason, cfg)}") from error
+    return cfg
+
+
+def _suggestion(reason: str, cfg: CfgNode) -> str:
+    """What a misspelt key may have meant; empty where the reason is another."""
+    if not reason.startswith("Non-existent"):
+        return ""
+    close = difflib.get_close_matches(reason.rsplit(": ", 1)[-1], list(_keys(cfg)), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def add_querypose_config(cfg: CfgNode) -> None:
+    """Adds QueryPose's keys to a Detectron2 config, in place.
+
+    Detectron2's own defaults stay as they are: ``configs/Base-QueryPose.yaml`` sets what the method
+    wants of them (pooling under ``ROI_BOX_HEAD`` and ``ROI_KEYPOINT_HEAD``, RGB input, AdamW).
+    """
+    _add_model(cfg)
+    _add_loss(cfg)
+    _add_backbones(cfg)
+    _add_data(cfg)
+    _add_solver(cfg)
+
+
+def _add_model(cfg: CfgNode) -> None:
+    node = cfg.MODEL.QUERYPOSE = CfgNode()
+    node.NUM_QUERIES = 100
+    node.NUM_CLASSES = 1
+    # Decoder stages; each refines every query's box and keypoints.
+    node.NUM_STAGES = 6
+
+    # Box decoder
+    node.HIDDEN_DIM = 256
+    node.NUM_ATTENTION_HEADS = 8
+    node.FFN_DIM = 2048
+    node.DROPOUT = 0.0
+    # Inner width of the dynamic convolutions.
+    node.DYNAMIC_DIM = 64
+    node.NUM_CLS_LAYERS = 1
+    node.NUM_BOX_LAYERS = 3
+
+    # Keypoint decoder
+    node.PART_DIM = 128
+    node.NUM_KEYPOINT_CONVS = 6
+    # Feature maps that keypoints are pooled from; boxes use ROI_HEADS.IN_FEATURES.
+    node.KEYPOINT_IN_FEATURES = ["p2"]
+    # False: the light model. True: the full model, whose keypoint stages refine the instance query.
+    node.KEYPOINT_FEEDBACK = False
+
+    # A skeleton file (YAML or JSON); empty takes the training dataset's metadata.
+    node.SKELETON = ""
+
+    # Inference: how many people a picture may return. COCO keypoint AP counts 20.
+    node.MAX_DETECTIONS = 20
+    # Queries whose class score is below this are dropped before their keypoints are decoded.
+    node.CLASS_SCORE_THRESH = 0.0
+
+
+def _add_loss(cfg: CfgNode) -> None:
+    node = cfg.MODEL.QUERYPOSE
+    # Weights of the losses, each summed over the stages.
+    node.CLASS_WEIGHT = 2.0
+    node.L1_WEIGHT = 5.0
+    node.GIOU_WEIGHT = 2.0
+    node.KEYPOINT_WEIGHT = 1.0
+    # Sigmoid focal loss.
+    node.FOCAL_ALPHA = 0.25
+    node.FOCAL_GAMMA = 2.0
+    # Class probability of an untrained query.
+    node.PRIOR_PROB = 0.01
+    # Weights of the matching costs.
+    node.MATCHER = CfgNode()
+    node.MATCHER.CLASS_COST = 2.0
+    node.MATCHER.L1_COST = 5.0
+    node.MATCHER.GIOU_COST = 2.0
+    # Auxiliary heat maps on p2, in training only.
+    node.AUX_HEATMAP = CfgNode()
+    node.AUX_HEATMAP.ENABLED = False
+    node.AUX_HEATMAP.WEIGHT = 0.5
+
+
+def _add_backbones(cfg: CfgNode) -> None:
+    cfg.MODEL.HRNET = CfgNode()
+    # timm's name of the HRNet.
+    cfg.MODEL.HRNET.NAME = "hrnet_w32"
+
+    cfg.MODEL.SWIN = CfgNode()
+    cfg.MODEL.SWIN.EMBED_DIM = 96
+    cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]
+    cfg.MODEL.SWIN.NUM_HEADS = [3, 6, 12, 24]
+    cfg.MODEL.SWIN.WINDOW_SIZE = 7
+    cfg.MODEL.SWIN.DROP_PATH_RATE = 0.2
+    # Recompute activations in the backward pass: less memory, more time.
+    cfg.MODEL.SWIN.CHECKPOINT = False
+
+    cfg.MODEL.TIMM = CfgNode()
+    # Any timm model with feature maps at strides 4, 8, 16 and 32.
+    cfg.MODEL.TIMM.NAME = "resnet50"
+    # Download timm's ImageNet weights.
+    cfg.MODEL.TIMM.PRETRAINED = False
+    # Or read them from this file.
+    cfg.MODEL.TIMM.WEIGHTS = ""
+    cfg.MODEL.TIMM.FREEZE_BN = False
+
+    # Load checkpoints as weights alone. False unpickles MODEL.WEIGHTS, which runs any code in it.
+    cfg.MODEL.WEIGHTS_ONLY = True
+
+
+def _add_data(cfg: CfgNode) -> None:
+    # Datasets to register before use: [name, COCO-format JSON, picture folder] or
+    # [name, JSON, folder, skeleton file].
+    cfg.DATASETS.REGISTER = []
+    # In training a picture is cropped with this probability (INPUT.CROP), after its shortest edge
+    # was resized to one of these.
+    cfg.INPUT.CROP.PROBABILITY = 0.5
+    cfg.INPUT.CROP.RESIZE_MIN_SIZES = [400, 500, 600]
+
+
+def _add_solver(cfg: CfgNode) -> None:
+    cfg.SOLVER.OPTIMIZER = "AdamW"
+    # Learning rates relative to BASE_LR.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
+    cfg.SOLVER.FLOW_MULTIPLIER = 10.0
+    # What AMP.ENABLED computes in: "float16" (with gradient scaling) or "bfloat16".
+    cfg.SOLVER.AMP.PRECISION = "float16"
+    # Batches of IMS_PER_BATCH whose gradients make one optimiser step.
+    cfg.SOLVER.ACCUMULATE_STEPS = 1

@@ -1,0 +1,36 @@
+"""CrowdPose: people in crowds, fourteen keypoints (Li et al., CVPR 2019)."""
+
+from __future__ import annotations
+
+import os
+
+from querypose.data.datasets.coco import register_coco_keypoints
+from querypose.skeleton import CROWDPOSE_SKELETON
+
+SPLITS = ("train", "val", "trainval", "test")
+
+
+def register_crowdpose(root: str) -> None:
+    """Registers ``crowdpose_train``, ``crowdpose_val``, ``crowdpose_trainval``, ``crowdpose_test``.
+
+    The skeleton is declared here and not read from the files: their ``skeleton`` field was copied
+    from COCO and points past the fourteenth keypoint. They have no ``area`` either, which
+    :class:`querypose.evaluation.CrowdPoseEvaluator` derives from the boxes.
+
+    Args:
+        root: the folder that holds ``crowdpose/json`` and ``crowdpose/images``.
+
+    Raises:
+        ValueError: one of the names is taken.
+    """
+    for split in SPLITS:
+        register_coco_keypoints(
+            f"crowdpose_{split}",
+            os.path.join(root, "crowdpose", "json", f"crowdpose_{split}.json"),
+            os.path.join(root, "crowdpose", "images"),
+            CROWDPOSE_SKELETON,
+            evaluator_type="crowdpose",
+        )
+
+
+register_crowdpose(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))

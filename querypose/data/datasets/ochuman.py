@@ -1,0 +1,33 @@
+"""OCHuman: heavily occluded people, COCO's keypoints (Zhang et al., CVPR 2019)."""
+
+from __future__ import annotations
+
+import os
+
+from querypose.data.datasets.coco import register_coco_keypoints
+from querypose.skeleton import COCO_SKELETON
+
+SPLITS = ("val", "test")
+
+
+def register_ochuman(root: str) -> None:
+    """Registers ``ochuman_val`` and ``ochuman_test``; the benchmark has no training split.
+
+    Args:
+        root: the folder that holds ``ochuman/annotations``, with the annotation files in COCO's
+            format as OCHuman's API names them, and ``ochuman/images``.
+
+    Raises:
+        ValueError: one of the names is taken.
+    """
+    for split in SPLITS:
+        json_name = f"ochuman_coco_format_{split}_range_0.00_1.00.json"
+        register_coco_keypoints(
+            f"ochuman_{split}",
+            os.path.join(root, "ochuman", "annotations", json_name),
+            os.path.join(root, "ochuman", "images"),
+            COCO_SKELETON,
+        )
+
+
+register_ochuman(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))

@@ -1,0 +1,177 @@
+"""From a dataset's dict to what the model trains on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import detectron2.data.transforms as T
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from detectron2.data import detection_utils as utils
+from PIL import Image, UnidentifiedImageError
+
+from querypose.skeleton import Skeleton
+
+
+class QueryPoseDatasetMapper:
+    """Reads a picture, augments it and turns its annotations into ``Instances``.
+
+    In training a picture is flipped half of the time and resized to a random shortest edge; with
+    probability ``crop_probability`` a resize and a random crop come first (DETR's augmentation).
+    Crowd annotations are dropped. Keypoints that leave the picture become unlabelled.
+
+    Args:
+        is_train: augment, and keep annotations.
+        image_format: as ``INPUT.FORMAT``.
+        augmentations: for every picture.
+        crop_augmentations: before them, where a picture is cropped; empty never crops.
+        crop_probability: of cropping.
+        skeleton: the dataset's keypoints.
+        num_classes: categories the model knows.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        image_format: str,
+        augmentations: Sequence[T.Augmentation],
+        crop_augmentations: Sequence[T.Augmentation],
+        crop_probability: float,
+        skeleton: Skeleton,
+        num_classes: int,
+    ) -> None:
+        self.is_train = is_train
+        self.image_format = image_format
+        self.augmentations = T.AugmentationList(augmentations)
+        self.cropped = T.AugmentationList([*crop_augmentations, *augmentations])
+        self.crop_probability = crop_probability if crop_augmentations else 0.0
+        self.num_keypoints = skeleton.num_keypoints
+        self.flip_indices = _flip_indices(skeleton)
+        self.num_classes = num_classes
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Reads ``INPUT``; the keypoints come from the datasets' metadata."""
+        crop = []
+        if is_train and cfg.INPUT.CROP.ENABLED:
+            crop = [
+                T.ResizeShortestEdge(cfg.INPUT.CROP.RESIZE_MIN_SIZES, sample_style="choice"),
+                T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE),
+            ]
+        datasets = cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST
+        return {
+            "is_train": is_train,
+            "image_format": cfg.INPUT.FORMAT,
+            "augmentations": utils.build_augmentation(cfg, is_train),
+            "crop_augmentations": crop,
+            "crop_probability": cfg.INPUT.CROP.PROBABILITY,
+            "skeleton": _shared_skeleton(datasets),
+            "num_classes": cfg.MODEL.QUERYPOSE.NUM_CLASSES,
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Maps one picture.
+
+        Args:
+            dataset_dict: in Detectron2's standard format; left as it is.
+
+        Returns:
+            The dict with ``image``, a (3, H, W) uint8 tensor, and in training ``instances`` with
+            ``gt_boxes``, ``gt_classes`` and ``gt_keypoints``, in pixels of that image.
+
+        Raises:
+            FileNotFoundError: the picture is not there.
+            ValueError: the picture is broken, or an annotation does not fit the dataset.
+        """
+        dataset_dict = copy.deepcopy(dataset_dict)
+        image = read_picture(dataset_dict["file_name"], self.image_format)
+        utils.check_image_size(dataset_dict, image)
+
+        crops = self.crop_probability > 0 and np.random.rand() < self.crop_probability
+        augmented = T.AugInput(image)
+        transforms = (self.cropped if crops else self.augmentations)(augmented)
+        image = augmented.image
+        dataset_dict["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+        annotations = dataset_dict.pop("annotations", None)
+        if self.is_train and annotations is not None:
+            dataset_dict["instances"] = self._instances(
+                annotations, transforms, image.shape[:2], dataset_dict["file_name"]
+            )
+        return dataset_dict
+
+    def _instances(
+        self,
+        annotations: Sequence[dict[str, Any]],
+        transforms: T.TransformList,
+        image_size: tuple[int, int],
+        file_name: str,
+    ) -> Any:
+        people = []
+        for annotation in annotations:
+            if annotation.get("iscrowd", 0):
+                continue
+            self._check(annotation, file_name)
+            annotation.pop("segmentation", None)
+            annotation["keypoints"] = annotation.get("keypoints") or [0.0] * 3 * self.num_keypoints
+            people.append(
+                utils.transform_instance_annotations(
+                    annotation, transforms, image_size, keypoint_hflip_indices=self.flip_indices
+                )
+            )
+        instances = utils.annotations_to_instances(people, image_size)
+        return utils.filter_empty_instances(instances)
+
+    def _check(self, annotation: dict[str, Any], file_name: str) -> None:
+        numbers = len(annotation.get("keypoints") or ())
+        if numbers not in (0, 3 * self.num_keypoints):
+            raise ValueError(
+                f"{file_name}: a person has {numbers} keypoint numbers, "
+                f"not 3 x {self.num_keypoints}; check the annotations or the skeleton."
+            )
+        if not 0 <= annotation["category_id"] < self.num_classes:
+            raise ValueError(
+                f"{file_name}: a person has category {annotation['category_id']}, but "
+                f"MODEL.QUERYPOSE.NUM_CLASSES is {self.num_classes}."
+            )
+
+
+def read_picture(file_name: str, image_format: str) -> np.ndarray:
+    """Reads a picture, upright by its EXIF orientation; grey and RGBA ones become colour.
+
+    Returns:
+        (H, W, 3) uint8 in ``image_format`` order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no picture, or cut short.
+    """
+    try:
+        return utils.read_image(file_name, image_format)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no picture {file_name}.") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"The picture {file_name} cannot be read: {error}.") from error
+
+
+def _flip_indices(skeleton: Skeleton) -> np.ndarray:
+    """Where each keypoint's value comes from after a horizontal flip, (K,) int64."""
+    partner = dict(skeleton.flips) | {right: left for left, right in skeleton.flips}
+    names = skeleton.keypoints
+    return np.array([names.index(partner.get(name, name)) for name in names])
+
+
+def _shared_skeleton(datasets: Sequence[str]) -> Skeleton:
+    skeletons = [Skeleton.from_metadata(MetadataCatalog.get(name)) for name in datasets]
+    for name, skeleton in zip(datasets[1:], skeletons[1:], strict=True):
+        if skeleton.keypoints != skeletons[0].keypoints:
+            raise ValueError(
+                f"{datasets[0]} and {name} have different keypoints; train on them one by one."
+            )
+    return skeletons[0]

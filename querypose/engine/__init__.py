@@ -1,0 +1,5 @@
+"""Training and evaluation."""
+
+from querypose.engine.trainer import QueryPoseTrainer
+
+__all__ = ["QueryPoseTrainer"]

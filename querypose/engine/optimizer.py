@@ -1,0 +1,70 @@
+"""AdamW with a learning rate per group, clipped over the whole model."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from torch import nn
+
+_FULL_MODEL = "full_model"
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """Builds the optimiser that ``SOLVER`` describes.
+
+    The flow learns at ``FLOW_MULTIPLIER`` times the base rate, the backbone at
+    ``BACKBONE_MULTIPLIER`` times. Detectron2's clip types work as ever; ``full_model`` limits the norm
+    of all gradients together.
+
+    Raises:
+        ValueError: ``SOLVER.OPTIMIZER`` is neither AdamW nor SGD.
+    """
+    solver = cfg.SOLVER
+
+    def lr_factor(name: str) -> float:
+        if ".flow." in name:
+            return solver.FLOW_MULTIPLIER
+        return solver.BACKBONE_MULTIPLIER if name.startswith("backbone.") else 1.0
+
+    parameters = get_default_optimizer_params(
+        getattr(model, "module", model),
+        base_lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        lr_factor_func=lr_factor,
+    )
+    options: dict[str, Any]
+    if solver.OPTIMIZER == "AdamW":
+        optimizer_class, options = torch.optim.AdamW, {"weight_decay": solver.WEIGHT_DECAY}
+    elif solver.OPTIMIZER == "SGD":
+        optimizer_class = torch.optim.SGD
+        options = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
+    else:
+        raise ValueError(f"SOLVER.OPTIMIZER is AdamW or SGD, not {solver.OPTIMIZER!r}.")
+
+    clip = solver.CLIP_GRADIENTS
+    if clip.ENABLED and clip.CLIP_TYPE == _FULL_MODEL:
+        optimizer_class = _clipped(optimizer_class, clip.CLIP_VALUE, clip.NORM_TYPE)
+        return optimizer_class(parameters, lr=solver.BASE_LR, **options)
+    optimizer_class = maybe_add_gradient_clipping(cfg, optimizer_class)
+    return optimizer_class(parameters, lr=solver.BASE_LR, **options)
+
+
+def _clipped(
+    optimizer_class: type[torch.optim.Optimizer], max_norm: float, norm_type: float
+) -> type[torch.optim.Optimizer]:
+    """A subclass that clips before its step; gradient scalers have unscaled by then."""
+
+    class FullModelClipping(optimizer_class):
+        def step(self, closure: Any = None) -> Any:
+            groups = (group["params"] for group in self.param_groups)
+            nn.utils.clip_grad_norm_(itertools.chain.from_iterable(groups), max_norm, norm_type)
+            return super().step(closure)
+
+    return FullModelClipping

@@ -1,0 +1,207 @@
+"""CrowdPose's evaluation: COCO's keypoint AP with areas from boxes, and AP by crowding.
+
+The definitions are those of the benchmark's official tool, crowdposetools. It is a copy of
+pycocotools with the changes made here, so pycocotools itself does the counting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.evaluation import COCOEvaluator
+from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import create_small_table
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from querypose.skeleton import CROWDPOSE_SKELETON
+
+PERSON_AREA_PER_BOX_AREA = 0.53
+"""How much of a box a person covers; stands in for the segmented area, which is not annotated."""
+
+# Where pycocotools' summary of keypoints holds what CrowdPose reports.
+_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "AR": 5, "AR50": 6, "AR75": 7}
+_LEVELS = ("easy", "medium", "hard")
+# crowdIndex at which the medium and the hard level begin.
+_LEVEL_STARTS = (0.2, 0.8)
+
+METRICS = (*_STATS, *(f"AP_{level}" for level in _LEVELS))
+
+
+class CrowdPoseEvaluator(COCOEvaluator):
+    """Evaluates keypoints as the CrowdPose benchmark does.
+
+    :meth:`evaluate` returns ``{"keypoints": {...}}`` with, in percent, AP, AP50, AP75, AR, AR50,
+    AR75, AP_easy, AP_medium and AP_hard. As in Detectron2's ``COCOEvaluator``, every metric is NaN
+    where no person was predicted in any picture, and so is the AP of a level without people.
+
+    Args:
+        dataset_name: a dataset whose annotation file gives every picture a ``crowdIndex``.
+        tasks: ``"keypoints"`` and, for the AP of boxes by COCO's definition, ``"bbox"``.
+        distributed: collect the predictions of all processes.
+        output_dir: where the predictions are saved; None saves nothing.
+        kpt_oks_sigmas: per keypoint; empty takes the benchmark's own.
+
+    Raises:
+        ValueError: a picture has no ``crowdIndex``.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        tasks: Sequence[str] = ("keypoints",),
+        distributed: bool = True,
+        output_dir: str | None = None,
+        *,
+        kpt_oks_sigmas: Sequence[float] = (),
+    ) -> None:
+        super().__init__(
+            dataset_name,
+            tasks,
+            distributed,
+            output_dir,
+            use_fast_impl=False,
+            kpt_oks_sigmas=kpt_oks_sigmas or CROWDPOSE_SKELETON.sigmas,
+        )
+        if self._do_evaluation:
+            _prepare_ground_truth(self._coco_api, self._metadata.json_file)
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Takes the predictions of some pictures; see Detectron2's ``COCOEvaluator``.
+
+        Raises:
+            ValueError: a picture is not in the annotation file.
+        """
+        image_ids = [picture["image_id"] for picture in inputs]
+        _check_image_ids(image_ids, self._coco_api, self._metadata.json_file)
+        super().process(inputs, outputs)
+
+    def _derive_coco_results(
+        self, coco_eval: COCOeval | None, iou_type: str, class_names: list[str] | None = None
+    ) -> dict[str, float]:
+        if iou_type != "keypoints":
+            return super()._derive_coco_results(coco_eval, iou_type, class_names)
+        if coco_eval is None:
+            self._logger.warning("The model predicted no one.")
+            return dict.fromkeys(METRICS, float("nan"))
+        results = _crowdpose_metrics(coco_eval)
+        self._logger.info("CrowdPose results for keypoints:\n" + create_small_table(results))
+        return results
+
+
+def evaluate_crowdpose(annotation_file: str | Path, results_file: str | Path) -> dict[str, float]:
+    """Evaluates a file of results.
+
+    Args:
+        annotation_file: CrowdPose's annotations of the split.
+        results_file: a JSON list of ``image_id``, ``category_id``, ``keypoints`` (x, y, any number;
+            fourteen times; x and y are pixel indices) and ``score``.
+
+    Returns:
+        The metrics of :class:`CrowdPoseEvaluator`, in percent; NaN where the list is empty.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a picture has no ``crowdIndex``, or a result does not fit the annotations.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth = COCO(PathManager.get_local_path(str(annotation_file)))
+    _prepare_ground_truth(ground_truth, annotation_file)
+    with PathManager.open(str(results_file)) as file:
+        results = json.load(file)
+    _check_results(results, results_file)
+    _check_image_ids([result["image_id"] for result in results], ground_truth, annotation_file)
+    if not results:
+        return dict.fromkeys(METRICS, float("nan"))
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco_eval = COCOeval(ground_truth, ground_truth.loadRes(results), "keypoints")
+        coco_eval.params.kpt_oks_sigmas = np.array(CROWDPOSE_SKELETON.sigmas)
+        coco_eval.evaluate()
+        coco_eval.accumulate()
+        coco_eval.summarize()
+    return _crowdpose_metrics(coco_eval)
+
+
+def _prepare_ground_truth(ground_truth: COCO, annotation_file: str | Path) -> None:
+    """Gives every annotation the benchmark's area, in place; checks that levels can be told."""
+    images = list(ground_truth.imgs.values())
+    without = [image["id"] for image in images if image.get("crowdIndex") is None]
+    if without:
+        raise ValueError(
+            f"{annotation_file}: {len(without)} of {len(images)} images have no crowdIndex (the "
+            f"first is image {without[0]}), which CrowdPose's easy, medium and hard levels need; "
+            "use the benchmark's own annotation files."
+        )
+    for annotation in ground_truth.anns.values():
+        width, height = annotation["bbox"][2:]
+        # Also where a file has areas: the official tool never reads them.
+        annotation["area"] = PERSON_AREA_PER_BOX_AREA * width * height
+
+
+def _check_image_ids(
+    image_ids: Iterable[int], ground_truth: COCO, annotation_file: str | Path
+) -> None:
+    unknown = sorted(set(image_ids) - set(ground_truth.imgs), key=str)
+    if unknown:
+        raise ValueError(
+            f"The results are of images that {annotation_file} does not have, {unknown[0]} among "
+            "them; evaluate them on the split they were predicted for."
+        )
+
+
+def _check_results(results: Any, results_file: str | Path) -> None:
+    if not isinstance(results, list):
+        raise ValueError(f"{results_file} is not a JSON list of results.")
+    numbers = 3 * CROWDPOSE_SKELETON.num_keypoints
+    for index, result in enumerate(results):
+        missing = {"image_id", "category_id", "keypoints", "score"} - set(result)
+        if missing:
+            raise ValueError(f"{results_file}: result {index} lacks {sorted(missing)}.")
+        if len(result["keypoints"]) != numbers:
+            raise ValueError(
+                f"{results_file}: result {index} has {len(result['keypoints'])} keypoint numbers, "
+                f"not {numbers}."
+            )
+
+
+def _crowdpose_metrics(coco_eval: COCOeval) -> dict[str, float]:
+    """The benchmark's metrics, in percent, of a summarised evaluation of keypoints."""
+    metrics = {name: coco_eval.stats[index] for name, index in _STATS.items()}
+    for level, image_ids in _images_by_level(coco_eval).items():
+        metrics[f"AP_{level}"] = _average_precision(coco_eval, image_ids)
+    # Detectron2 says NaN where pycocotools says -1: nothing was there to be found.
+    return {name: float(value * 100 if value >= 0 else "nan") for name, value in metrics.items()}
+
+
+def _images_by_level(coco_eval: COCOeval) -> dict[str, list[int]]:
+    images: dict[str, list[int]] = {level: [] for level in _LEVELS}
+    for image_id in coco_eval.params.imgIds:
+        crowd_index = coco_eval.cocoGt.imgs[image_id]["crowdIndex"]
+        images[_LEVELS[int(np.digitize(crowd_index, _LEVEL_STARTS))]].append(image_id)
+    return images
+
+
+def _average_precision(coco_eval: COCOeval, image_ids: Sequence[int]) -> float:
+    """AP over some pictures alone, 0 to 1; -1 where they show no one.
+
+    The official tool averages the whole precision array, with the -1 entries that pycocotools masks
+    out in its summary. They stand for a category without people; CrowdPose has one category, so
+    either all entries are -1 or none is, and the two averages agree.
+    """
+    subset = copy.copy(coco_eval)
+    subset.params = copy.deepcopy(coco_eval.params)
+    subset.params.imgIds = list(image_ids)
+    # CrowdPose does not tell sizes apart.
+    subset.params.areaRng = subset.params.areaRng[:1]
+    subset.params.areaRngLbl = subset.params.areaRngLbl[:1]
+    with contextlib.redirect_stdout(io.StringIO()):
+        subset.evaluate()
+        subset.accumulate()
+    return float(np.mean(subset.eval["precision"]))

@@ -1,0 +1,23 @@
+"""Detectron2's FPN over any bottom-up network."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+from detectron2.modeling import FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+
+
+def attach_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
+    """Puts an FPN with a max-pooled p6 on all outputs of ``bottom_up``, as ResNet-FPN has it.
+
+    Reads MODEL.FPN.{OUT_CHANNELS, NORM, FUSE_TYPE}. MODEL.FPN.IN_FEATURES is not read: the
+    outputs of ``bottom_up`` are the inputs.
+    """
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=list(bottom_up.output_shape()),
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelMaxPool(),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )

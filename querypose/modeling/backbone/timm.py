@@ -1,0 +1,131 @@
+"""Any pyramid-shaped network of the timm library as a backbone."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import timm
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from timm.layers import freeze_batch_norm_2d
+from torch import Tensor, nn
+
+from querypose.modeling.backbone.fpn import attach_fpn
+
+_STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+
+
+class TimmBackbone(Backbone):
+    """The feature maps at strides 4, 8, 16 and 32 of a timm network, without its head.
+
+    Args:
+        name: timm's name of the network, with or without a tag ("resnet18", "resnet18.a1_in1k").
+        pretrained: download timm's ImageNet weights.
+        weights: a file with all tensors of the classification network, head included, in timm's
+            layout (.pth or .safetensors); "" for none. It goes before ``pretrained``.
+        freeze_bn: turn batch norms into fixed affine maps.
+        in_channels: channels of the picture.
+
+    Raises:
+        ValueError: timm has no such network, the network has no such feature maps or takes
+            pictures of one size only, or ``weights`` does not fit it.
+        FileNotFoundError: there is no file ``weights``.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        name: str,
+        pretrained: bool = False,
+        weights: str = "",
+        freeze_bn: bool = False,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        network = _create_network(
+            name, pretrained=pretrained, weights=weights, in_channels=in_channels
+        )
+        levels = _find_levels(name, network)
+        self._out_features = list(_STRIDES)
+        self._out_feature_strides = dict(_STRIDES)
+        self._out_feature_channels = {
+            feature: network.feature_info[level]["num_chs"]
+            for feature, level in zip(_STRIDES, levels, strict=True)
+        }
+        # Parameters behind the last map would get no gradient, which DDP does not forgive.
+        self._levels = network.prune_intermediate_layers(levels, prune_norm=True, prune_head=True)
+        # Detectron2's own conversion would drop the activation inside timm's BatchNormAct2d.
+        self.network = freeze_batch_norm_2d(network) if freeze_bn else network
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        """Reads MODEL.TIMM."""
+        return {
+            "name": cfg.MODEL.TIMM.NAME,
+            "pretrained": cfg.MODEL.TIMM.PRETRAINED,
+            "weights": cfg.MODEL.TIMM.WEIGHTS,
+            "freeze_bn": cfg.MODEL.TIMM.FREEZE_BN,
+            "in_channels": input_shape.channels,
+        }
+
+    @property
+    def size_divisibility(self) -> int:
+        """Pixels that height and width must be a multiple of."""
+        return 32
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Maps (B, C, H, W) normalised pictures to "res2".."res5", (B, channels, H/s, W/s)."""
+        maps = self.network.forward_intermediates(
+            images, indices=self._levels, output_fmt="NCHW", intermediates_only=True
+        )
+        return dict(zip(self._out_features, maps, strict=True))
+
+
+def _create_network(name: str, *, pretrained: bool, weights: str, in_channels: int) -> nn.Module:
+    if not timm.is_model(name):
+        similar = get_close_matches(name, timm.list_models())
+        hint = f"did you mean {' or '.join(similar)}?" if similar else "see timm.list_models()."
+        raise ValueError(f"MODEL.TIMM.NAME: timm has no network '{name}'; {hint}")
+    options: dict[str, Any] = {"pretrained": pretrained, "in_chans": in_channels}
+    if weights:
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f"MODEL.TIMM.WEIGHTS: there is no file '{weights}'.")
+        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}}
+    if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
+        options["strict_img_size"] = False
+    try:
+        return timm.create_model(name, **options)
+    except Exception as error:  # A file that is no checkpoint fails in many ways.
+        if "strict_img_size" in str(error):
+            raise ValueError(
+                f"MODEL.TIMM.NAME: '{name}' takes pictures of one size only; choose a "
+                "convolutional network or a Swin Transformer."
+            ) from error
+        if weights:
+            raise ValueError(
+                f"MODEL.TIMM.WEIGHTS: '{weights}' is not a complete checkpoint of timm's "
+                f"'{name}', head included; give one or leave the key empty."
+            ) from error
+        raise
+
+
+def _find_levels(name: str, network: nn.Module) -> list[int]:
+    """Indices of the last map at each stride of ``_STRIDES``."""
+    strides = [level["reduction"] for level in getattr(network, "feature_info", [])]
+    if not set(_STRIDES.values()) <= set(strides):
+        raise ValueError(
+            f"MODEL.TIMM.NAME: '{name}' has feature maps at strides {sorted(set(strides))}, but "
+            "4, 8, 16 and 32 are needed; choose a network that has them, such as resnet50."
+        )
+    last_level = {stride: level for level, stride in enumerate(strides)}
+    return [last_level[stride] for stride in _STRIDES.values()]
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """A timm network with Detectron2's FPN."""
+    return attach_fpn(cfg, TimmBackbone(cfg, input_shape))

@@ -1,0 +1,186 @@
+"""The losses of QueryPose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
+
+from querypose.modeling.decoder import StageState
+from querypose.modeling.keypoint_decoder import KeypointStageOutput
+from querypose.modeling.matcher import HungarianMatcher
+from querypose.modeling.rle import ResidualLogLikelihoodLoss
+from querypose.modeling.targets import PersonTargets
+
+Matches = Sequence[tuple[Tensor, Tensor]]
+
+
+class QueryPoseCriterion(nn.Module):
+    """Classification, box and keypoint losses of every stage (paper section 3.5).
+
+    Args:
+        matcher: assigns queries to people.
+        class_weight: weight of the sigmoid focal loss.
+        l1_weight: weight of the L1 loss of boxes divided by the picture's size.
+        giou_weight: weight of the generalised IoU loss.
+        keypoint_weight: weight of the residual log-likelihood loss.
+        focal_alpha: focal loss's balance of positives.
+        focal_gamma: focal loss's exponent.
+    """
+
+    def __init__(
+        self,
+        *,
+        matcher: HungarianMatcher,
+        class_weight: float,
+        l1_weight: float,
+        giou_weight: float,
+        keypoint_weight: float,
+        focal_alpha: float,
+        focal_gamma: float,
+    ) -> None:
+        super().__init__()
+        self.matcher = matcher
+        self.weights = {
+            "loss_ce": class_weight,
+            "loss_bbox": l1_weight,
+            "loss_giou": giou_weight,
+            "loss_keypoint": keypoint_weight,
+        }
+        self.focal_alpha = focal_alpha
+        self.focal_gamma = focal_gamma
+        self.keypoint_loss = ResidualLogLikelihoodLoss()
+
+    def match(
+        self, states: Sequence[StageState], targets: Sequence[PersonTargets]
+    ) -> list[list[tuple[Tensor, Tensor]]]:
+        """Assigns every stage's queries to people; see :class:`HungarianMatcher`."""
+        return self.matcher(
+            [state.logits for state in states], [state.boxes for state in states], targets
+        )
+
+    def forward(
+        self,
+        states: Sequence[StageState],
+        keypoints: Sequence[KeypointStageOutput],
+        query_indices: Sequence[Tensor],
+        matches: Sequence[Matches],
+        targets: Sequence[PersonTargets],
+    ) -> dict[str, Tensor]:
+        """Computes the weighted losses.
+
+        Args:
+            states: per stage, the box decoder's.
+            keypoints: per stage, the keypoint decoder's, of the queries in ``query_indices``.
+            query_indices: per picture, the decoded queries, ascending; every matched one among
+                them.
+            matches: per stage and picture, from :meth:`match`.
+            targets: per picture.
+
+        Returns:
+            Scalars ``loss_ce``, ``loss_bbox``, ``loss_giou``, ``loss_keypoint`` of the last stage,
+            and the same with ``_0``, ``_1``, ... of the stages before it.
+        """
+        num_people = self._global_num_people(targets)
+        losses = {}
+        for index, (state, points, match) in enumerate(
+            zip(states, keypoints, matches, strict=True)
+        ):
+            rows = _decoded_rows(query_indices, match)
+            stage_losses = {
+                "loss_ce": self._class_loss(state.logits, match, targets),
+                **self._box_losses(state.boxes, match, targets),
+                "loss_keypoint": self._keypoint_loss(points, rows, state.boxes, match, targets),
+            }
+            suffix = "" if index == len(states) - 1 else f"_{index}"
+            for name, loss in stage_losses.items():
+                losses[name + suffix] = self.weights[name] * loss / num_people
+        return losses
+
+    @staticmethod
+    def _global_num_people(targets: Sequence[PersonTargets]) -> float:
+        """Mean number of people per rank, at least one."""
+        count = torch.tensor(float(sum(len(target.boxes) for target in targets)))
+        count = count.to(targets[0].boxes.device)
+        if comm.get_world_size() > 1:
+            torch.distributed.all_reduce(count)
+        return (count / comm.get_world_size()).clamp(min=1).item()
+
+    def _class_loss(
+        self, logits: Tensor, matches: Matches, targets: Sequence[PersonTargets]
+    ) -> Tensor:
+        labels = torch.zeros_like(logits, dtype=torch.float32)
+        for picture, ((queries, people), target) in enumerate(zip(matches, targets, strict=True)):
+            labels[picture, queries, target.classes[people]] = 1
+        return sigmoid_focal_loss(
+            logits.float(), labels, alpha=self.focal_alpha, gamma=self.focal_gamma, reduction="sum"
+        )
+
+    @staticmethod
+    def _box_losses(
+        boxes: Tensor, matches: Matches, targets: Sequence[PersonTargets]
+    ) -> dict[str, Tensor]:
+        predicted = _matched(boxes, matches)
+        expected = torch.cat(
+            [target.boxes[people] for (_, people), target in zip(matches, targets, strict=True)]
+        )
+        sizes = torch.cat(
+            [
+                target.size_xyxy.expand(len(people), 4)
+                for (_, people), target in zip(matches, targets, strict=True)
+            ]
+        )
+        return {
+            "loss_bbox": ((predicted - expected).abs() / sizes).sum(),
+            "loss_giou": generalized_box_iou_loss(predicted, expected, reduction="sum"),
+        }
+
+    def _keypoint_loss(
+        self,
+        output: KeypointStageOutput,
+        rows: Tensor,
+        boxes: Tensor,
+        matches: Matches,
+        targets: Sequence[PersonTargets],
+    ) -> Tensor:
+        """Residual log-likelihood of supervised keypoints, per keypoint of a person."""
+        people = torch.cat(
+            [target.keypoints[people] for (_, people), target in zip(matches, targets, strict=True)]
+        )
+        relative = keypoints_to_box(people[..., :2], _matched(boxes.detach(), matches))
+        # A keypoint outside the predicted box is out of the head's reach.
+        supervised = (people[..., 2] > 0) & (relative.abs() <= 0.5).all(dim=-1)
+        loss = self.keypoint_loss(
+            output.coordinates[rows][supervised],
+            output.sigmas[rows][supervised],
+            relative[supervised],
+        )
+        return loss / people.shape[1]
+
+
+def keypoints_to_box(points: Tensor, boxes: Tensor) -> Tensor:
+    """Pixels to box-relative coordinates: 0 is the box's centre, +-0.5 are its edges.
+
+    Args:
+        points: (M, K, 2) pixels.
+        boxes: (M, 4) xyxy pixels.
+    """
+    top_left, bottom_right = boxes[:, None, :2], boxes[:, None, 2:]
+    return (points - top_left) / (bottom_right - top_left) - 0.5
+
+
+def _matched(values: Tensor, matches: Matches) -> Tensor:
+    """(B, N, ...) -> the matched queries' values, (M, ...), picture by picture."""
+    return torch.cat([rows[queries] for rows, (queries, _) in zip(values, matches, strict=True)])
+
+
+def _decoded_rows(query_indices: Sequence[Tensor], matches: Matches) -> Tensor:
+    """Where the matched queries stand among the decoded ones, (M,)."""
+    rows, offset = [], 0
+    for decoded, (queries, _) in zip(query_indices, matches, strict=True):
+        rows.append(torch.searchsorted(decoded, queries) + offset)
+        offset += len(decoded)
+    return torch.cat(rows)

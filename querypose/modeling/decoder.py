@@ -1,0 +1,277 @@
+"""The order in which box and keypoint stages run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.structures import Boxes
+from torch import Tensor, nn
+
+from querypose.modeling.box_decoder import BoxDecoderStage
+from querypose.modeling.keypoint_decoder import KeypointDecoderStage, KeypointStageOutput
+from querypose.skeleton import Skeleton
+
+
+class StageState(NamedTuple):
+    """B pictures' N queries after one stage.
+
+    Attributes:
+        logits: class logits, (B, N, classes).
+        boxes: (B, N, 4) xyxy in pixels of the network's input, unclipped, float32.
+        queries: instance queries for the keypoint stage, (B, N, dim); refined where
+            ``keypoint_features`` are there.
+        keypoint_features: convolved RoI features, (B * N, dim, H, W), where the full model needed
+            them for its feedback; None where the keypoint stage computes them for the rows it is
+            asked.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    queries: Tensor
+    keypoint_features: Tensor | None
+
+
+class QueryPoseDecoder(nn.Module):
+    """Instance queries become boxes, and those that are asked for become keypoints (section 3).
+
+    In the light model nothing flows from keypoints to boxes, so all box stages run first and the
+    keypoint stages see only the queries worth decoding. In the full model every keypoint stage
+    refines all instance queries for the next box stage; only its part-level steps can wait.
+
+    Args:
+        box_stages: one per stage.
+        keypoint_stages: one per stage.
+        box_pooler: pools (dim, H, W) features for the box stages.
+        keypoint_pooler: the same for the keypoint stages.
+        box_in_features: names of the feature maps that the box pooler reads.
+        keypoint_in_features: names of those that the keypoint pooler reads.
+        num_queries: N.
+        dim: width of the instance queries.
+        num_parts: P.
+        part_dim: width of the part queries.
+        feedback: whether keypoint stages refine the instance query (full model).
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        box_stages: Sequence[BoxDecoderStage],
+        keypoint_stages: Sequence[KeypointDecoderStage],
+        box_pooler: ROIPooler,
+        keypoint_pooler: ROIPooler,
+        box_in_features: Sequence[str],
+        keypoint_in_features: Sequence[str],
+        num_queries: int,
+        dim: int,
+        num_parts: int,
+        part_dim: int,
+        feedback: bool,
+    ) -> None:
+        super().__init__()
+        self.queries = nn.Embedding(num_queries, dim)
+        self.proposal_boxes = nn.Embedding(num_queries, 4)
+        self.part_queries = nn.Embedding(num_parts, part_dim)
+        self.box_stages = nn.ModuleList(box_stages)
+        self.keypoint_stages = nn.ModuleList(keypoint_stages)
+        self.box_pooler = box_pooler
+        self.keypoint_pooler = keypoint_pooler
+        self.box_in_features = list(box_in_features)
+        self.keypoint_in_features = list(keypoint_in_features)
+        self.feedback = feedback
+        # Every query starts from the whole picture: centre (0.5, 0.5), size (1, 1).
+        nn.init.constant_(self.proposal_boxes.weight[:, :2], 0.5)
+        nn.init.constant_(self.proposal_boxes.weight[:, 2:], 1.0)
+
+    @classmethod
+    def from_config(
+        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec], skeleton: Skeleton
+    ) -> dict[str, object]:
+        """Reads the decoder's keys.
+
+        Raises:
+            ValueError: the backbone's width is not the decoder's, or heads do not divide a width.
+        """
+        node = cfg.MODEL.QUERYPOSE
+        _check_widths(cfg, input_shape)
+        shared = {
+            "num_heads": node.NUM_ATTENTION_HEADS,
+            "ffn_dim": node.FFN_DIM,
+            "dynamic_dim": node.DYNAMIC_DIM,
+            "dropout": node.DROPOUT,
+            "dim": node.HIDDEN_DIM,
+        }
+        box = {
+            "num_classes": node.NUM_CLASSES,
+            "pooler_resolution": cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION,
+            "num_cls_layers": node.NUM_CLS_LAYERS,
+            "num_box_layers": node.NUM_BOX_LAYERS,
+            "prior_prob": node.PRIOR_PROB,
+        }
+        keypoint = {
+            "part_dim": node.PART_DIM,
+            "part_indices": skeleton.part_indices,
+            "num_convs": node.NUM_KEYPOINT_CONVS,
+            "pooler_resolution": cfg.MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION,
+            "feedback": node.KEYPOINT_FEEDBACK,
+        }
+        box_in_features = cfg.MODEL.ROI_HEADS.IN_FEATURES
+        keypoint_in_features = node.KEYPOINT_IN_FEATURES
+        stages = range(node.NUM_STAGES)
+        return {
+            "box_stages": [BoxDecoderStage(**shared, **box) for _ in stages],
+            "keypoint_stages": [KeypointDecoderStage(**shared, **keypoint) for _ in stages],
+            "box_pooler": _pooler(cfg.MODEL.ROI_BOX_HEAD, box_in_features, input_shape),
+            "keypoint_pooler": _pooler(
+                cfg.MODEL.ROI_KEYPOINT_HEAD, keypoint_in_features, input_shape
+            ),
+            "box_in_features": box_in_features,
+            "keypoint_in_features": keypoint_in_features,
+            "num_queries": node.NUM_QUERIES,
+            "dim": node.HIDDEN_DIM,
+            "num_parts": len(skeleton.parts),
+            "part_dim": node.PART_DIM,
+            "feedback": node.KEYPOINT_FEEDBACK,
+        }
+
+    @property
+    def num_queries(self) -> int:
+        """How many instance queries a picture has."""
+        return self.queries.num_embeddings
+
+    def forward(
+        self, features: dict[str, Tensor], image_sizes: Sequence[tuple[int, int]]
+    ) -> list[StageState]:
+        """Runs all box stages, and of the keypoint stages what they wait for.
+
+        Args:
+            features: float32 maps by name, (B, dim, H / stride, W / stride).
+            image_sizes: (height, width) of each unpadded picture.
+
+        Returns:
+            One state per stage.
+        """
+        boxes = self._initial_boxes(image_sizes)
+        queries = self.queries.weight.expand(len(image_sizes), -1, -1)
+        last = len(self.box_stages) - 1
+        states = []
+        for index, (box_stage, keypoint_stage) in enumerate(
+            zip(self.box_stages, self.keypoint_stages, strict=True)
+        ):
+            roi_features = _pool(self.box_pooler, features, self.box_in_features, boxes)
+            logits, refined, queries = box_stage(roi_features, boxes, queries)
+            boxes = refined.detach()
+            keypoint_features = None
+            # After the last stage nothing waits for the feedback.
+            if self.feedback and index < last:
+                keypoint_features, flat = keypoint_stage.refine(
+                    self._pool_keypoints(features, boxes), queries.flatten(0, 1)
+                )
+                queries = flat.view_as(queries)
+            states.append(StageState(logits, refined, queries, keypoint_features))
+        return states
+
+    def decode_keypoints(
+        self,
+        features: dict[str, Tensor],
+        states: Sequence[StageState],
+        query_indices: Sequence[Tensor],
+    ) -> list[KeypointStageOutput]:
+        """Decodes the keypoints of chosen queries, at every stage.
+
+        Args:
+            features: as in :meth:`forward`.
+            states: from :meth:`forward`.
+            query_indices: per picture, which queries, (R_i,) int64.
+
+        Returns:
+            Per stage, the output of R = sum of R_i instances in the order of the pictures. With R =
+            0 the output is empty, and still joined to every parameter that it would have used.
+        """
+        num_queries = self.num_queries
+        rows = torch.cat([index + i * num_queries for i, index in enumerate(query_indices)])
+        if len(rows) == 0:
+            return self._no_keypoints()
+        part_queries = self.part_queries.weight.expand(len(rows), -1, -1)
+        outputs = []
+        for stage, state in zip(self.keypoint_stages, states, strict=True):
+            queries = state.queries.flatten(0, 1)[rows]
+            if state.keypoint_features is None:
+                boxes = [
+                    boxes[index]
+                    for boxes, index in zip(state.boxes.detach(), query_indices, strict=True)
+                ]
+                stage_features, queries = stage.refine(
+                    self._pool_keypoints(features, boxes), queries
+                )
+            else:
+                stage_features = state.keypoint_features[rows]
+            outputs.append(stage(stage_features, queries, part_queries))
+            part_queries = outputs[-1].part_queries
+        return outputs
+
+    def _no_keypoints(self) -> list[KeypointStageOutput]:
+        """Empty outputs that give every keypoint parameter a zero gradient.
+
+        Batch norm cannot take statistics of nothing, and DDP waits for every parameter.
+        """
+        parameters = [*self.keypoint_stages.parameters(), self.part_queries.weight]
+        nothing = sum(parameter.sum() for parameter in parameters) * 0
+        num_keypoints = len(self.keypoint_stages[0].heads.coordinate_bias)
+        points = nothing.expand(0, num_keypoints, 2)
+        part_queries = nothing.expand(0, *self.part_queries.weight.shape)
+        attention = nothing.expand(0, self.part_queries.num_embeddings, 1, 1)
+        return [KeypointStageOutput(points, points, part_queries, attention)] * len(
+            self.keypoint_stages
+        )
+
+    def _initial_boxes(self, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """Proposal boxes as (B, N, 4) xyxy pixels."""
+        centre, size = self.proposal_boxes.weight.split(2, dim=1)
+        relative = torch.cat([centre - size / 2, centre + size / 2], dim=1)
+        scale = relative.new_tensor([(width, height) * 2 for height, width in image_sizes])
+        return relative[None] * scale[:, None]
+
+    def _pool_keypoints(self, features: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        return _pool(self.keypoint_pooler, features, self.keypoint_in_features, boxes)
+
+
+def _pool(
+    pooler: ROIPooler, features: dict[str, Tensor], names: Sequence[str], boxes: Sequence[Tensor]
+) -> Tensor:
+    return pooler([features[name] for name in names], [Boxes(picture) for picture in boxes])
+
+
+def _pooler(
+    node: CfgNode, in_features: Sequence[str], input_shape: dict[str, ShapeSpec]
+) -> ROIPooler:
+    return ROIPooler(
+        output_size=node.POOLER_RESOLUTION,
+        scales=[1.0 / input_shape[name].stride for name in in_features],
+        sampling_ratio=node.POOLER_SAMPLING_RATIO,
+        pooler_type=node.POOLER_TYPE,
+    )
+
+
+def _check_widths(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> None:
+    node = cfg.MODEL.QUERYPOSE
+    for name in {*cfg.MODEL.ROI_HEADS.IN_FEATURES, *node.KEYPOINT_IN_FEATURES}:
+        if name not in input_shape:
+            raise ValueError(f"The backbone gives {sorted(input_shape)}, not {name!r}.")
+        if input_shape[name].channels != node.HIDDEN_DIM:
+            raise ValueError(
+                f"The backbone's {name} has {input_shape[name].channels} channels, but "
+                f"MODEL.QUERYPOSE.HIDDEN_DIM is {node.HIDDEN_DIM}: "
+                "set MODEL.FPN.OUT_CHANNELS to it."
+            )
+    for key in ("HIDDEN_DIM", "PART_DIM"):
+        if node[key] % node.NUM_ATTENTION_HEADS:
+            raise ValueError(
+                f"MODEL.QUERYPOSE.{key} ({node[key]}) must be a multiple of "
+                f"MODEL.QUERYPOSE.NUM_ATTENTION_HEADS ({node.NUM_ATTENTION_HEADS})."
+            )

@@ -1,0 +1,117 @@
+"""Auxiliary heat maps: every keypoint as a bump on p2, in training only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from querypose.modeling.targets import PersonTargets
+
+# CenterNet: a bump's radius keeps boxes shifted by it above this overlap with the person's box.
+_MIN_OVERLAP = 0.7
+_FOCAL_ALPHA, _FOCAL_BETA = 2, 4
+
+
+class HeatmapHead(nn.Module):
+    """Predicts K keypoint heat maps and compares them with Gaussian targets (CenterNet, section 3).
+
+    Args:
+        in_channels: width of the feature map.
+        num_keypoints: K.
+        stride: pixels of the network's input per cell.
+        weight: of the loss.
+        prior_prob: value of an untrained map.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_keypoints: int,
+        stride: int,
+        weight: float,
+        prior_prob: float,
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = weight
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, in_channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(in_channels, num_keypoints, 1),
+        )
+        nn.init.constant_(self.layers[-1].bias, -math.log((1 - prior_prob) / prior_prob))
+
+    def forward(self, features: Tensor, targets: Sequence[PersonTargets]) -> dict[str, Tensor]:
+        """Returns ``loss_heatmap``.
+
+        Args:
+            features: (B, in_channels, H, W).
+            targets: per picture.
+        """
+        logits = self.layers(features).float()
+        heatmaps = torch.stack(
+            [draw_heatmaps(target, logits.shape[-2:], self.stride) for target in targets]
+        )
+        return {"loss_heatmap": self.weight * heatmap_focal_loss(logits, heatmaps)}
+
+
+def draw_heatmaps(target: PersonTargets, size: tuple[int, int], stride: int) -> Tensor:
+    """Gaussian bumps at the labelled keypoints of a picture, (K, H, W) in [0, 1].
+
+    Where people overlap the larger value stands. A bump is exactly 1 in its keypoint's cell.
+    """
+    height, width = size
+    num_people, num_keypoints = target.keypoints.shape[:2]
+    if num_people == 0:
+        return target.keypoints.new_zeros(num_keypoints, height, width)
+    cells = (target.keypoints[..., :2] / stride).floor()
+    labelled = (target.keypoints[..., 2] > 0) & (cells >= 0).all(dim=-1)
+    radius = _bump_radius((target.boxes[:, 2:] - target.boxes[:, :2]) / stride)[:, None, None]
+    deviation = (2 * radius + 1) / 6
+
+    def bump(centre: Tensor, length: int) -> Tensor:
+        distance = torch.arange(length, device=cells.device) - centre[..., None]
+        values = torch.exp(-distance.square() / (2 * deviation.square()))
+        return torch.where(distance.abs() <= radius, values, 0)
+
+    rows = bump(cells[..., 1], height) * labelled[..., None]
+    columns = bump(cells[..., 0], width)
+    heatmaps = target.keypoints.new_zeros(num_keypoints, height, width)
+    for person_rows, person_columns in zip(rows, columns, strict=True):
+        heatmaps = heatmaps.maximum(person_rows[:, :, None] * person_columns[:, None, :])
+    return heatmaps
+
+
+def _bump_radius(sizes: Tensor) -> Tensor:
+    """How far a box of (M, 2) cells may shift and still overlap itself enough, (M,) whole cells.
+
+    The smallest of three solutions of IoU = ``_MIN_OVERLAP``: both corners move in one direction,
+    both inwards, or both outwards.
+    """
+    width, height = sizes.unbind(dim=-1)
+    perimeter, area, overlap = width + height, width * height, _MIN_OVERLAP
+    shifted = perimeter - (perimeter**2 - 4 * area * (1 - overlap) / (1 + overlap)).sqrt()
+    inwards = (perimeter - (perimeter**2 - 4 * area * (1 - overlap)).sqrt()) / 2
+    outwards = ((perimeter**2 + 4 * area * (1 / overlap - 1)).sqrt() - perimeter) / 2
+    radius = torch.stack([shifted, inwards, outwards]).amin(dim=0) / 2
+    return radius.floor().clamp(min=0)
+
+
+def heatmap_focal_loss(logits: Tensor, heatmaps: Tensor) -> Tensor:
+    """Penalty-reduced focal loss (CenterNet, equation 1), per positive cell.
+
+    Args:
+        logits: (B, K, H, W).
+        heatmaps: targets in [0, 1], (B, K, H, W); cells of value 1 are positive.
+    """
+    positive = heatmaps.eq(1)
+    log_probability = nn.functional.logsigmoid(logits)
+    log_complement = nn.functional.logsigmoid(-logits)
+    probability = logits.sigmoid()
+    hits = (1 - probability) ** _FOCAL_ALPHA * log_probability
+    misses = (1 - heatmaps) ** _FOCAL_BETA * probability**_FOCAL_ALPHA * log_complement
+    return -torch.where(positive, hits, misses).sum() / positive.sum().clamp(min=1)

@@ -1,0 +1,253 @@
+"""The QueryPose meta-architecture: pictures in, losses or people out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
+
+from querypose.checkpoint import convert_released_on_load
+from querypose.modeling.criterion import QueryPoseCriterion
+from querypose.modeling.decoder import QueryPoseDecoder, StageState
+from querypose.modeling.detections import detect_people
+from querypose.modeling.heatmap import HeatmapHead
+from querypose.modeling.keypoint_decoder import KeypointStageOutput
+from querypose.modeling.matcher import HungarianMatcher
+from querypose.modeling.targets import PersonTargets
+from querypose.skeleton import Skeleton
+
+
+@META_ARCH_REGISTRY.register()
+class QueryPose(nn.Module):
+    """Sparse multi-person pose regression (Xiao et al., NeurIPS 2022).
+
+    Args:
+        backbone: gives the feature maps that the decoder pools from.
+        decoder: box and keypoint stages.
+        criterion: losses and their matcher.
+        skeleton: what a person looks like.
+        num_classes: classes of people.
+        pixel_mean: per channel, in the range 0..255.
+        pixel_std: per channel.
+        max_detections: people that a picture returns at most.
+        class_score_thresh: queries below it are not returned.
+        heatmap_head: auxiliary loss on ``heatmap_feature``, or None.
+        heatmap_feature: name of the feature map for the auxiliary loss.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        decoder: QueryPoseDecoder,
+        criterion: QueryPoseCriterion,
+        skeleton: Skeleton,
+        num_classes: int,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        max_detections: int,
+        class_score_thresh: float,
+        heatmap_head: HeatmapHead | None = None,
+        heatmap_feature: str = "p2",
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decoder = decoder
+        self.criterion = criterion
+        self.heatmap_head = heatmap_head
+        self.heatmap_feature = heatmap_feature
+        self.skeleton = skeleton
+        self.num_classes = num_classes
+        self.max_detections = max_detections
+        self.class_score_thresh = class_score_thresh
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        # Detectron2's own predictor and checkpointer may load a released file, too.
+        self.register_load_state_dict_pre_hook(convert_released_on_load)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Reads the model's keys; see :mod:`querypose.config`."""
+        node = cfg.MODEL.QUERYPOSE
+        skeleton = skeleton_from_config(cfg)
+        backbone = build_backbone(cfg)
+        shapes = backbone.output_shape()
+        feature = node.KEYPOINT_IN_FEATURES[0]
+        heatmap_head = None
+        if node.AUX_HEATMAP.ENABLED:
+            heatmap_head = HeatmapHead(
+                in_channels=shapes[feature].channels,
+                num_keypoints=skeleton.num_keypoints,
+                stride=shapes[feature].stride,
+                weight=node.AUX_HEATMAP.WEIGHT,
+                prior_prob=node.PRIOR_PROB,
+            )
+        return {
+            "backbone": backbone,
+            "decoder": QueryPoseDecoder(cfg, shapes, skeleton),
+            "criterion": _criterion(node),
+            "skeleton": skeleton,
+            "num_classes": node.NUM_CLASSES,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "max_detections": node.MAX_DETECTIONS,
+            "class_score_thresh": node.CLASS_SCORE_THRESH,
+            "heatmap_head": heatmap_head,
+            "heatmap_feature": feature,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's tensors live."""
+        return self.pixel_mean.device
+
+    def forward(
+        self, batched_inputs: Sequence[dict[str, Any]]
+    ) -> dict[str, Tensor] | list[dict[str, Instances]]:
+        """Trains or predicts, by ``self.training``.
+
+        Args:
+            batched_inputs: per picture a dict with ``image``, (3, H, W) in ``INPUT.FORMAT`` order
+                and the range 0..255, and:
+
+                * in training ``instances`` with ``gt_boxes``, ``gt_classes``, ``gt_keypoints``;
+                * in inference, optionally, ``height`` and ``width`` of the wanted output.
+
+        Returns:
+            In training the weighted losses, see :class:`QueryPoseCriterion`. In inference per
+            picture ``{"instances": Instances}``, best first, in pixels of the wanted output, with
+            ``pred_boxes``, ``scores``, ``pred_classes`` and ``pred_keypoints`` (n, K, 3: x, y,
+            score).
+        """
+        images = self._preprocess(batched_inputs)
+        features = self._features(images)
+        states = self.decoder(features, images.image_sizes)
+        if self.training:
+            return self._losses(features, states, self._targets(batched_inputs))
+        people = self._detect(features, states, images.image_sizes)
+        return [
+            {"instances": detector_postprocess(found, *_output_size(given, size))}
+            for found, given, size in zip(people, batched_inputs, images.image_sizes, strict=True)
+        ]
+
+    def _preprocess(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
+        images = [
+            (given["image"].to(self.device) - self.pixel_mean) / self.pixel_std
+            for given in batched_inputs
+        ]
+        return ImageList.from_tensors(
+            images,
+            self.backbone.size_divisibility,
+            padding_constraints=self.backbone.padding_constraints,
+        )
+
+    def _features(self, images: ImageList) -> dict[str, Tensor]:
+        # Detectron2's RoIAlign casts boxes to the features' type: half precision would move them.
+        return {name: value.float() for name, value in self.backbone(images.tensor).items()}
+
+    def _targets(self, batched_inputs: Sequence[dict[str, Any]]) -> list[PersonTargets]:
+        return [
+            PersonTargets.from_instances(
+                given["instances"],
+                num_keypoints=self.skeleton.num_keypoints,
+                num_classes=self.num_classes,
+                device=self.device,
+            )
+            for given in batched_inputs
+        ]
+
+    def _losses(
+        self,
+        features: dict[str, Tensor],
+        states: Sequence[StageState],
+        targets: Sequence[PersonTargets],
+    ) -> dict[str, Tensor]:
+        matches = self.criterion.match(states, targets)
+        query_indices = self._queries_to_train(matches, len(targets))
+        keypoints = self.decoder.decode_keypoints(features, states, query_indices)
+        losses = self.criterion(states, keypoints, query_indices, matches, targets)
+        if self.heatmap_head is not None:
+            losses.update(self.heatmap_head(features[self.heatmap_feature], targets))
+        return losses
+
+    def _queries_to_train(
+        self, matches: Sequence[Sequence[tuple[Tensor, Tensor]]], num_pictures: int
+    ) -> list[Tensor]:
+        """All queries in the full model; in the light one those that some stage matched."""
+        if self.decoder.feedback:
+            every = torch.arange(self.decoder.num_queries, device=self.device)
+            return [every] * num_pictures
+        return [
+            torch.cat([stage[picture][0] for stage in matches]).unique()
+            for picture in range(num_pictures)
+        ]
+
+    def _detect(
+        self,
+        features: dict[str, Tensor],
+        states: Sequence[StageState],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[Instances]:
+        def decode(query_indices: Sequence[Tensor]) -> KeypointStageOutput:
+            return self.decoder.decode_keypoints(features, states, query_indices)[-1]
+
+        return detect_people(
+            states[-1].logits,
+            states[-1].boxes,
+            decode,
+            image_sizes,
+            num_keypoints=self.skeleton.num_keypoints,
+            max_detections=self.max_detections,
+            class_score_thresh=self.class_score_thresh,
+        )
+
+
+def skeleton_from_config(cfg: CfgNode) -> Skeleton:
+    """The skeleton that a config's model predicts.
+
+    It comes from ``MODEL.QUERYPOSE.SKELETON``, else from the metadata of the first training
+    dataset, else of the first test dataset.
+
+    Raises:
+        ValueError: none of them declares keypoints.
+    """
+    if cfg.MODEL.QUERYPOSE.SKELETON:
+        return Skeleton.from_file(cfg.MODEL.QUERYPOSE.SKELETON)
+    datasets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    if not datasets:
+        raise ValueError(
+            "Name a dataset in DATASETS.TRAIN or a file in MODEL.QUERYPOSE.SKELETON: "
+            "the model needs to know its keypoints."
+        )
+    return Skeleton.from_metadata(MetadataCatalog.get(datasets[0]))
+
+
+def _criterion(node: CfgNode) -> QueryPoseCriterion:
+    focal = {"focal_alpha": node.FOCAL_ALPHA, "focal_gamma": node.FOCAL_GAMMA}
+    matcher = HungarianMatcher(
+        class_cost=node.MATCHER.CLASS_COST,
+        l1_cost=node.MATCHER.L1_COST,
+        giou_cost=node.MATCHER.GIOU_COST,
+        **focal,
+    )
+    return QueryPoseCriterion(
+        matcher=matcher,
+        class_weight=node.CLASS_WEIGHT,
+        l1_weight=node.L1_WEIGHT,
+        giou_weight=node.GIOU_WEIGHT,
+        keypoint_weight=node.KEYPOINT_WEIGHT,
+        **focal,
+    )
+
+
+def _output_size(given: dict[str, Any], image_size: tuple[int, int]) -> tuple[int, int]:
+    height, width = image_size
+    return given.get("height", height), given.get("width", width)

@@ -1,0 +1,57 @@
+"""Ground-truth people of one picture, as matcher and criterion want them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from detectron2.structures import Instances
+from torch import Tensor
+
+
+class PersonTargets(NamedTuple):
+    """M people of one picture.
+
+    Attributes:
+        boxes: (M, 4) xyxy in pixels of the network's input.
+        classes: (M,) int64.
+        keypoints: (M, K, 3): x, y in pixels and visibility (0 = unlabelled).
+        size_xyxy: (4,) width, height, width, height of the unpadded picture.
+    """
+
+    boxes: Tensor
+    classes: Tensor
+    keypoints: Tensor
+    size_xyxy: Tensor
+
+    @classmethod
+    def from_instances(
+        cls, instances: Instances, *, num_keypoints: int, num_classes: int, device: torch.device
+    ) -> PersonTargets:
+        """Reads ``gt_boxes``, ``gt_classes`` and ``gt_keypoints`` of Detectron2 ``Instances``.
+
+        People without keypoints (or pictures without people, for which Detectron2 sets no such
+        field) count as unlabelled.
+
+        Raises:
+            ValueError: the keypoint count or a class does not fit the model.
+        """
+        height, width = instances.image_size
+        boxes = instances.gt_boxes.tensor.to(device, torch.float32)
+        classes = instances.gt_classes
+        if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes:
+            raise ValueError(
+                f"People's classes are {classes.tolist()}, but the model has {num_classes}; set "
+                "MODEL.QUERYPOSE.NUM_CLASSES to the dataset's."
+            )
+        if instances.has("gt_keypoints"):
+            keypoints = instances.gt_keypoints.tensor.to(device, torch.float32)
+        else:
+            keypoints = boxes.new_zeros(len(boxes), num_keypoints, 3)
+        if keypoints.shape[1:] != (num_keypoints, 3):
+            raise ValueError(
+                f"The data have {keypoints.shape[1]} keypoints per person, the model has "
+                f"{num_keypoints}; train on a dataset of the model's skeleton."
+            )
+        size_xyxy = boxes.new_tensor([width, height, width, height])
+        return cls(boxes, classes.to(device), keypoints, size_xyxy)

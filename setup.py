@@ -1,0 +1,5 @@
+"""Installs the package; everything about it stands in pyproject.toml."""
+
+from setuptools import setup
+
+setup()

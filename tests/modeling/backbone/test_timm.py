@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_backbone
+from torch import nn
+
+from querypose.config import add_querypose_config
+from querypose.modeling.backbone.timm import TimmBackbone
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """``checkpoint("resnet18")``: that network with lively batch norms, and its file."""
+
+    def save(name: str) -> tuple[nn.Module, str]:
+        network = timm.create_model(name)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.uniform_(module.running_var, 0.5, 1.5)
+                nn.init.normal_(module.running_mean, std=0.1)
+                nn.init.normal_(module.bias, std=0.1)
+        path = tmp_path / f"{name}.pth"
+        torch.save(network.state_dict(), path)
+        return network, str(path)
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("resnet18", [64, 128, 256, 512]),
+        ("tf_efficientnet_lite0", [24, 40, 112, 320]),
+        ("mobilenetv3_small_050", [8, 16, 24, 288]),
+        ("convnext_atto", [40, 80, 160, 320]),
+        ("swin_tiny_patch4_window7_224", [96, 192, 384, 768]),
+        ("selecsls42", [128, 288, 480, 1024]),
+    ],
+)
+def test_maps_have_the_declared_shapes(name, channels, parameters_without_gradient):
+    backbone = TimmBackbone(name=name)
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        maps = backbone.eval()(images)
+    shapes = backbone.output_shape()
+    assert list(maps) == list(shapes) == ["res2", "res3", "res4", "res5"]
+    assert [shape.stride for shape in shapes.values()] == [4, 8, 16, 32]
+    assert [shape.channels for shape in shapes.values()] == channels
+    for feature, shape in shapes.items():
+        expected = (2, shape.channels, 64 // shape.stride, 96 // shape.stride)
+        assert maps[feature].shape == expected
+    assert parameters_without_gradient(backbone, images) == []
+
+
+def test_weights_file_gives_the_network_of_the_file(checkpoint):
+    network, path = checkpoint("resnet18")
+    backbone = TimmBackbone(name="resnet18", weights=path).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = network.eval().forward_features(images)
+        torch.testing.assert_close(backbone(images)["res5"], expected)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050"])
+def test_frozen_batch_norm_keeps_its_statistics_in_training(name, checkpoint):
+    _, path = checkpoint(name)
+    trained = TimmBackbone(name=name, weights=path)
+    frozen = TimmBackbone(name=name, weights=path, freeze_bn=True)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in trained.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in frozen.modules())
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = trained.eval()(images)
+        actual = frozen.train()(images)
+    for feature, value in expected.items():
+        torch.testing.assert_close(actual[feature], value, rtol=1e-4, atol=1e-4)
+
+
+def test_unknown_name_suggests_close_ones():
+    with pytest.raises(ValueError, match=r"MODEL\.TIMM\.NAME.*'resnet_18'.*resnet18"):
+        TimmBackbone(name="resnet_18")
+    with pytest.raises(ValueError, match=r"'zzzzzz'; see timm\.list_models"):
+        TimmBackbone(name="zzzzzz")
+
+
+def test_network_without_a_pyramid_is_refused():
+    with pytest.raises(ValueError, match=r"'shvit_s1'.*strides \[16, 32, 64\].*resnet50"):
+        TimmBackbone(name="shvit_s1")
+
+
+def test_network_of_one_picture_size_is_refused():
+    with pytest.raises(ValueError, match=r"'vit_tiny_patch16_224'.*one size only"):
+        TimmBackbone(name="vit_tiny_patch16_224")
+
+
+def test_missing_weights_file_is_named(tmp_path):
+    path = str(tmp_path / "absent.pth")
+    with pytest.raises(FileNotFoundError, match=r"MODEL\.TIMM\.WEIGHTS.*absent\.pth"):
+        TimmBackbone(name="resnet18", weights=path)
+
+
+def test_weights_of_another_network_are_refused(checkpoint):
+    _, path = checkpoint("resnet18")
+    with pytest.raises(ValueError, match=r"resnet18\.pth.*'resnet34'"):
+        TimmBackbone(name="resnet34", weights=path)
+
+
+def test_file_that_is_no_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "notes.pth"
+    path.write_text("not a checkpoint")
+    with pytest.raises(ValueError, match=r"MODEL\.TIMM\.WEIGHTS.*notes\.pth.*'resnet18'"):
+        TimmBackbone(name="resnet18", weights=str(path))
+
+
+def test_builder_gives_a_trainable_pyramid(parameters_without_gradient):
+    cfg = get_cfg()
+    add_querypose_config(cfg)
+    cfg.MODEL.BACKBONE.NAME = "build_timm_fpn_backbone"
+    cfg.MODEL.TIMM.NAME = "mobilenetv3_small_050"
+    cfg.MODEL.FPN.OUT_CHANNELS = 24
+    backbone = build_backbone(cfg)
+    assert backbone.size_divisibility == 32
+    images = torch.randn(2, 3, 64, 96)
+    maps = backbone(images)
+    assert [tuple(maps[name].shape[-2:]) for name in ("p2", "p3", "p4", "p5")] == [
+        (16, 24),
+        (8, 12),
+        (4, 6),
+        (2, 3),
+    ]
+    assert parameters_without_gradient(backbone, images) == []

@@ -1,0 +1,68 @@
+#!/usr/bin/env python
+"""Trains and evaluates QueryPose.
+
+Examples:
+    python train_net.py --config-file configs/coco/querypose_r50_3x.yaml --num-gpus 8
+    python train_net.py --config-file ... --num-gpus 8 --resume
+    python train_net.py --config-file ... --eval-only MODEL.WEIGHTS model_final.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+
+from querypose.checkpoint import QueryPoseCheckpointer
+from querypose.config import read_config
+from querypose.data.datasets.coco import register_configured_datasets
+from querypose.engine import QueryPoseTrainer
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Reads the config, registers the datasets it lists and sets up logging."""
+    cfg = read_config(args.config_file, args.opts)
+    cfg.freeze()
+    register_configured_datasets(cfg)
+    default_setup(cfg, args)
+    return cfg
+
+
+def main(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Runs in every process; returns the evaluation's results."""
+    cfg = setup(args)
+    if not args.eval_only:
+        trainer = QueryPoseTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        return trainer.train()
+
+    model = QueryPoseTrainer.build_model(cfg)
+    checkpointer = QueryPoseCheckpointer(
+        model, cfg.OUTPUT_DIR, weights_only=cfg.MODEL.WEIGHTS_ONLY
+    )
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    results = QueryPoseTrainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+if __name__ == "__main__":
+    arguments = default_argument_parser(epilog=__doc__).parse_args()
+    try:
+        read_config(arguments.config_file, arguments.opts)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"train_net.py: {error}")
+    launch(
+        main,
+        arguments.num_gpus,
+        num_machines=arguments.num_machines,
+        machine_rank=arguments.machine_rank,
+        dist_url=arguments.dist_url,
+        args=(arguments,),
+    )
