@@ -27,7 +27,7 @@ $(VENV)/.complete: requirements/build.txt requirements/lock.txt requirements/det
 	touch $@
 
 demo: setup
-	$(PY) demo/quickstart.py
+	$(PY) demo/quickstart.py $(PICTURES)
 
 test: setup
 	$(PY) -m pytest

@@ -60,6 +60,7 @@ def add_querypose_config(cfg: CfgNode) -> None:
     """
     _add_model(cfg)
     _add_loss(cfg)
+    _add_speed(cfg)
     _add_backbones(cfg)
     _add_data(cfg)
     _add_solver(cfg)
@@ -97,6 +98,27 @@ def _add_model(cfg: CfgNode) -> None:
     node.MAX_DETECTIONS = 20
     # Queries whose class score is below this are dropped before their keypoints are decoded.
     node.CLASS_SCORE_THRESH = 0.0
+
+
+def _add_speed(cfg: CfgNode) -> None:
+    node = cfg.MODEL.INFERENCE = CfgNode()
+    # "float32", "bfloat16" or "float16"; the latter two change answers a little.
+    node.PRECISION = "float32"
+    # Lay convolutions' weights out channels-last.
+    node.CHANNELS_LAST = False
+    # Fold batch norms into the convolutions before them: exact to float noise.
+    node.FOLD_BATCH_NORM = False
+    # Compile backbone and decoder stages; the first pictures take minutes.
+    node.COMPILE = False
+
+    node = cfg.MODEL.TRAINING = CfgNode()
+    node.CHANNELS_LAST = False
+    node.COMPILE = False
+    # Recompute the keypoint convolutions in the backward pass: less memory, more time.
+    node.CHECKPOINT_KEYPOINTS = False
+    # Full model, inference only: refine just so many queries per stage, those of the highest
+    # class scores. 0 refines all, which is exact.
+    cfg.MODEL.QUERYPOSE.FEEDBACK_TOP_K = 0
 
 
 def _add_loss(cfg: CfgNode) -> None:
@@ -168,3 +190,5 @@ def _add_solver(cfg: CfgNode) -> None:
     cfg.SOLVER.AMP.PRECISION = "float16"
     # Batches of IMS_PER_BATCH whose gradients make one optimiser step.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
+    # One fused kernel for AdamW's step.
+    cfg.SOLVER.FUSED = False

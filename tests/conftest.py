@@ -12,6 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from querypose.config import read_config
 
 GOLDEN_DIR = Path(__file__).parent / "golden"
 REPOSITORY = Path(__file__).parent.parent
@@ -38,10 +43,14 @@ class Golden:
 
 @pytest.fixture
 def golden() -> Callable[[str], Golden]:
-    """``golden("mini_light")``: reference arrays, released-layout weights and input pictures."""
+    """``golden("mini_light")``: reference arrays, released-layout weights and input pictures.
 
-    def load(name: str) -> Golden:
+    A ``prefix`` fills the tensors alone whose names begin so.
+    """
+
+    def load(name: str, prefix: str = "") -> Golden:
         shapes = json.loads((GOLDEN_DIR / f"{name}.shapes.json").read_text())
+        shapes = {key: shape for key, shape in shapes.items() if key.startswith(prefix)}
         with np.load(GOLDEN_DIR / f"{name}.npz") as arrays:
             outputs = dict(arrays)
         sizes = [(96, 128), (112, 96)] if name.startswith("mini") else [(128, 160)]
@@ -59,3 +68,48 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real pictures here (set QUERYPOSE_TEST_DATA to their folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The folder that holds configs/ and train_net.py."""
+    return REPOSITORY
+
+
+# The widths of the golden files mini_light and mini_full.
+_TINY = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.RESNETS.DEPTH": 18,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+    "MODEL.FPN.OUT_CHANNELS": 64,
+    "MODEL.QUERYPOSE.HIDDEN_DIM": 64,
+    "MODEL.QUERYPOSE.NUM_ATTENTION_HEADS": 4,
+    "MODEL.QUERYPOSE.FFN_DIM": 128,
+    "MODEL.QUERYPOSE.DYNAMIC_DIM": 16,
+    "MODEL.QUERYPOSE.PART_DIM": 32,
+    "MODEL.QUERYPOSE.NUM_KEYPOINT_CONVS": 2,
+    "MODEL.QUERYPOSE.NUM_QUERIES": 12,
+    "MODEL.QUERYPOSE.NUM_STAGES": 2,
+}
+
+
+@pytest.fixture
+def tiny_cfg() -> Callable[..., CfgNode]:
+    """``tiny_cfg({"MODEL.QUERYPOSE.KEYPOINT_FEEDBACK": True})``: a config of a very small model."""
+
+    def build(changes: dict[str, object] | None = None) -> CfgNode:
+        options = [item for pair in (_TINY | (changes or {})).items() for item in pair]
+        return read_config(REPOSITORY / "configs" / "Base-QueryPose.yaml", options)
+
+    return build
+
+
+@pytest.fixture
+def tiny_model(tiny_cfg: Callable[..., CfgNode]) -> Callable[..., nn.Module]:
+    """The freshly initialised, seeded model of such a config, in training mode."""
+
+    def build(changes: dict[str, object] | None = None, seed: int = 0) -> nn.Module:
+        torch.manual_seed(seed)
+        return build_model(tiny_cfg(changes))
+
+    return build

@@ -17,8 +17,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Builds the optimiser that ``SOLVER`` describes.
 
     The flow learns at ``FLOW_MULTIPLIER`` times the base rate, the backbone at
-    ``BACKBONE_MULTIPLIER`` times. Detectron2's clip types work as ever; ``full_model`` limits the norm
-    of all gradients together.
+    ``BACKBONE_MULTIPLIER`` times. Detectron2's clip types work as ever; ``full_model`` limits the
+    norm of all gradients together.
 
     Raises:
         ValueError: ``SOLVER.OPTIMIZER`` is neither AdamW nor SGD.
@@ -41,7 +41,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
     options: dict[str, Any]
     if solver.OPTIMIZER == "AdamW":
-        optimizer_class, options = torch.optim.AdamW, {"weight_decay": solver.WEIGHT_DECAY}
+        optimizer_class, options = torch.optim.AdamW, {"fused": solver.FUSED}
     elif solver.OPTIMIZER == "SGD":
         optimizer_class = torch.optim.SGD
         options = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}

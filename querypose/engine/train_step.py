@@ -92,6 +92,8 @@ class QueryPoseTrainStep(SimpleTrainer):
                 totals[name] = totals.get(name, 0) + loss
         self.after_backward()
         self._write_metrics(totals, data_time)
+        # Fused optimisers would unscale after clipping.
+        self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 

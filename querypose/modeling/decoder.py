@@ -55,6 +55,8 @@ class QueryPoseDecoder(nn.Module):
         num_parts: P.
         part_dim: width of the part queries.
         feedback: whether keypoint stages refine the instance query (full model).
+        feedback_top_k: in inference refine just so many queries per stage, an approximation;
+            0 refines all.
     """
 
     @configurable
@@ -72,6 +74,7 @@ class QueryPoseDecoder(nn.Module):
         num_parts: int,
         part_dim: int,
         feedback: bool,
+        feedback_top_k: int = 0,
     ) -> None:
         super().__init__()
         self.queries = nn.Embedding(num_queries, dim)
@@ -84,6 +87,7 @@ class QueryPoseDecoder(nn.Module):
         self.box_in_features = list(box_in_features)
         self.keypoint_in_features = list(keypoint_in_features)
         self.feedback = feedback
+        self.feedback_top_k = feedback_top_k
         # Every query starts from the whole picture: centre (0.5, 0.5), size (1, 1).
         nn.init.constant_(self.proposal_boxes.weight[:, :2], 0.5)
         nn.init.constant_(self.proposal_boxes.weight[:, 2:], 1.0)
@@ -119,6 +123,7 @@ class QueryPoseDecoder(nn.Module):
             "num_convs": node.NUM_KEYPOINT_CONVS,
             "pooler_resolution": cfg.MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION,
             "feedback": node.KEYPOINT_FEEDBACK,
+            "checkpoint_convs": cfg.MODEL.TRAINING.CHECKPOINT_KEYPOINTS,
         }
         box_in_features = cfg.MODEL.ROI_HEADS.IN_FEATURES
         keypoint_in_features = node.KEYPOINT_IN_FEATURES
@@ -137,6 +142,7 @@ class QueryPoseDecoder(nn.Module):
             "num_parts": len(skeleton.parts),
             "part_dim": node.PART_DIM,
             "feedback": node.KEYPOINT_FEEDBACK,
+            "feedback_top_k": node.FEEDBACK_TOP_K,
         }
 
     @property
@@ -166,15 +172,31 @@ class QueryPoseDecoder(nn.Module):
             roi_features = _pool(self.box_pooler, features, self.box_in_features, boxes)
             logits, refined, queries = box_stage(roi_features, boxes, queries)
             boxes = refined.detach()
-            keypoint_features = None
+            state = StageState(logits, refined, queries, None)
             # After the last stage nothing waits for the feedback.
             if self.feedback and index < last:
-                keypoint_features, flat = keypoint_stage.refine(
-                    self._pool_keypoints(features, boxes), queries.flatten(0, 1)
-                )
-                queries = flat.view_as(queries)
-            states.append(StageState(logits, refined, queries, keypoint_features))
+                state, queries = self._feed_back(features, keypoint_stage, state)
+            states.append(state)
         return states
+
+    def _feed_back(
+        self, features: dict[str, Tensor], stage: KeypointDecoderStage, state: StageState
+    ) -> tuple[StageState, Tensor]:
+        """Refines the instance queries for the next box stage, (B, N, dim)."""
+        boxes, queries = state.boxes.detach(), state.queries
+        if not self.training and 0 < self.feedback_top_k < self.num_queries:
+            best = state.logits.amax(dim=-1).topk(self.feedback_top_k, dim=1).indices
+            pictures = torch.arange(len(best), device=best.device)[:, None]
+            pooled = self._pool_keypoints(features, boxes[pictures, best])
+            _, refined = stage.refine(pooled, queries[pictures, best].flatten(0, 1))
+            mixed = queries.clone()
+            mixed[pictures, best] = refined.view(*best.shape, -1).to(mixed.dtype)
+            # Keypoints are decoded from the unrefined query, whichever query is asked for.
+            return state, mixed
+        pooled = self._pool_keypoints(features, boxes)
+        keypoint_features, refined = stage.refine(pooled, queries.flatten(0, 1))
+        refined = refined.view_as(queries)
+        return state._replace(queries=refined, keypoint_features=keypoint_features), refined
 
     def decode_keypoints(
         self,

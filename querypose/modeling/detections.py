@@ -52,7 +52,8 @@ def detect_people(
     Returns:
         Per picture ``Instances`` in pixels of the network's input, best first, with ``pred_boxes``
         (unclipped), ``scores``, ``pred_classes``, ``pred_keypoints`` (n, K, 3: x, y, score) and
-        ``query_indices``, the instance query that each person came from. Boxes that lie outside the picture are left out.
+        ``query_indices``, the instance query that each person came from. Boxes that lie outside the
+        picture are left out.
     """
     class_scores, classes = logits.float().sigmoid().max(dim=-1)
     candidates = _inside(boxes, image_sizes) & (class_scores >= class_score_thresh)

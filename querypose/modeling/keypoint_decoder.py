@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from querypose.modeling.dynamic_conv import DynamicConv
 from querypose.modeling.feed_forward import FeedForward
@@ -217,6 +218,8 @@ class KeypointDecoderStage(nn.Module):
         dynamic_dim: inner width of the feedback's dynamic convolution.
         feedback: refine the instance query too (full model).
         dropout: probability of dropping an activation.
+        checkpoint_convs: recompute the convolutions in the backward pass. They hold most of a
+            stage's activations.
 
     Raises:
         ValueError: ``num_convs`` is below 1.
@@ -235,11 +238,13 @@ class KeypointDecoderStage(nn.Module):
         dynamic_dim: int,
         feedback: bool,
         dropout: float,
+        checkpoint_convs: bool = False,
     ) -> None:
         super().__init__()
         if num_convs < 1:
             raise ValueError(f"NUM_KEYPOINT_CONVS must be at least 1, got {num_convs}.")
         self.convs = _conv_trunk(dim, num_convs)
+        self.checkpoint_convs = checkpoint_convs
         self.feedback = None
         if feedback:
             self.feedback = QueryFeedback(
@@ -280,7 +285,10 @@ class KeypointDecoderStage(nn.Module):
         Returns:
             Convolved features, (R, dim, H, W), and queries, (R, dim), refined in the full model.
         """
-        features = self.convs(roi_features)
+        if self.checkpoint_convs and self.training:
+            features = checkpoint(self.convs, roi_features, use_reentrant=False)
+        else:
+            features = self.convs(roi_features)
         if self.feedback is not None:
             queries = self.feedback(queries, features)
         return features, queries

@@ -1,5 +1,5 @@
 """One file a dataset; importing this package registers them."""
 
-from querypose.data.datasets import synthetic
+from querypose.data.datasets import crowdpose, ochuman, synthetic
 
-__all__ = ["synthetic"]
+__all__ = ["crowdpose", "ochuman", "synthetic"]

@@ -524,6 +524,7 @@ def _photograph(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     cells = (rng.uniform(92.0, 140.0, (3, 3, 1)) * exposure).astype(np.uint8)
     light = cv2.resize(cells, (24, 24), interpolation=cv2.INTER_CUBIC)
     light = cv2.resize(light, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    # Spent arrays take the results: fresh memory costs more than the arithmetic.
     picture = cv2.multiply(picture, light, dst=light, scale=1 / 128)
     if rng.random() < 0.3:
         picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.3))

@@ -25,7 +25,7 @@ from querypose.modeling.backbone.hrnet import HRNet
 def test_features_equal_the_reference(
     released, neck, network, unused, golden, load_released, assert_reference_features
 ):
-    reference = golden(released)
+    reference = golden(released, prefix="backbone.")
     backbone = neck(bottom_up=HRNet(name=network), out_channels=256)
     missing, unexpected = load_released(backbone, reference)
     assert missing == []

@@ -25,7 +25,7 @@ def small_swin() -> SwinTransformer:
 
 
 def test_features_equal_the_reference(golden, load_released, assert_reference_features):
-    reference = golden("swin_t_light")
+    reference = golden("swin_t_light", prefix="backbone.")
     bottom_up = SwinTransformer()
     backbone = FPN(bottom_up, list(bottom_up.output_shape()), out_channels=256)
     missing, unexpected = load_released(backbone, reference)

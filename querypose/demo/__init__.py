@@ -1,0 +1,1 @@
+"""The demo: poses in pictures, folders, videos and from webcams."""

@@ -1,0 +1,70 @@
+"""Pictures and frames on their way from an input to its prediction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from querypose.data.mapper import read_picture
+from querypose.demo.inputs import Input
+from querypose.demo.video import VideoReader
+from querypose.prediction import PosePrediction
+
+Predict = Callable[[list[np.ndarray]], list[PosePrediction]]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture, or a frame of a stream.
+
+    Attributes:
+        item: where it is from.
+        picture: (H, W, 3) uint8 RGB; None where it cannot be read.
+        error: why not.
+        index: in the stream, from 0.
+        seconds: since the stream's start.
+    """
+
+    item: Input
+    picture: np.ndarray | None
+    error: str = ""
+    index: int | None = None
+    seconds: float | None = None
+
+
+def read_pictures(items: Sequence[Input]) -> Iterator[Frame]:
+    """Reads pictures; one that cannot be read comes as an error."""
+    for item in items:
+        try:
+            yield Frame(item, read_picture(item.source, "RGB"))
+        except (FileNotFoundError, ValueError) as error:
+            yield Frame(item, None, error=str(error))
+
+
+def read_video(item: Input, reader: VideoReader) -> Iterator[Frame]:
+    """Reads a video, timed by its frame rate."""
+    for index, picture in reader:
+        yield Frame(item, picture, index=index, seconds=index / reader.frame_rate)
+
+
+def read_webcam(item: Input, reader: VideoReader) -> Iterator[Frame]:
+    """Reads a webcam, timed by the clock."""
+    start = time.monotonic()
+    for index, picture in reader:
+        yield Frame(item, picture, index=index, seconds=time.monotonic() - start)
+
+
+def predicted(
+    frames: Iterable[Frame], predict: Predict, chunk_size: int
+) -> Iterator[tuple[Frame, PosePrediction | None]]:
+    """Predicts ``chunk_size`` frames at a time; a frame with an error has no prediction."""
+    frames = iter(frames)
+    while chunk := list(islice(frames, chunk_size)):
+        pictures = [frame.picture for frame in chunk if frame.picture is not None]
+        predictions = iter(predict(pictures))
+        for frame in chunk:
+            yield frame, None if frame.picture is None else next(predictions)

@@ -1,0 +1,221 @@
+"""The command line of the demo."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from querypose.demo.inputs import Input, Kind, find_inputs
+from querypose.demo.outputs import WRITABLE_PICTURES, plan_outputs
+from querypose.demo.runner import Demo, DemoOptions, report
+from querypose.demo.window import Window
+from querypose.predictor import PosePredictor
+from querypose.visualization.visualizer import DEFAULT_KEYPOINT_THRESHOLD, DRAWABLE
+
+_GPU_BATCH_SIZE = 8
+
+_EPILOG = """\
+exit status: 0 all went well; 1 something was skipped; 2 nothing could be done; 130 interrupted
+(a video then ends at that frame and the JSON holds what was seen).
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="querypose-demo", description="Finds and draws people's poses.", epilog=_EPILOG
+    )
+    _add_inputs_and_outputs(parser)
+    _add_model(parser)
+    _add_drawing(parser)
+    return parser
+
+
+def _add_inputs_and_outputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "input",
+        nargs="*",
+        help="pictures, videos, folders or patterns; '-' reads one path a line from stdin",
+    )
+    parser.add_argument(
+        "--webcam", nargs="?", type=int, const=0, metavar="N", help="look through webcam N (0)"
+    )
+    parser.add_argument("--output", default="", help="folder, or file for a single input")
+    parser.add_argument(
+        "--save-json",
+        default="",
+        metavar="FILE.json",
+        help="one line a frame; COCO's results go to FILE.coco.json",
+    )
+    parser.add_argument(
+        "--sheet", default="", metavar="FILE", help="a mosaic of all drawn pictures"
+    )
+    parser.add_argument("--show", action="store_true", help="in a window; q quits")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config-file", required=True, help="of the model")
+    parser.add_argument("--weights", help="checkpoint; default: MODEL.WEIGHTS of the config")
+    parser.add_argument(
+        "--device", help="cpu, cuda, cuda:1, ...; default: a GPU where there is one"
+    )
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        help=f"pictures at once; default: {_GPU_BATCH_SIZE} on a GPU, 1 on a CPU",
+    )
+    parser.add_argument(
+        "--confidence-threshold",
+        type=float,
+        default=0.3,
+        help="people of a lower final score are left out (%(default)s)",
+    )
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config keys and values; goes last",
+    )
+
+
+def _add_drawing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--draw",
+        type=_drawings,
+        default=frozenset({"boxes", "skeleton", "scores"}),
+        metavar="WHAT,...",
+        help=f"of {', '.join(DRAWABLE)} and attention, which writes a further picture for each "
+        "picture (boxes,skeleton,scores)",
+    )
+    parser.add_argument(
+        "--attention-stage", type=int, default=-1, help="decoder stage of the attention (last)"
+    )
+    parser.add_argument(
+        "--keypoint-threshold",
+        type=float,
+        default=DEFAULT_KEYPOINT_THRESHOLD,
+        help="keypoints that do not score higher are not drawn (%(default)s)",
+    )
+    parser.add_argument(
+        "--track",
+        action=argparse.BooleanOptionalAction,
+        help="keep people's ids and colours from frame to frame; default: in videos",
+    )
+
+
+def _drawings(text: str) -> frozenset[str]:
+    wanted = frozenset(text.split(","))
+    unknown = wanted - {*DRAWABLE, "attention"}
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"{', '.join(sorted(unknown))} cannot be drawn, only {', '.join(DRAWABLE)}, attention"
+        )
+    return wanted
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the demo.
+
+    Args:
+        arguments: of the command line; None takes the process's own.
+
+    Returns:
+        The exit status: 0 all went well, 1 something was skipped, 2 nothing could be done, 130
+        interrupted.
+    """
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    inputs, problems = _find_inputs(args)
+    problem = _contradiction(args, inputs, problems)
+    if problem:
+        parser.error(problem)
+    try:
+        return _run(args, inputs, problems)
+    except (ValueError, FileNotFoundError) as error:
+        report(str(error))
+        return 2
+    except torch.OutOfMemoryError:
+        report("The GPU's memory does not suffice: lower --batch-size.")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _find_inputs(args: argparse.Namespace) -> tuple[list[Input], list[str]]:
+    if args.webcam is not None and not args.input:
+        return [Input(Kind.WEBCAM, str(args.webcam))], []
+    return find_inputs(args.input, sys.stdin)
+
+
+def _contradiction(
+    args: argparse.Namespace, inputs: Sequence[Input], problems: Sequence[str]
+) -> str:
+    """What is wrong with the arguments; empty where nothing is."""
+    attention = "attention" in args.draw
+    if args.webcam is not None and args.input:
+        return "--webcam goes alone, without files."
+    if not inputs:
+        return " ".join(problems) or "name pictures, videos or folders to look at, or --webcam."
+    if not (args.output or args.save_json or args.sheet or args.show):
+        return "nothing would come of it: add --output, --save-json, --sheet or --show."
+    if args.save_json and Path(args.save_json).suffix != ".json":
+        return f"--save-json {args.save_json} must end with .json."
+    if args.sheet and Path(args.sheet).suffix.lower() not in WRITABLE_PICTURES:
+        return f"--sheet {args.sheet} must end with one of {', '.join(sorted(WRITABLE_PICTURES))}."
+    if args.sheet and Path(args.sheet).resolve() in {
+        Path(item.source).resolve() for item in inputs
+    }:
+        return f"--sheet {args.sheet} would replace an input."
+    if args.sheet and all(item.is_stream for item in inputs):
+        return "--sheet shows pictures, and there are none among the inputs."
+    if attention and not args.output:
+        return "--draw attention writes pictures: name a folder with --output."
+    if attention and any(item.is_stream for item in inputs):
+        return "--draw attention is for pictures alone, and there is a video among the inputs."
+    return ""
+
+
+def _run(args: argparse.Namespace, inputs: Sequence[Input], problems: Sequence[str]) -> int:
+    targets = plan_outputs(args.output, inputs)
+    window = Window() if args.show else None
+    options = DemoOptions(
+        save_json=args.save_json,
+        sheet=args.sheet,
+        window=window,
+        draw=args.draw - {"attention"},
+        attention="attention" in args.draw,
+        attention_stage=args.attention_stage,
+        keypoint_threshold=args.keypoint_threshold,
+        track=args.track,
+    )
+    demo = Demo(_predictor(args), options)
+    for problem in problems:
+        demo.fail(problem)
+    try:
+        demo.run(inputs, targets)
+    finally:
+        if window is not None:
+            window.close()
+    if demo.interruption.requested:
+        return 130
+    return 1 if demo.num_failures else 0
+
+
+def _predictor(args: argparse.Namespace) -> PosePredictor:
+    predictor = PosePredictor.from_config(
+        args.config_file,
+        weights=args.weights,
+        opts=args.opts,
+        device=args.device,
+        confidence_threshold=args.confidence_threshold,
+        precision=args.precision,
+        batch_size=1 if args.batch_size is None else args.batch_size,
+    )
+    if args.batch_size is None and predictor.model.device.type != "cpu":
+        predictor.batch_size = _GPU_BATCH_SIZE
+    return predictor

@@ -1,0 +1,270 @@
+"""The demo's loop: frames in, drawings, JSON and a sheet out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from querypose.demo.atomic import whole_file
+from querypose.demo.frames import (
+    Frame,
+    Predict,
+    predicted,
+    read_pictures,
+    read_video,
+    read_webcam,
+)
+from querypose.demo.inputs import Input, Kind, image_ids
+from querypose.demo.interruption import Interruption
+from querypose.demo.records import PoseRecords, open_records
+from querypose.demo.video import VideoReader, VideoWriter, read_ahead
+from querypose.demo.window import Window
+from querypose.prediction import PosePrediction
+from querypose.predictor import PosePredictor
+from querypose.tracking import PoseTracker
+from querypose.visualization import PoseVisualizer, draw_attention, pose_sheet
+from querypose.visualization.sheet import sheet_tile
+from querypose.visualization.visualizer import DEFAULT_KEYPOINT_THRESHOLD
+
+# Pictures of one size share a batch; so many batches' worth are looked through for them.
+_BATCHES_PER_CHUNK = 2
+_SHEET_ROW_HEIGHT = 240
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the demo does with its predictions.
+
+    Attributes:
+        save_json: the plain JSON file, "" for none.
+        sheet: a picture for the mosaic of all drawn pictures, "" for none.
+        window: shows drawings, if any.
+        draw: see :class:`PoseVisualizer`.
+        attention: draw part attention of pictures, too.
+        attention_stage: whose.
+        keypoint_threshold: see :class:`PoseVisualizer`.
+        track: None tracks people in streams alone.
+    """
+
+    save_json: str = ""
+    sheet: str = ""
+    window: Window | None = None
+    draw: frozenset[str] = frozenset({"boxes", "skeleton", "scores"})
+    attention: bool = False
+    attention_stage: int = -1
+    keypoint_threshold: float = DEFAULT_KEYPOINT_THRESHOLD
+    track: bool | None = None
+
+
+class Demo:
+    """Runs a predictor over inputs.
+
+    A file that cannot be read is reported and skipped. What is finished, or finished up to an
+    interruption, is on disk afterwards; nothing else is.
+
+    Args:
+        predictor: finds the people.
+        options: what to do with them.
+    """
+
+    def __init__(self, predictor: PosePredictor, options: DemoOptions) -> None:
+        self.predictor = predictor
+        self.options = options
+        self.interruption = Interruption()
+        self.num_failures = 0
+        self._num_recorded = 0
+        self._tiles: list[np.ndarray] = []
+
+    def run(self, inputs: Sequence[Input], targets: Mapping[Input, Path]) -> None:
+        """Looks at every input in turn.
+
+        Args:
+            inputs: distinct.
+            targets: where drawings go; an input that is not in it is not written.
+        """
+        self._targets = targets
+        self._image_id = image_ids(inputs)
+        with self.interruption, self._open_records() as self._records:
+            for is_stream, group in groupby(inputs, key=lambda item: item.is_stream):
+                if not is_stream:
+                    self._pictures(list(group))
+                    continue
+                for item in group:
+                    if not self.interruption.requested:
+                        self._stream_or_skip(item)
+        if self.options.sheet and self._tiles:
+            sheet = pose_sheet(self._tiles, row_height=_SHEET_ROW_HEIGHT)
+            _save(sheet, Path(self.options.sheet))
+
+    def _open_records(self) -> Any:
+        if not self.options.save_json:
+            return nullcontext()
+        return open_records(Path(self.options.save_json), self.predictor.skeleton)
+
+    def fail(self, message: str) -> None:
+        """Reports what could not be done; the exit code will tell of it."""
+        self.num_failures += 1
+        report(message)
+
+    def _predict(self, pictures: list[np.ndarray]) -> list[PosePrediction]:
+        return self.predictor(pictures)
+
+    def _predict_with_attention(self, pictures: list[np.ndarray]) -> list[PosePrediction]:
+        return self.predictor(
+            pictures, return_attention=True, attention_stage=self.options.attention_stage
+        )
+
+    def _pictures(self, items: Sequence[Input]) -> None:
+        tracker = self._tracker() if self.options.track else None
+        predict = self._predict_with_attention if self.options.attention else self._predict
+        chunk_size = _BATCHES_PER_CHUNK * self.predictor.batch_size
+        frames = self._watched(
+            read_pictures(items), predict, chunk_size, total=len(items), unit="picture"
+        )
+        with closing(frames):
+            for frame, prediction in frames:
+                if prediction is None:
+                    self.fail(f"Skipped: {frame.error}")
+                    continue
+                self._picture(frame, _tracked(prediction, tracker))
+
+    def _picture(self, frame: Frame, prediction: PosePrediction) -> None:
+        target = self._targets.get(frame.item)
+        drawn = self._drawn(frame, prediction)
+        if target is not None:
+            _save(drawn, target)
+            if self.options.attention and len(prediction):
+                attention = draw_attention(frame.picture, prediction)
+                _save(attention, target.with_name(f"{target.stem}.attention{target.suffix}"))
+        if self.options.sheet:
+            self._tiles.append(sheet_tile(drawn, _SHEET_ROW_HEIGHT))
+        self._record(frame, prediction)
+        self._show(drawn, wait=True)
+
+    def _stream_or_skip(self, item: Input) -> None:
+        try:
+            self._stream(item)
+        except (ValueError, OSError) as error:
+            self.fail(f"Skipped: {error}")
+
+    def _stream(self, item: Input) -> None:
+        live = item.kind is Kind.WEBCAM
+        target = self._targets.get(item)
+        reader = VideoReader(int(item.source) if live else item.source)
+        tracker = None if self.options.track is False else self._tracker()
+        read = read_webcam if live else read_video
+        frames = self._watched(
+            read(item, reader),
+            self._predict,
+            1 if live else self.predictor.batch_size,
+            total=reader.num_frames,
+            unit="frame",
+        )
+        num_frames = 0
+        with ExitStack() as stack:
+            stack.enter_context(closing(frames))
+            writer = None
+            if target is not None:
+                writer = stack.enter_context(VideoWriter(target, reader.frame_rate))
+            for frame, prediction in frames:
+                num_frames += 1
+                self._frame(frame, _tracked(prediction, tracker), writer)
+        self._report_losses(item, reader, num_frames)
+
+    def _frame(self, frame: Frame, prediction: PosePrediction, writer: VideoWriter | None) -> None:
+        if writer is not None or self.options.window is not None:
+            drawn = self._drawn(frame, prediction)
+            if writer is not None:
+                _write_in_time(writer, drawn, frame)
+            self._show(drawn, wait=False)
+        self._record(frame, prediction)
+
+    def _report_losses(self, item: Input, reader: VideoReader, num_frames: int) -> None:
+        if num_frames == 0 and not self.interruption.requested:
+            raise ValueError(f"The video {item.source} has no frame that can be read.")
+        if reader.num_broken:
+            report(f"{item.source}: {reader.num_broken} frames could not be decoded.")
+        unread = (reader.num_frames or 0) - reader.num_broken - num_frames
+        if unread > 0 and not self.interruption.requested:
+            report(f"{item.source} ended {unread} frames before its stated length.")
+
+    def _watched(
+        self, frames: Iterator[Frame], predict: Predict, chunk_size: int, **progress: Any
+    ) -> Iterator[tuple[Frame, PosePrediction | None]]:
+        """Predicts with reading ahead and a progress bar, until an interruption.
+
+        Reading, prediction and what the caller does with it run on three threads, so drawing and
+        writing cost a GPU no time.
+        """
+        read = read_ahead(frames, chunk_size)
+        pairs = read_ahead(predicted(read, predict, chunk_size), chunk_size)
+        with closing(pairs), tqdm(**progress) as bar:
+            for pair in pairs:
+                if self.interruption.requested:
+                    return
+                yield pair
+                bar.update()
+
+    def _tracker(self) -> PoseTracker:
+        return PoseTracker(self.predictor.skeleton.sigmas)
+
+    def _drawn(self, frame: Frame, prediction: PosePrediction) -> np.ndarray:
+        visualizer = PoseVisualizer(
+            frame.picture,
+            self.predictor.metadata,
+            draw=self.options.draw,
+            keypoint_threshold=self.options.keypoint_threshold,
+        )
+        return visualizer.draw_instance_predictions(prediction.instances).get_image()
+
+    def _record(self, frame: Frame, prediction: PosePrediction) -> None:
+        records: PoseRecords | None = self._records
+        if records is None:
+            return
+        image_id = self._image_id(frame.item, self._num_recorded)
+        place: dict[str, Any] = {"image_id": image_id, "source": frame.item.source}
+        if frame.index is not None:
+            place |= {"frame": frame.index, "time": round(frame.seconds, 4)}
+        records.add(place, prediction)
+        self._num_recorded += 1
+
+    def _show(self, drawn: np.ndarray, wait: bool) -> None:
+        window = self.options.window
+        if window is not None and not window.show(drawn, wait):
+            self.interruption.requested = True
+
+
+def report(message: str) -> None:
+    """Writes a line to the error stream without breaking the progress bar."""
+    tqdm.write(f"querypose-demo: {message}", file=sys.stderr)
+
+
+def _tracked(prediction: PosePrediction, tracker: PoseTracker | None) -> PosePrediction:
+    if tracker is not None:
+        prediction.instances.track_ids = tracker.update(prediction.instances)
+    return prediction
+
+
+def _write_in_time(writer: VideoWriter, drawn: np.ndarray, frame: Frame) -> None:
+    """Keeps the video's clock: a slow webcam's or a broken frame's place is filled up."""
+    due = round(frame.seconds * writer.frame_rate) + 1
+    while writer.num_frames < due:
+        writer.write(drawn)
+
+
+def _save(picture: np.ndarray, target: Path) -> None:
+    with whole_file(target) as path:
+        Image.fromarray(picture).save(path, **_quality(target))
+
+
+def _quality(target: Path) -> dict[str, int]:
+    return {"quality": 92} if target.suffix.lower() in {".jpg", ".jpeg", ".webp"} else {}

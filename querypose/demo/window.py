@@ -1,0 +1,50 @@
+"""A window on the screen, where OpenCV has any."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import cv2
+import numpy as np
+
+_TITLE = "QueryPose (q quits)"
+_QUIT_KEYS = (ord("q"), 27)
+
+
+class Window:
+    """Shows pictures.
+
+    Raises:
+        ValueError: this OpenCV or this machine has no windows.
+    """
+
+    def __init__(self) -> None:
+        if sys.platform.startswith("linux") and not (
+            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        ):
+            raise ValueError("--show needs a screen, and this terminal has none: use --output.")
+        try:
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL)
+        except cv2.error as error:
+            raise ValueError(
+                "This OpenCV has no windows: for --show replace opencv-python-headless by "
+                "opencv-python, or use --output."
+            ) from error
+
+    def show(self, picture: np.ndarray, wait: bool) -> bool:
+        """Shows an RGB picture.
+
+        Args:
+            picture: (H, W, 3) uint8.
+            wait: for a key, as between pictures; a video goes on.
+
+        Returns:
+            False when the viewer wants no more.
+        """
+        cv2.imshow(_TITLE, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        return (cv2.waitKey(0 if wait else 1) & 0xFF) not in _QUIT_KEYS
+
+    def close(self) -> None:
+        """Takes the window away."""
+        cv2.destroyWindow(_TITLE)

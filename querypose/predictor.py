@@ -1,0 +1,390 @@
+"""From pictures to people in one call."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any, NamedTuple
+
+import detectron2.data.transforms as T
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data.catalog import Metadata
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+from PIL import Image
+from torch import Tensor, nn
+
+from querypose.checkpoint import QueryPoseCheckpointer
+from querypose.config import read_config
+from querypose.data.datasets.coco import register_configured_datasets
+from querypose.data.mapper import read_picture
+from querypose.modeling.decoder import StageState
+from querypose.modeling.querypose import QueryPose
+from querypose.prediction import PartAttention, PosePrediction
+from querypose.skeleton import Skeleton
+
+Picture = np.ndarray | Image.Image | str | PathLike[str]
+
+_AUTOCAST_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CHANNEL_ORDERS = ("RGB", "BGR")
+# Pillow modes of more than 8 bits, which a plain conversion would cut off at 255.
+_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+_UNBOUNDED_MODES = ("I", "F")
+
+
+class PosePredictor:
+    """Finds people and their keypoints in pictures.
+
+    A predictor may be called from several threads.
+
+    Args:
+        model: with its weights, on its device; it is switched to inference.
+        min_size: pictures are resized to this shortest edge, in pixels.
+        max_size: unless their longest edge would exceed this.
+        image_format: the channel order that the model reads, "RGB" or "BGR".
+        confidence_threshold: people with a lower final score are left out.
+        precision: "fp32", or "bf16" or "fp16" for automatic mixed precision.
+        batch_size: at most so many pictures go through the model at once; only pictures of the
+            same resized size share a batch, so that none is padded.
+
+    Raises:
+        ValueError: an argument is out of range, or the device lacks the precision.
+    """
+
+    def __init__(
+        self,
+        model: QueryPose,
+        *,
+        min_size: int = 800,
+        max_size: int = 1333,
+        image_format: str = "RGB",
+        confidence_threshold: float = 0.3,
+        precision: str = "fp32",
+        batch_size: int = 8,
+    ) -> None:
+        _check_arguments(image_format, confidence_threshold, batch_size)
+        check_precision(precision, model.device)
+        self.model = model.eval()
+        self.min_size = min_size
+        self.max_size = max_size
+        self.image_format = image_format
+        self.confidence_threshold = confidence_threshold
+        self.precision = precision
+        self.batch_size = batch_size
+        self._tap = _DecoderTap(model.decoder)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: CfgNode | str | PathLike[str],
+        *,
+        weights: str | PathLike[str] | None = None,
+        opts: Sequence[str] = (),
+        device: str | torch.device | None = None,
+        confidence_threshold: float = 0.3,
+        precision: str = "fp32",
+        batch_size: int = 8,
+    ) -> PosePredictor:
+        """Builds the model that a config describes and loads its weights.
+
+        Args:
+            config: a config, or the file of one.
+            weights: a checkpoint; None takes ``MODEL.WEIGHTS``.
+            opts: config keys and values in turn.
+            device: None takes ``MODEL.DEVICE``, or the CPU where there is no such device.
+            confidence_threshold: see the class; also spares the model the people below it.
+            precision: see the class.
+            batch_size: see the class.
+
+        Raises:
+            FileNotFoundError: the config or the weights are not there.
+            ValueError: they do not fit, there are no weights, or the weights are of a backbone
+                alone.
+        """
+        # A later release's own weights file belongs here: a default for `config` and `weights`.
+        if isinstance(config, CfgNode):
+            cfg = config.clone()
+            cfg.defrost()
+            cfg.merge_from_list(list(opts))
+        else:
+            cfg = read_config(config, opts)
+        _check_arguments(cfg.INPUT.FORMAT, confidence_threshold, batch_size)
+        cfg.MODEL.DEVICE = str(_find_device(device, cfg.MODEL.DEVICE))
+        check_precision(precision, torch.device(cfg.MODEL.DEVICE))
+        # A final score never exceeds the class score.
+        cfg.MODEL.QUERYPOSE.CLASS_SCORE_THRESH = confidence_threshold
+        return cls(
+            _load_model(cfg, str(weights or cfg.MODEL.WEIGHTS)),
+            min_size=cfg.INPUT.MIN_SIZE_TEST,
+            max_size=cfg.INPUT.MAX_SIZE_TEST,
+            image_format=cfg.INPUT.FORMAT,
+            confidence_threshold=confidence_threshold,
+            precision=precision,
+            batch_size=batch_size,
+        )
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The keypoints that the model predicts."""
+        return self.model.skeleton
+
+    @property
+    def metadata(self) -> Metadata:
+        """What Detectron2's drawing functions want to know of the keypoints."""
+        return Metadata(thing_classes=["person"], **self.skeleton.metadata())
+
+    def __call__(
+        self,
+        pictures: Picture | Sequence[Picture],
+        *,
+        channel_order: str = "RGB",
+        return_attention: bool = False,
+        attention_stage: int = -1,
+    ) -> PosePrediction | list[PosePrediction]:
+        """Predicts the people of one picture or of a list of them.
+
+        Args:
+            pictures: each a path (turned upright by its EXIF orientation), a Pillow image (taken
+                as its pixels stand), or a uint8 array: (H, W) or (H, W, 1) grey, (H, W, 3) or
+                (H, W, 4) with alpha, which is ignored.
+            channel_order: of arrays, "RGB" or "BGR" (OpenCV's), alpha last.
+            return_attention: also return the part attention maps.
+            attention_stage: which decoder stage's; negative counts from the last.
+
+        Returns:
+            A prediction, or a list of them in the order of the list that was given.
+
+        Raises:
+            FileNotFoundError: a picture is not there.
+            ValueError: a picture cannot be read, or an argument is out of range.
+        """
+        if channel_order not in _CHANNEL_ORDERS:
+            raise ValueError(f"channel_order is one of {_CHANNEL_ORDERS}, got {channel_order!r}.")
+        stage = self._stage(attention_stage) if return_attention else None
+        single = isinstance(pictures, (np.ndarray, Image.Image, str, PathLike))
+        found = self._predict([pictures] if single else pictures, channel_order, stage)
+        return found[0] if single else found
+
+    def _stage(self, stage: int) -> int:
+        num_stages = len(self.model.decoder.keypoint_stages)
+        if not -num_stages <= stage < num_stages:
+            raise ValueError(f"The model has {num_stages} stages, so no attention_stage {stage}.")
+        return stage % num_stages
+
+    def _predict(
+        self, pictures: Sequence[Picture], channel_order: str, stage: int | None
+    ) -> list[PosePrediction]:
+        """Predicts in batches of one size, each as soon as it is full."""
+        found: dict[int, PosePrediction] = {}
+        waiting: dict[torch.Size, dict[int, dict[str, Any]]] = defaultdict(dict)
+        for index, picture in enumerate(pictures):
+            prepared = self._prepare(picture, channel_order)
+            batch = waiting[prepared["image"].shape]
+            batch[index] = prepared
+            if len(batch) == self.batch_size:
+                found |= self._predict_batch(batch, stage)
+                batch.clear()
+        for batch in waiting.values():
+            if batch:
+                found |= self._predict_batch(batch, stage)
+        return [found[index] for index in range(len(found))]
+
+    def _prepare(self, picture: Picture, channel_order: str) -> dict[str, Any]:
+        """The model's input, resized as Detectron2 resizes in testing."""
+        image = _to_array(picture, channel_order, self.image_format)
+        height, width = image.shape[:2]
+        size = T.ResizeShortestEdge.get_output_shape(height, width, self.min_size, self.max_size)
+        resized = T.ResizeTransform(height, width, *size).apply_image(image)
+        tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        return {"image": tensor, "height": height, "width": width}
+
+    def _predict_batch(
+        self, batch: dict[int, dict[str, Any]], stage: int | None
+    ) -> dict[int, PosePrediction]:
+        inputs = list(batch.values())
+        device, dtype = self.model.device.type, _AUTOCAST_TYPES[self.precision]
+        attention: list[PartAttention | None] = [None] * len(inputs)
+        with (
+            torch.no_grad(),
+            torch.autocast(device, dtype=dtype, enabled=dtype is not None),
+            self._tap.recording(stage is not None) as records,
+        ):
+            people = [
+                _confident(output["instances"], self.confidence_threshold)
+                for output in self.model(inputs)
+            ]
+            if stage is not None:
+                attention = self._attention(records[0], people, stage)
+        return {
+            index: PosePrediction(found.to("cpu"), self.skeleton, maps)
+            for index, found, maps in zip(batch, people, attention, strict=True)
+        }
+
+    def _attention(
+        self, record: _DecoderRecord, people: Sequence[Instances], stage: int
+    ) -> list[PartAttention]:
+        """Decodes the returned people once more, for the maps of one stage."""
+        queries = [found.query_indices for found in people]
+        outputs = self.model.decoder.decode_keypoints(record.features, record.states, queries)
+        maps = outputs[stage].attention.float().cpu().split([len(index) for index in queries])
+        boxes = []
+        for picture, found in enumerate(people):
+            network_height, network_width = record.image_sizes[picture]
+            height, width = found.image_size
+            scale = (width / network_width, height / network_height) * 2
+            stage_boxes = record.states[stage].boxes[picture, found.query_indices]
+            boxes.append((stage_boxes * stage_boxes.new_tensor(scale)).cpu())
+        return [PartAttention(*pair, stage) for pair in zip(maps, boxes, strict=True)]
+
+
+class _DecoderRecord(NamedTuple):
+    """What the decoder was given and what it returned."""
+
+    features: dict[str, Tensor]
+    image_sizes: Sequence[tuple[int, int]]
+    states: Sequence[StageState]
+
+
+class _DecoderTap:
+    """Keeps what the decoder sees, only for the calls and in the threads that ask for it."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        self._asked = threading.local()
+        decoder.register_forward_hook(self._keep)
+
+    @contextmanager
+    def recording(self, enabled: bool) -> Iterator[list[_DecoderRecord]]:
+        """Yields a list that fills with the decoder's calls if ``enabled``."""
+        records: list[_DecoderRecord] = []
+        self._asked.records = records if enabled else None
+        try:
+            yield records
+        finally:
+            self._asked.records = None
+
+    def _keep(
+        self, decoder: nn.Module, arguments: tuple[Any, ...], states: Sequence[StageState]
+    ) -> None:
+        records = getattr(self._asked, "records", None)
+        if records is not None:
+            records.append(_DecoderRecord(*arguments, states))
+
+
+def _confident(people: Instances, threshold: float) -> Instances:
+    return people[people.scores >= threshold]
+
+
+def _check_arguments(image_format: str, confidence_threshold: float, batch_size: int) -> None:
+    if image_format not in _CHANNEL_ORDERS:
+        raise ValueError(f"INPUT.FORMAT is one of {_CHANNEL_ORDERS}, got {image_format!r}.")
+    if not 0 <= confidence_threshold <= 1:
+        raise ValueError(f"The confidence threshold is within 0..1, got {confidence_threshold}.")
+    if batch_size < 1:
+        raise ValueError(f"The batch size is at least 1, got {batch_size}.")
+
+
+def _find_device(wanted: str | torch.device | None, configured: str) -> torch.device:
+    device = torch.device(wanted or configured)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        if wanted is not None:
+            raise ValueError(f"PyTorch finds no CUDA device here, so no {device}; use 'cpu'.")
+        logging.getLogger(__name__).warning("PyTorch finds no CUDA device; predicting on the CPU.")
+        return torch.device("cpu")
+    return device
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Checks that a device can compute in a precision; warns where it only imitates it.
+
+    Raises:
+        ValueError: it cannot, or there is no such precision.
+    """
+    if precision not in _AUTOCAST_TYPES:
+        raise ValueError(f"precision is one of {sorted(_AUTOCAST_TYPES)}, got {precision!r}.")
+    supported = True
+    if device.type == "cpu" and precision == "bf16":
+        supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        if supported and _imitates_bf16():
+            logging.getLogger(__name__).warning(
+                "This processor imitates bf16 arithmetic, which is slower than fp32."
+            )
+    elif device.type == "cpu" and precision == "fp16":
+        supported = torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    elif device.type == "cuda" and precision == "bf16":
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+    if not supported:
+        raise ValueError(f"This machine's {device.type} has no {precision} arithmetic; use 'fp32'.")
+
+
+def _imitates_bf16() -> bool:
+    """Whether this is an x86 processor that oneDNN computes bf16 on by widening to fp32."""
+    return platform.machine() in ("x86_64", "AMD64") and not (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
+
+
+def _load_model(cfg: CfgNode, weights: str) -> QueryPose:
+    if not weights:
+        raise ValueError("There are no weights to predict with: pass `weights` or MODEL.WEIGHTS.")
+    if not cfg.MODEL.QUERYPOSE.SKELETON:
+        register_configured_datasets(cfg)
+    # The checkpoint holds the backbone, too; nothing else should be downloaded or read.
+    cfg.MODEL.TIMM.PRETRAINED = False
+    cfg.MODEL.TIMM.WEIGHTS = ""
+    model = build_model(cfg)
+    fresh = model.decoder.queries.weight.detach().clone()
+    QueryPoseCheckpointer(model, weights_only=cfg.MODEL.WEIGHTS_ONLY).load(weights)
+    if torch.equal(fresh, model.decoder.queries.weight):
+        raise ValueError(
+            f"{weights} holds a backbone alone, to start a training from; "
+            "pass the weights of a trained QueryPose model."
+        )
+    return model
+
+
+def _to_array(picture: Picture, channel_order: str, image_format: str) -> np.ndarray:
+    """Any accepted picture as (H, W, 3) uint8 in ``image_format`` order."""
+    if isinstance(picture, (str, PathLike)):
+        return read_picture(str(picture), image_format)
+    if isinstance(picture, Image.Image):
+        image, given = _from_pillow(picture), "RGB"
+    elif isinstance(picture, np.ndarray):
+        image, given = _from_numpy(picture), channel_order
+    else:
+        raise ValueError(
+            f"A picture is a path, a Pillow image or an array, got {type(picture).__name__}."
+        )
+    return image if given == image_format else image[:, :, ::-1]
+
+
+def _from_pillow(picture: Image.Image) -> np.ndarray:
+    if picture.mode in _SIXTEEN_BIT_MODES:
+        grey = (np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)
+        return _from_numpy(grey)
+    if picture.mode in _UNBOUNDED_MODES:
+        raise ValueError(
+            f"A Pillow image of mode {picture.mode!r} has no known range; "
+            "scale it to 0..255 and convert it to mode 'L'."
+        )
+    return np.asarray(picture.convert("RGB"))
+
+
+def _from_numpy(picture: np.ndarray) -> np.ndarray:
+    channels = picture.shape[2] if picture.ndim == 3 else 1
+    if picture.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in picture.shape:
+        raise ValueError(
+            "A picture array has the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), "
+            f"got {picture.shape}."
+        )
+    if picture.dtype != np.uint8:
+        raise ValueError(f"A picture array is uint8, 0 to 255, got {picture.dtype}.")
+    if channels == 1:
+        return np.repeat(picture.reshape(*picture.shape[:2], 1), 3, axis=2)
+    return picture[:, :, :3]

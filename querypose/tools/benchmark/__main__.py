@@ -1,0 +1,78 @@
+"""Times any config: ``python -m querypose.tools.benchmark --help``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from querypose.tools.benchmark.efficiency import efficiency_table
+from querypose.tools.benchmark.report import parts_table
+from querypose.tools.benchmark.scaling import scaling_report
+from querypose.tools.benchmark.setting import Setting, parse_setting
+from querypose.tools.benchmark.worker import measure
+
+_DEFAULT_CONFIG = "configs/coco/querypose_r50_light_3x.yaml"
+_PEER = "config_file=COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml"
+_INFERENCE_SUITE = ("decode_all=1 people=100", "people=5", "people=10", f"people=5 {_PEER}")
+_TRAINING_SUITE = ("train=1 batch=2 decode_all=1", "train=1 batch=2")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m querypose.tools.benchmark",
+        description="Times a model by its parts; median of interleaved runs after a warm-up.",
+        epilog="A setting is words: size=HxW, batch=N, people=N (returned, or annotated in "
+        "training), image=FILE, train=1, decode_all=1 (every query, as the method's reference), "
+        "config_file=FILE, and config keys with values. Class logits are fixed so that exactly "
+        "that many people are found, whatever the weights.",
+    )
+    parser.add_argument("--config-file", default=_DEFAULT_CONFIG)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeats", type=int, default=5, help="counted runs of each setting")
+    parser.add_argument("--threads", type=int, help="processor threads")
+    parser.add_argument(
+        "--compare", nargs="+", metavar="SETTING", default=[""], help="settings to run in turn"
+    )
+    parser.add_argument("--suite", action="store_true", help="the tables of the README")
+    parser.add_argument("--efficiency", action="store_true", help="GFLOP/s of the keypoint stage")
+    parser.add_argument("--scaling", type=Path, metavar="FIGURE", help="draw time against sizes")
+    parser.add_argument("opts", nargs="*", default=[], help="config keys and values for all")
+    return parser
+
+
+def main() -> None:
+    """Prints what the command line asks for."""
+    arguments = _parser().parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    try:
+        base = Setting(arguments.config_file, opts=tuple(arguments.opts), device=arguments.device)
+        if arguments.efficiency:
+            print(efficiency_table(base, (1, 5, 20), repeats=arguments.repeats))
+        elif arguments.scaling:
+            print(scaling_report(base, repeats=arguments.repeats, figure=arguments.scaling))
+        elif arguments.suite:
+            _print_suite(base, arguments.repeats)
+        else:
+            _print_parts(base, arguments.compare, arguments.repeats)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"benchmark: {error}")
+
+
+def _print_suite(base: Setting, repeats: int) -> None:
+    for suite in (_INFERENCE_SUITE, _TRAINING_SUITE):
+        _print_parts(base, suite, repeats)
+        print()
+    print(efficiency_table(base, (1, 5, 20), repeats=repeats))
+
+
+def _print_parts(base: Setting, texts: tuple[str, ...] | list[str], repeats: int) -> None:
+    settings = [parse_setting(text, base) for text in texts]
+    print(parts_table(measure(settings, repeats=repeats)))
+
+
+if __name__ == "__main__":
+    main()

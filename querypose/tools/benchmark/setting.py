@@ -1,0 +1,88 @@
+"""What is to be measured: a config, its options, and a workload."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+
+_SIZE = re.compile(r"(\d+)x(\d+)")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of a benchmark.
+
+    Attributes:
+        config_file: of QueryPose, or of Detectron2's model zoo for a peer.
+        opts: keys and values in turn, over the config file.
+        height: of the network's input, in pixels.
+        width: likewise.
+        batch: pictures per run.
+        people: returned per picture (inference), or annotated per picture (training).
+        image: a picture to read instead of noise; it is resized to ``height`` x ``width``.
+        train: measure a training step instead of inference.
+        decode_all: decode every query's keypoints, as the method's reference does.
+        device: "cpu" or "cuda".
+    """
+
+    config_file: str
+    opts: tuple[str, ...] = field(default=())
+    height: int = 512
+    width: int = 640
+    batch: int = 1
+    people: int = 5
+    image: str = ""
+    train: bool = False
+    decode_all: bool = False
+    device: str = "cpu"
+
+    @property
+    def label(self) -> str:
+        """What sets this row apart, for a table."""
+        words = [f"{self.batch} x {self.height}x{self.width}", f"{self.people} people"]
+        if self.train:
+            words.insert(0, "train")
+        if self.decode_all:
+            words.append("all queries")
+        words += [f"{key.split('.', 1)[-1]}={value}" for key, value in self._pairs()]
+        return ", ".join(words)
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        return list(zip(self.opts[::2], self.opts[1::2], strict=True))
+
+
+def parse_setting(text: str, base: Setting) -> Setting:
+    """Reads words such as ``people=10 size=800x1333 MODEL.INFERENCE.PRECISION bfloat16``.
+
+    Words with ``=`` change the workload, the rest are config keys and values.
+
+    Raises:
+        ValueError: a word is unknown or a value does not fit.
+    """
+    changes: dict[str, object] = {}
+    opts = list(base.opts)
+    kinds = {item.name: item.type for item in fields(Setting)}
+    for word in text.split():
+        name, separator, value = word.partition("=")
+        if not separator:
+            opts.append(word)
+        elif name == "size" and _SIZE.fullmatch(value):
+            changes["height"], changes["width"] = map(int, _SIZE.fullmatch(value).groups())
+        elif kinds.get(name) == "bool" and value in ("0", "1"):
+            changes[name] = value == "1"
+        elif kinds.get(name) == "int" and value.isdigit():
+            changes[name] = int(value)
+        elif kinds.get(name) == "str":
+            changes[name] = value
+        else:
+            raise ValueError(
+                f"{word!r} is none of size=HxW, batch=N, people=N, image=FILE, train=0|1, "
+                "decode_all=0|1, device=NAME, config_file=FILE."
+            )
+    if len(opts) % 2:
+        raise ValueError(f"Config keys and values come in pairs, got {opts}.")
+    return Setting(**{**_as_dict(base), **changes, "opts": tuple(opts)})
+
+
+def _as_dict(setting: Setting) -> dict[str, object]:
+    return {item.name: getattr(setting, item.name) for item in fields(setting)}

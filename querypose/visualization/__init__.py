@@ -1,0 +1,7 @@
+"""Drawings of people, of where their parts looked, and sheets of many pictures."""
+
+from querypose.visualization.attention import draw_attention, part_name
+from querypose.visualization.sheet import pose_sheet
+from querypose.visualization.visualizer import PoseVisualizer
+
+__all__ = ["PoseVisualizer", "draw_attention", "part_name", "pose_sheet"]

@@ -1,0 +1,133 @@
+"""Where each part of a person looked: SPEGM's attention maps over the person's crop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from querypose.prediction import PosePrediction
+from querypose.visualization.labels import draw_text
+from querypose.visualization.visualizer import person_colour
+
+_GREY = (128, 128, 128)
+_DARK = (32, 32, 32)
+_OPACITY = 0.75
+_GAP = 4
+_LABEL_HEIGHT = 24
+
+
+def draw_attention(
+    image_rgb: np.ndarray,
+    prediction: PosePrediction,
+    people: Sequence[int] | None = None,
+    *,
+    tile_size: tuple[int, int] = (192, 144),
+) -> np.ndarray:
+    """Lays a stage's part attention maps over people's crops (the paper's supplement, Figure 1).
+
+    Args:
+        image_rgb: the picture, (H, W, 3) uint8 RGB.
+        prediction: of the picture, made with ``return_attention=True``.
+        people: which people, by their place in the prediction; None takes all.
+        tile_size: (height, width) of a crop in pixels.
+
+    Returns:
+        (H', W', 3) uint8 RGB: a row per person: the crop, then the crop under each part's map.
+        Every map is scaled by its own maximum.
+
+    Raises:
+        ValueError: the prediction has no attention, or there is nobody to draw.
+    """
+    attention = prediction.attention
+    if attention is None:
+        raise ValueError("Predict with return_attention=True to draw attention.")
+    people = range(len(prediction)) if people is None else people
+    if not len(people):
+        raise ValueError("There is nobody in the picture whose attention could be drawn.")
+    names = [part_name(part) for part in prediction.skeleton.parts]
+    rows = []
+    for person in people:
+        box, score = attention.boxes_xyxy[person].tolist(), prediction.scores[person]
+        crop, window = _crop(image_rgb, box, tile_size)
+        tiles = [_titled(crop, f"person {person + 1}: {score:.0%}", person_colour(person))]
+        for name, part_map in zip(names, attention.maps[person].numpy(), strict=True):
+            tiles.append(_titled(_overlay(crop, part_map, window), name, _DARK))
+        rows.append(np.concatenate(tiles, axis=1))
+    return np.concatenate(rows, axis=0)
+
+
+def part_name(keypoints: Sequence[str]) -> str:
+    """A short name for a part: "shoulders", "left elbow + wrist", "nose + eyes + ears".
+
+    What a left and a right keypoint share stands once, in the plural; a side that all have in
+    common stands in front.
+    """
+    split = [_side_and_rest(name) for name in keypoints]
+    sides = {side for side, _ in split}
+    rests = list(dict.fromkeys(rest for _, rest in split))
+    if len(sides) == 1:
+        return " ".join([*sides - {""}, " + ".join(rests)])
+    both = {rest for rest in rests if {("left", rest), ("right", rest)} <= set(split)}
+    named = {rest: next(side for side, other in split if other == rest) for rest in rests}
+    return " + ".join(
+        f"{rest}s" if rest in both else f"{named[rest]} {rest}".strip() for rest in rests
+    )
+
+
+def _side_and_rest(name: str) -> tuple[str, str]:
+    for side in ("left", "right"):
+        if name.startswith(f"{side}_"):
+            return side, name.removeprefix(f"{side}_").replace("_", " ")
+    return "", name.replace("_", " ")
+
+
+def _crop(
+    image: np.ndarray, box: Sequence[float], tile_size: tuple[int, int]
+) -> tuple[np.ndarray, tuple[slice, slice]]:
+    """The box's part of the picture in the middle of a tile, and where it lies in the tile.
+
+    Beyond the picture, and where the tile is of another shape than the box, it is grey.
+    """
+    x0, y0, x1, y1 = box
+    tile_height, tile_width = tile_size
+    box_width, box_height = max(x1 - x0, 1.0), max(y1 - y0, 1.0)
+    zoom = min(tile_width / box_width, tile_height / box_height)
+    width, height = max(1, round(box_width * zoom)), max(1, round(box_height * zoom))
+    step_x, step_y = box_width / width, box_height / height
+    # From the tile's pixel indices to the picture's; an index is a continuous coordinate less 0.5.
+    inverse = np.array([[step_x, 0, x0 + 0.5 * step_x - 0.5], [0, step_y, y0 + 0.5 * step_y - 0.5]])
+    inside = cv2.warpAffine(
+        image,
+        inverse,
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderValue=_GREY,
+    )
+    tile = np.full((tile_height, tile_width, 3), _GREY, np.uint8)
+    top, left = (tile_height - height) // 2, (tile_width - width) // 2
+    window = slice(top, top + height), slice(left, left + width)
+    tile[window] = inside
+    return tile, window
+
+
+def _overlay(crop: np.ndarray, part_map: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
+    """Blends a map into its window of the crop, the more the higher its value."""
+    inside = crop[window]
+    values = cv2.resize(part_map, inside.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    strength = (values / max(values.max(), 1e-12)).clip(0, 1)
+    heat = cv2.applyColorMap((strength * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    opacity = _OPACITY * np.sqrt(strength)[..., None]
+    blended = crop.copy()
+    blended[window] = (inside * (1 - opacity) + heat * opacity).round().astype(np.uint8)
+    return blended
+
+
+def _titled(tile: np.ndarray, title: str, colour: tuple[int, int, int]) -> np.ndarray:
+    """A tile with its name above it and a gap at the right and below."""
+    height, width = tile.shape[:2]
+    framed = np.full((height + _LABEL_HEIGHT + _GAP, width + _GAP, 3), 255, np.uint8)
+    draw_text(framed[:, :width], title, (0, 0), 0.4, colour)
+    framed[_LABEL_HEIGHT : _LABEL_HEIGHT + height, :width] = tile
+    return framed

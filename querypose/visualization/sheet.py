@@ -1,0 +1,72 @@
+"""Many pictures on one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+
+_GAP = 4
+
+
+def sheet_tile(picture: np.ndarray, row_height: int) -> np.ndarray:
+    """Scales an RGB picture (H, W, 3) to a row's height, so that only the tile need be kept."""
+    height, width = picture.shape[:2]
+    size = max(1, round(width * row_height / height)), row_height
+    shrinks = row_height < height
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def pose_sheet(
+    pictures: Sequence[np.ndarray], *, width: int = 1600, row_height: int = 240
+) -> np.ndarray:
+    """A mosaic of drawn pictures, in their order, in rows of equal width.
+
+    Args:
+        pictures: RGB, (H, W, 3) uint8, of any sizes.
+        width: of the sheet in pixels.
+        row_height: about the height of a row in pixels; rows shrink to fit the width, and the last
+            one stays as it is.
+
+    Returns:
+        (H, width, 3) uint8 RGB on white.
+
+    Raises:
+        ValueError: there are no pictures.
+    """
+    if not len(pictures):
+        raise ValueError("A sheet needs at least one picture.")
+    tiles = [sheet_tile(picture, row_height) for picture in pictures]
+    rows = [_row(row, width) for row in _wrapped(tiles, width)]
+    gap = np.full((_GAP, width, 3), 255, np.uint8)
+    stacked = [piece for row in rows for piece in (row, gap)][:-1]
+    return np.concatenate(stacked)
+
+
+def _wrapped(tiles: Sequence[np.ndarray], width: int) -> Iterator[list[np.ndarray]]:
+    """Groups tiles into rows that are at least as wide as the sheet, but for the last."""
+    row: list[np.ndarray] = []
+    for tile in tiles:
+        row.append(tile)
+        if sum(member.shape[1] + _GAP for member in row) - _GAP >= width:
+            yield row
+            row = []
+    if row:
+        yield row
+
+
+def _row(tiles: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """Tiles side by side, shrunk together to the width, or white up to it."""
+    gaps = _GAP * (len(tiles) - 1)
+    total = sum(tile.shape[1] for tile in tiles)
+    zoom = min(1.0, (width - gaps) / total)
+    height = max(1, round(tiles[0].shape[0] * zoom))
+    row = np.full((height, width, 3), 255, np.uint8)
+    left = 0.0
+    for tile in tiles:
+        right = left + tile.shape[1] * zoom
+        start, end = round(left), max(round(left) + 1, min(round(right), width))
+        row[:, start:end] = cv2.resize(tile, (end - start, height), interpolation=cv2.INTER_AREA)
+        left = right + _GAP
+    return row
