@@ -5,6 +5,7 @@ Examples:
     python train_net.py --config-file configs/coco/querypose_r50_3x.yaml --num-gpus 8
     python train_net.py --config-file ... --num-gpus 8 --resume
     python train_net.py --config-file ... --eval-only MODEL.WEIGHTS model_final.pth
+    torchrun --nproc-per-node 8 train_net.py --config-file ...
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import sys
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
+from torch.multiprocessing import ProcessRaisedException
 
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import read_config
 from querypose.data.datasets.coco import register_configured_datasets
-from querypose.engine import QueryPoseTrainer
+from querypose.engine import QueryPoseTrainer, launch
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -43,7 +45,7 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
 
     model = QueryPoseTrainer.build_model(cfg)
     checkpointer = QueryPoseCheckpointer(
-        model, cfg.OUTPUT_DIR, weights_only=cfg.MODEL.WEIGHTS_ONLY
+        model, cfg.OUTPUT_DIR, weights_only=cfg.MODEL.WEIGHTS_ONLY, averaged=cfg.TEST.EMA
     )
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = QueryPoseTrainer.test(cfg, model)
@@ -55,14 +57,8 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
 if __name__ == "__main__":
     arguments = default_argument_parser(epilog=__doc__).parse_args()
     try:
-        read_config(arguments.config_file, arguments.opts)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"train_net.py: {error}")
-    launch(
-        main,
-        arguments.num_gpus,
-        num_machines=arguments.num_machines,
-        machine_rank=arguments.machine_rank,
-        dist_url=arguments.dist_url,
-        args=(arguments,),
-    )
+        config = read_config(arguments.config_file, arguments.opts)
+        launch(main, arguments, device=config.MODEL.DEVICE)
+    except (FileNotFoundError, FloatingPointError, ValueError, ProcessRaisedException) as error:
+        # Of an error in another process the last line is the message; the log has all of it.
+        sys.exit(f"train_net.py: {str(error).strip().splitlines()[-1]}")

@@ -11,10 +11,12 @@ except ModuleNotFoundError as error:
 from querypose import data, modeling
 from querypose.config import add_querypose_config
 from querypose.data import register_coco_keypoints
+from querypose.predictor import PosePredictor
 from querypose.skeleton import Skeleton
 from querypose.version import __version__
 
 __all__ = [
+    "PosePredictor",
     "Skeleton",
     "__version__",
     "add_querypose_config",

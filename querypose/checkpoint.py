@@ -241,6 +241,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         weights_only: read files as weights alone; False unpickles them, running any code inside.
         new_heads: let a checkpoint of another skeleton start the training: whatever depends on the
             keypoints keeps its fresh values, and the log says so.
+        averaged: read the moving average of the weights instead of the weights themselves.
         checkpointables: further objects to save and load.
     """
 
@@ -251,11 +252,13 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         *,
         weights_only: bool = True,
         new_heads: bool = False,
+        averaged: bool = False,
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, **checkpointables)
         self.weights_only = weights_only
         self.new_heads = new_heads
+        self.averaged = averaged
         self.logger = logging.getLogger(__name__)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -282,9 +285,13 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
             data[key] = checkpointable.state_dict()
         path = Path(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
-        _replace(path, lambda file: torch.save(data, file))
+        replace_file(path, lambda file: torch.save(data, file))
+        self.tag_last_checkpoint(path.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Names the checkpoint to resume from."""
         tag = Path(self.save_dir, "last_checkpoint")
-        _replace(tag, lambda file: file.write(path.name.encode()))
+        replace_file(tag, lambda file: file.write(last_filename_basename.encode()))
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         if filename.endswith(".pkl") and self.weights_only:
@@ -315,6 +322,8 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
         state_dict = checkpoint.pop("model")
+        if self.averaged:
+            state_dict = self._averaged_weights(checkpoint)
         self._convert_ndarray_to_tensor(state_dict)
         _strip_prefix_if_present(state_dict, "module.")
         state_dict, backbone_only = self._to_our_names(state_dict, checkpoint)
@@ -323,6 +332,14 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
             state_dict.pop(name, None)
         incompatible = self.model.load_state_dict(state_dict, strict=False)
         return _IncompatibleKeys([], incompatible.unexpected_keys, [])
+
+    def _averaged_weights(self, checkpoint: dict[str, Any]) -> StateDict:
+        if "ema" not in checkpoint:
+            raise ValueError(
+                f"{self._path} holds no averaged weights: train with SOLVER.EMA.ENABLED True or "
+                "set TEST.EMA False."
+            )
+        return {name: value for name, value in checkpoint["ema"].items() if name != "n_averaged"}
 
     def _to_our_names(
         self, state_dict: StateDict, checkpoint: dict[str, Any]
@@ -387,7 +404,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         return fresh
 
 
-def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Writes a file aside and renames it, so that readers see the old or the new one whole."""
     aside = path.with_name(f".{path.name}.partial")
     with aside.open("wb") as file:

@@ -27,10 +27,13 @@ def read_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     cfg = get_cfg()
     add_querypose_config(cfg)
     try:
-        cfg.merge_from_file(str(config_file))
+        # Detectron2 would run Python objects in the file.
+        cfg.merge_from_file(str(config_file), allow_unsafe=False)
         cfg.merge_from_list(list(opts))
     except yaml.YAMLError as error:
         raise ValueError(f"{config_file} is not valid YAML: {error}") from error
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"{config_file} does not map config keys to values.") from error
     except (KeyError, AssertionError, ValueError) as error:
         reason = str(error.args[0] if error.args else error)
         raise ValueError(f"{config_file}: {reason}{_suggestion(reason, cfg)}") from error
@@ -190,5 +193,18 @@ def _add_solver(cfg: CfgNode) -> None:
     cfg.SOLVER.AMP.PRECISION = "float16"
     # Batches of IMS_PER_BATCH whose gradients make one optimiser step.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
+    # Exponential moving average of the weights, evaluated and saved beside the raw ones.
+    cfg.SOLVER.EMA = CfgNode()
+    cfg.SOLVER.EMA.ENABLED = False
+    cfg.SOLVER.EMA.DECAY = 0.9998
+    # Periodic checkpoints that are kept; 0 keeps all of them.
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
+    # Iterations with NaN or infinite numbers that may be passed over before the training ends.
+    cfg.SOLVER.MAX_SKIPPED_BATCHES = 0
+    # What an evaluation during the training must raise for its weights to become model_best.pth;
+    # "" keeps no best weights.
+    cfg.TEST.BEST_METRIC = "keypoints/AP"
+    # --eval-only takes a checkpoint's averaged weights (SOLVER.EMA) instead of the raw ones.
+    cfg.TEST.EMA = False
     # One fused kernel for AdamW's step.
     cfg.SOLVER.FUSED = False

@@ -60,13 +60,12 @@ def test_annotations_as_predictions_score_perfectly(dataset, flip, tmp_path):
 
 def _as_predictions(targets: Instances, flip: bool) -> Instances:
     """What a perfect model would return for a picture, flipped back."""
-    if not targets.has("gt_keypoints"):
-        targets.gt_keypoints = torch.zeros(0, 17, 3)
+    boxes, keypoints = targets.gt_boxes.tensor, torch.zeros(0, 17, 3)
+    if targets.has("gt_keypoints"):
+        keypoints = targets.gt_keypoints.tensor
     # COCO's evaluation ignores people without keypoints, but not predictions of them.
-    labelled = torch.as_tensor([(k[:, 2] > 0).any() for k in targets.gt_keypoints], dtype=bool)
-    targets = targets[labelled]
-    boxes = targets.gt_boxes.tensor
-    keypoints = torch.as_tensor(getattr(targets.gt_keypoints, "tensor", targets.gt_keypoints))
+    labelled = (keypoints[..., 2] > 0).any(dim=1)
+    boxes, keypoints = boxes[labelled], keypoints[labelled]
     relative = keypoints_to_box(keypoints[..., :2], boxes)
     pixels = keypoints_to_pixels(relative, boxes)
     if flip:

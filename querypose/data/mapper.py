@@ -12,6 +12,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
+from detectron2.structures import Instances, Keypoints
 from PIL import Image, UnidentifiedImageError
 
 from querypose.skeleton import Skeleton
@@ -112,7 +113,7 @@ class QueryPoseDatasetMapper:
         transforms: T.TransformList,
         image_size: tuple[int, int],
         file_name: str,
-    ) -> Any:
+    ) -> Instances:
         people = []
         for annotation in annotations:
             if annotation.get("iscrowd", 0):
@@ -125,7 +126,10 @@ class QueryPoseDatasetMapper:
                     annotation, transforms, image_size, keypoint_hflip_indices=self.flip_indices
                 )
             )
+        # Detectron2 would leave the field out of a picture without people.
+        keypoints = np.array([person.pop("keypoints") for person in people], dtype=np.float32)
         instances = utils.annotations_to_instances(people, image_size)
+        instances.gt_keypoints = Keypoints(keypoints.reshape(-1, self.num_keypoints, 3))
         return utils.filter_empty_instances(instances)
 
     def _check(self, annotation: dict[str, Any], file_name: str) -> None:

@@ -103,7 +103,8 @@ class VideoReader:
 class VideoWriter:
     """A video file that appears when its ``with`` block ends well.
 
-    Where OpenCV lacks the codec for the name, it becomes a Motion JPEG ``.avi``.
+    Where OpenCV lacks the codec for the name, it becomes a Motion JPEG ``.avi``. The codecs know
+    even sizes alone: of an odd one the last row or column is cut off.
 
     Attributes:
         frame_rate: frames a second.

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from querypose.engine.bad_batch import Batch, save_bad_batch
+from querypose.engine.consensus import any_process
+from querypose.engine.seeding import mixed_seed
+from querypose.engine.train_loader import ResumableTrainLoader
 
 _PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
+class _BadNumbersError(Exception):
+    """NaN or infinity in some process; the text is of this process, empty where it was fine."""
+
+
 class QueryPoseTrainStep(SimpleTrainer):
-    """Detectron2's training step with gradient accumulation and mixed precision on any device.
+    """Detectron2's training step, with accumulation, mixed precision on any device, and guards.
+
+    An iteration in which a loss, a matching cost or the gradient is NaN or infinite, in any
+    process, leaves no trace in the model or the optimiser. Random numbers of the forward pass
+    depend on the seed, the iteration and the process alone.
 
     Args:
         model: returns a dictionary of losses.
@@ -25,25 +42,32 @@ class QueryPoseTrainStep(SimpleTrainer):
         optimizer: steps once per iteration.
         precision: the type that autocast computes in; None leaves it off.
         accumulate_steps: batches per iteration; their losses are averaged.
+        max_skipped_batches: iterations with bad numbers that may be passed over.
+        output_dir: where their batches are saved.
     """
 
     @configurable
     def __init__(
         self,
         model: nn.Module,
-        data_loader: Iterable[Sequence[dict[str, Any]]],
+        data_loader: ResumableTrainLoader,
         optimizer: torch.optim.Optimizer,
         *,
         precision: torch.dtype | None,
         accumulate_steps: int,
+        max_skipped_batches: int,
+        output_dir: str,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         self.precision = precision
         self.accumulate_steps = accumulate_steps
-        self.device_type = next(model.parameters()).device.type
+        self.max_skipped_batches = max_skipped_batches
+        self.output_dir = output_dir
+        self.num_skipped = 0
+        self.device = next(model.parameters()).device
         # Only half precision underflows; elsewhere the scaler passes everything through.
         self.grad_scaler = torch.amp.GradScaler(
-            self.device_type, enabled=precision is torch.float16
+            self.device.type, enabled=precision is torch.float16
         )
 
     @classmethod
@@ -51,10 +75,10 @@ class QueryPoseTrainStep(SimpleTrainer):
         cls,
         cfg: CfgNode,
         model: nn.Module,
-        data_loader: Iterable[Sequence[dict[str, Any]]],
+        data_loader: ResumableTrainLoader,
         optimizer: torch.optim.Optimizer,
     ) -> dict[str, Any]:
-        """Reads ``SOLVER.AMP`` and ``SOLVER.ACCUMULATE_STEPS``.
+        """Reads ``SOLVER.{AMP, ACCUMULATE_STEPS, MAX_SKIPPED_BATCHES}`` and ``OUTPUT_DIR``.
 
         Raises:
             ValueError: a value is not one of those allowed.
@@ -72,62 +96,119 @@ class QueryPoseTrainStep(SimpleTrainer):
             "optimizer": optimizer,
             "precision": _PRECISIONS[amp.PRECISION] if amp.ENABLED else None,
             "accumulate_steps": steps,
+            "max_skipped_batches": cfg.SOLVER.MAX_SKIPPED_BATCHES,
+            "output_dir": cfg.OUTPUT_DIR,
         }
 
     def run_step(self) -> None:
         """Runs one iteration.
 
         Raises:
-            FloatingPointError: a loss is NaN or infinite; it names the term and the pictures.
+            FloatingPointError: numbers went bad, and no more iterations may be skipped; it says
+                what, when and on which pictures.
         """
+        start = time.perf_counter()
+        batches = [next(self._data_loader_iter) for _ in range(self.accumulate_steps)]
+        data_time = time.perf_counter() - start
+        torch.manual_seed(mixed_seed(self.data_loader.seed, self.iter, comm.get_rank()))
+        may_skip = self.num_skipped < self.max_skipped_batches
+        buffers = [buffer.clone() for buffer in self.model.buffers()] if may_skip else []
         self.optimizer.zero_grad()
-        totals: dict[str, Tensor] = {}
-        data_time = 0.0
-        for index in range(self.accumulate_steps):
-            start = time.perf_counter()
-            batch = next(self._data_loader_iter)
-            data_time += time.perf_counter() - start
-            last = index == self.accumulate_steps - 1
-            for name, loss in self._backward(batch, synchronise=last).items():
-                totals[name] = totals.get(name, 0) + loss
+        try:
+            losses = self._accumulate_gradients(batches)
+        except _BadNumbersError as error:
+            self._report(str(error), batches)
+            # Batch norms have counted the bad numbers in.
+            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+            self.optimizer.zero_grad()
+            return
         self.after_backward()
-        self._write_metrics(totals, data_time)
-        # Fused optimisers would unscale after clipping.
+        self._write_metrics(losses, data_time)
+        # A fused optimiser would unscale after its gradients were clipped.
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
-    def _backward(
-        self, batch: Sequence[dict[str, Any]], *, synchronise: bool
-    ) -> dict[str, Tensor]:
-        """Adds one batch's gradients; returns its detached share of the losses."""
-        distributed = isinstance(self.model, DistributedDataParallel)
-        wait = contextlib.nullcontext() if synchronise or not distributed else self.model.no_sync()
-        with wait:
+    def _accumulate_gradients(self, batches: Sequence[Batch]) -> dict[str, float | Tensor]:
+        """Sums gradients over the batches; returns the mean of each loss."""
+        totals: dict[str, float | Tensor] = {}
+        for index, batch in enumerate(batches):
+            with self._reduced_after(last=index == len(batches) - 1):
+                losses = self._losses(batch)
+                self.grad_scaler.scale(sum(losses.values())).backward()
+            for name, loss in losses.items():
+                totals[name] = totals.get(name, 0) + loss.detach()
+        # A gradient scaler looks for itself, and lowers its scale.
+        if not self.grad_scaler.is_enabled() and not math.isfinite(self._gradient_norm()):
+            raise _BadNumbersError("The gradient became NaN or infinite.")
+        return totals
+
+    def _reduced_after(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Processes exchange gradients once per iteration, with the last batch's."""
+        if isinstance(self.model, DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        return contextlib.nullcontext()
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        fault, losses = "", {}
+        try:
             with torch.autocast(
-                self.device_type, dtype=self.precision, enabled=self.precision is not None
+                self.device.type, dtype=self.precision, enabled=self.precision is not None
             ):
                 losses = self.model(batch)
-            losses = {name: loss / self.accumulate_steps for name, loss in losses.items()}
-            total = sum(losses.values())
-            if not torch.isfinite(total):
-                raise FloatingPointError(self._describe(losses, batch))
-            self.grad_scaler.scale(total).backward()
-        return {name: loss.detach() for name, loss in losses.items()}
+        except FloatingPointError as error:
+            fault = str(error)
+        losses = {name: loss / self.accumulate_steps for name, loss in losses.items()}
+        if not fault and not torch.isfinite(sum(losses.values())):
+            terms = [name for name, loss in losses.items() if not torch.isfinite(loss)]
+            fault = f"{', '.join(terms)} became NaN or infinite."
+        # Before the backward pass, in which processes wait for each other.
+        if any_process(bool(fault), self.device):
+            raise _BadNumbersError(fault)
+        return losses
 
-    def _describe(self, losses: dict[str, Tensor], batch: Sequence[dict[str, Any]]) -> str:
-        terms = [name for name, loss in losses.items() if not torch.isfinite(loss)]
-        files = [given.get("file_name", "unnamed picture") for given in batch]
-        return (
-            f"Iteration {self.iter}: {', '.join(terms)} became NaN or infinite on {files}; "
-            "look at these pictures' annotations or lower SOLVER.BASE_LR."
+    def _gradient_norm(self) -> float:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return float(nn.utils.clip_grad_norm_(parameters, math.inf))
+
+    def _report(self, fault: str, batches: Sequence[Batch]) -> None:
+        """Counts an iteration with bad numbers and warns of it, or ends the training."""
+        report = ""
+        if fault:
+            path = save_bad_batch(
+                self.output_dir,
+                iteration=self.iter,
+                fault=fault,
+                batches=batches,
+                model=getattr(self.model, "module", self.model),
+            )
+            files = [given.get("file_name", "unnamed") for batch in batches for given in batch]
+            report = f"{fault} Pictures: {', '.join(files)}. Saved for a replay: {path}."
+        reports = " ".join(filter(None, comm.all_gather(report)))
+        message = f"Iteration {self.iter}: {reports}"
+        if self.num_skipped >= self.max_skipped_batches:
+            raise FloatingPointError(
+                f"{message} Check these pictures' annotations, lower SOLVER.BASE_LR, or let "
+                "SOLVER.MAX_SKIPPED_BATCHES pass over such batches."
+            ) from None
+        self.num_skipped += 1
+        get_event_storage().put_scalar("skipped_batches", self.num_skipped, smoothing_hint=False)
+        logging.getLogger(__name__).warning(
+            "%s Skipped (%d of at most %d).", message, self.num_skipped, self.max_skipped_batches
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Adds the gradient scaler's state to Detectron2's."""
-        return super().state_dict() | {"grad_scaler": self.grad_scaler.state_dict()}
+        """Adds the data's position, the gradient scaler and the skipped batches."""
+        return super().state_dict() | {
+            "grad_scaler": self.grad_scaler.state_dict(),
+            "data_loader": self.data_loader.state_dict(),
+            "num_skipped": self.num_skipped,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what :meth:`state_dict` gave."""
         super().load_state_dict(state_dict)
         self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        self.data_loader.load_state_dict(state_dict["data_loader"])
+        self.num_skipped = state_dict["num_skipped"]

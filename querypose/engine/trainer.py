@@ -5,37 +5,48 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    MetadataCatalog,
-    build_detection_test_loader,
-    build_detection_train_loader,
-)
-from detectron2.engine import DefaultTrainer, TrainerBase, create_ddp_model
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
+from detectron2.data import MetadataCatalog, build_detection_test_loader
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.data import QueryPoseDatasetMapper
+from querypose.engine.hooks import (
+    BestCheckpointer,
+    PeriodicCheckpointer,
+    StopOnSigterm,
+    WeightAverager,
+    WeightsCheckpointer,
+)
 from querypose.engine.optimizer import build_optimizer
+from querypose.engine.train_loader import ResumableTrainLoader
 from querypose.engine.train_step import QueryPoseTrainStep
-from querypose.evaluation import CrowdPoseEvaluator
+from querypose.evaluation import CrowdPoseEvaluator, KeypointEvaluator
+from querypose.modeling.acceleration import accelerate_training
 from querypose.skeleton import Skeleton
 
-_EVALUATORS = {"coco": COCOEvaluator, "crowdpose": CrowdPoseEvaluator}
+_EVALUATORS = {"coco": KeypointEvaluator, "crowdpose": CrowdPoseEvaluator}
+_WRITER_PERIOD = 20
 
 
 class QueryPoseTrainer(DefaultTrainer):
     """Trains any model of a QueryPose config.
 
     What differs from Detectron2's default: the optimiser's groups, the mapper, evaluators by the
-    dataset's metadata, a strict weights-only checkpointer, and processes without a GPU.
+    dataset's metadata, a strict weights-only checkpointer, processes without a GPU, averaged
+    weights, and an exact continuation: a training that was killed, resumed, ends with the weights
+    of one that was not.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -44,24 +55,108 @@ class QueryPoseTrainer(DefaultTrainer):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        model = self.build_model(cfg)
+        model = accelerate_training(self.build_model(cfg), cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         devices = {} if next(model.parameters()).is_cuda else {"device_ids": None}
         model = create_ddp_model(model, broadcast_buffers=False, **devices)
         self._trainer = QueryPoseTrainStep(cfg, model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.averaged = self.build_averaged_model(cfg, model)
+        averaged = {} if self.averaged is None else {"ema": self.averaged}
         self.checkpointer = QueryPoseCheckpointer(
             model,
             cfg.OUTPUT_DIR,
             weights_only=cfg.MODEL.WEIGHTS_ONLY,
             new_heads=True,
             trainer=weakref.proxy(self),
+            **averaged,
         )
+        self.best_checkpointer = WeightsCheckpointer(model, cfg.OUTPUT_DIR, **averaged)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Loads the last checkpoint of ``OUTPUT_DIR``, or ``MODEL.WEIGHTS`` where there is none.
+
+        Raises:
+            FileNotFoundError: not every process sees the checkpoint.
+        """
+        super().resume_or_load(resume)
+        starts = comm.all_gather(self.start_iter)
+        if len(set(starts)) > 1:
+            raise FileNotFoundError(
+                f"The processes would start at the iterations {starts}: put OUTPUT_DIR "
+                f"({self.cfg.OUTPUT_DIR}) on a disk that all of them see."
+            )
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Detectron2's hooks in its order, with ours in the places of their bases."""
+        cfg, on_main = self.cfg, comm.is_main_process()
+        period = cfg.TEST.EVAL_PERIOD
+        # Before a checkpoint everything that it saves, after it everything that may fail.
+        built: list[HookBase | None] = [hooks.IterationTimer(), hooks.LRScheduler()]
+        if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
+            loader, num_iter = self.build_train_loader(cfg), cfg.TEST.PRECISE_BN.NUM_ITER
+            built.append(hooks.PreciseBN(period, self.model, loader, num_iter))
+        if self.averaged is not None:
+            built.append(WeightAverager(self.averaged))
+        if on_main:
+            built.append(
+                PeriodicCheckpointer(
+                    self.checkpointer,
+                    cfg.SOLVER.CHECKPOINT_PERIOD,
+                    max_to_keep=cfg.SOLVER.CHECKPOINTS_TO_KEEP or None,
+                )
+            )
+        built.append(hooks.EvalHook(period, self._evaluate))
+        if on_main and cfg.TEST.BEST_METRIC and cfg.DATASETS.TEST:
+            metric = self._best_metric(cfg)
+            built.append(BestCheckpointer(period, self.best_checkpointer, metric))
+        if on_main:
+            built.append(hooks.PeriodicWriter(self.build_writers(), _WRITER_PERIOD))
+        device = next(self.model.parameters()).device
+        return [*built, StopOnSigterm(self.checkpointer, device)]
+
+    @staticmethod
+    def _best_metric(cfg: CfgNode) -> str:
+        """The name under which the first test dataset's metric is stored."""
+        several, averaged = len(cfg.DATASETS.TEST) > 1, cfg.SOLVER.EMA.ENABLED
+        dataset = f"{cfg.DATASETS.TEST[0]}/" if several else ""
+        return f"{'ema/' if averaged else ''}{dataset}{cfg.TEST.BEST_METRIC}"
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Evaluates the weights, and under ``ema`` their average."""
+        if comm.get_world_size() > 1:
+            # Batch norms count what their own process sees; a checkpoint holds the first one's.
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        results = self.test(self.cfg, self.model)
+        if self.averaged is not None:
+            cfg = self.cfg.clone()
+            cfg.defrost()
+            cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "ema")
+            results = OrderedDict(results, ema=self.test(cfg, self.averaged.module))
+        self._last_eval_results = results
+        return results
+
+    @staticmethod
+    def build_averaged_model(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
+        """An exponential moving average of a model's parameters and buffers.
+
+        Raises:
+            ValueError: ``SOLVER.EMA.DECAY`` is not in 0..1.
+        """
+        ema = cfg.SOLVER.EMA
+        if not 0 <= ema.DECAY <= 1:
+            raise ValueError(f"SOLVER.EMA.DECAY is between 0 and 1, not {ema.DECAY}.")
+        if not ema.ENABLED:
+            return None
+        average = get_ema_multi_avg_fn(ema.DECAY)
+        model = getattr(model, "module", model)
+        return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -69,14 +164,12 @@ class QueryPoseTrainer(DefaultTrainer):
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict[str, Any]]]:
-        """Detectron2's loader over :class:`QueryPoseDatasetMapper`."""
-        return build_detection_train_loader(cfg, mapper=QueryPoseDatasetMapper(cfg, is_train=True))
+    def build_train_loader(cls, cfg: CfgNode) -> ResumableTrainLoader:
+        """See :class:`ResumableTrainLoader`; the mapper is :class:`QueryPoseDatasetMapper`."""
+        return ResumableTrainLoader(cfg, QueryPoseDatasetMapper(cfg, is_train=True))
 
     @classmethod
-    def build_test_loader(
-        cls, cfg: CfgNode, dataset_name: str
-    ) -> Iterable[list[dict[str, Any]]]:
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
         """Detectron2's loader over :class:`QueryPoseDatasetMapper`."""
         mapper = QueryPoseDatasetMapper(cfg, is_train=False)
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
@@ -96,10 +189,9 @@ class QueryPoseTrainer(DefaultTrainer):
                 f"known are {sorted(_EVALUATORS)}."
             )
         sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS or Skeleton.from_metadata(metadata).sigmas
-        evaluator = _EVALUATORS[kind](
+        return _EVALUATORS[kind](
             dataset_name,
             tasks=("bbox", "keypoints"),
             output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
             kpt_oks_sigmas=list(sigmas),
         )
-        return DatasetEvaluators([evaluator])

@@ -1,5 +1,6 @@
 """What Detectron2's evaluators cannot do."""
 
+from querypose.evaluation.coco import KeypointEvaluator
 from querypose.evaluation.crowdpose import CrowdPoseEvaluator, evaluate_crowdpose
 
-__all__ = ["CrowdPoseEvaluator", "evaluate_crowdpose"]
+__all__ = ["CrowdPoseEvaluator", "KeypointEvaluator", "evaluate_crowdpose"]

@@ -21,10 +21,8 @@ from detectron2.utils.logger import create_small_table
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from querypose.evaluation.coco import PERSON_AREA_PER_BOX_AREA
 from querypose.skeleton import CROWDPOSE_SKELETON
-
-PERSON_AREA_PER_BOX_AREA = 0.53
-"""How much of a box a person covers; stands in for the segmented area, which is not annotated."""
 
 # Where pycocotools' summary of keypoints holds what CrowdPose reports.
 _STATS = {"AP": 0, "AP50": 1, "AP75": 2, "AR": 5, "AR50": 6, "AR75": 7}

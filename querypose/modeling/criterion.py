@@ -58,9 +58,13 @@ class QueryPoseCriterion(nn.Module):
         self, states: Sequence[StageState], targets: Sequence[PersonTargets]
     ) -> list[list[tuple[Tensor, Tensor]]]:
         """Assigns every stage's queries to people; see :class:`HungarianMatcher`."""
-        return self.matcher(
-            [state.logits for state in states], [state.boxes for state in states], targets
-        )
+        logits, boxes = [state.logits for state in states], [state.boxes for state in states]
+        try:
+            return self.matcher(logits, boxes, targets)
+        except FloatingPointError:
+            # The other processes will count people together, and would wait for this one.
+            self._global_num_people(targets)
+            raise
 
     def forward(
         self,

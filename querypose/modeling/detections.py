@@ -93,7 +93,7 @@ def _decode_best(
     waiting = candidates.clone()
     while True:
         entry = scores.topk(limit, dim=1).values[:, -1:]
-        reachable = torch.where(waiting & (class_scores > entry), class_scores, -torch.inf)
+        reachable = torch.where(waiting & (class_scores >= entry), class_scores, -torch.inf)
         best, order = reachable.topk(limit, dim=1)
         query_indices = [
             index[score > -torch.inf].sort().values

@@ -246,12 +246,9 @@ class PoseVisualizer(Visualizer):
             draw_text(self.output.pixels, label, (left, top), scale, colour)
 
     def _rectangle(self, box: np.ndarray, colour: Colour, width: int) -> None:
-        x0, y0, x1, y1 = box.tolist()
-        # The last pixel that the box covers.
-        corners = _fixed_point(x0 + 0.5, y0 + 0.5), _fixed_point(x1 - 0.5, y1 - 0.5)
-        cv2.rectangle(
-            self.output.pixels, *corners, colour, max(1, width), cv2.LINE_AA, _FRACTION_BITS
-        )
+        x0, y0, x1, y1 = box.round().astype(int).tolist()
+        # The first and the last pixel that the box covers; edges along the grid stay sharp.
+        cv2.rectangle(self.output.pixels, (x0, y0), (x1 - 1, y1 - 1), colour, max(1, width))
 
     def _line(
         self, start: tuple[int, int], end: tuple[int, int], colour: Colour, width: int

@@ -45,7 +45,9 @@ def test_deltas_move_and_scale_the_incoming_boxes():
     _constant_deltas(stage, [0.5, -1.0, 0.25, -0.75])
     rois, boxes, queries = _inputs(2, 3)
     refined = stage(rois, boxes, queries).boxes
-    for before, after in zip(boxes.flatten(0, 1).tolist(), refined.flatten(0, 1).tolist(), strict=True):
+    for before, after in zip(
+        boxes.flatten(0, 1).tolist(), refined.flatten(0, 1).tolist(), strict=True
+    ):
         width, height = before[2] - before[0], before[3] - before[1]
         # Centre deltas are divided by 2, size deltas by 1.
         x = (before[0] + before[2]) / 2 + 0.5 / 2 * width

@@ -196,9 +196,7 @@ def test_keypoint_loss_leaves_the_boxes_alone():
 def test_only_matched_queries_need_to_be_decoded():
     case, criterion = _case(3, 1), _criterion()
     matches = criterion.match(case.states, case.targets)
-    chosen = [
-        torch.cat([stage[picture][0] for stage in matches]).unique() for picture in range(2)
-    ]
+    chosen = [torch.cat([stage[picture][0] for stage in matches]).unique() for picture in range(2)]
     rows = torch.cat([chosen[0], chosen[1] + 4])
     assert len(rows) < 8
     some = [
@@ -227,9 +225,11 @@ def test_a_picture_without_people_adds_its_class_loss_alone():
     mixed, criterion = _case(3, 0, num_stages=1), _criterion()
     alone = Case(
         [StageState(*(value[:1] for value in mixed.states[0][:3]), None)],
-        [mixed.keypoints[0]._replace(
-            coordinates=mixed.keypoints[0].coordinates[:4], sigmas=mixed.keypoints[0].sigmas[:4]
-        )],
+        [
+            mixed.keypoints[0]._replace(
+                coordinates=mixed.keypoints[0].coordinates[:4], sigmas=mixed.keypoints[0].sigmas[:4]
+            )
+        ],
         mixed.query_indices[:1],
         mixed.targets[:1],
     )

@@ -13,17 +13,17 @@ def features() -> dict[str, torch.Tensor]:
     """Feature maps of two pictures in a padded batch of 64 x 96 pixels."""
     generator = torch.Generator().manual_seed(0)
     return {
-        f"p{level}": torch.randn(2, 64, 64 // 2**level, 96 // 2**level, generator=generator)
+        f"p{level}": torch.randn(2, 16, 64 // 2**level, 96 // 2**level, generator=generator)
         for level in range(2, 6)
     }
 
 
 @pytest.fixture
-def decoder(tiny_model):
+def decoder(small_model):
     """A decoder with distinct proposal boxes, batch norms in inference."""
 
     def build(changes: dict[str, object]) -> nn.Module:
-        decoder = tiny_model(changes).decoder.eval()
+        decoder = small_model(changes).decoder.eval()
         with torch.no_grad():
             decoder.proposal_boxes.weight[:, :2].uniform_(0.3, 0.7)
             decoder.proposal_boxes.weight[:, 2:].uniform_(0.2, 0.6)
@@ -36,8 +36,8 @@ def _inputs_of(module: nn.Module, seen: list) -> None:
     module.register_forward_hook(lambda _, inputs, output: seen.append((inputs, output)))
 
 
-def test_untrained_queries_start_from_the_unpadded_picture(tiny_model, features):
-    decoder = tiny_model().decoder
+def test_untrained_queries_start_from_the_unpadded_picture(small_model, features):
+    decoder = small_model().decoder
     seen: list = []
     _inputs_of(decoder.box_stages[0], seen)
     decoder(features, SIZES)
@@ -47,8 +47,8 @@ def test_untrained_queries_start_from_the_unpadded_picture(tiny_model, features)
         assert boxes[picture].tolist() == [[0, 0, width, height]] * 12
 
 
-def test_proposal_boxes_are_centre_and_size_relative_to_the_picture(tiny_model, features):
-    decoder = tiny_model().decoder
+def test_proposal_boxes_are_centre_and_size_relative_to_the_picture(small_model, features):
+    decoder = small_model().decoder
     with torch.no_grad():
         decoder.proposal_boxes.weight[3] = torch.tensor([0.5, 0.25, 0.5, 0.1])
     seen: list = []
@@ -73,9 +73,7 @@ def test_the_next_stage_receives_the_boxes_detached(changes, decoder, features):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_full_model_feeds_keypoint_features_back_to_the_next_box_stage(
-    training, decoder, features
-):
+def test_full_model_feeds_keypoint_features_back_to_the_next_box_stage(training, decoder, features):
     decoder = decoder(FULL).train(training)
     before = decoder(features, SIZES)
     with torch.no_grad():
@@ -161,12 +159,12 @@ def test_no_query_gives_empty_outputs_and_zero_gradients(changes, decoder, featu
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"MODEL.FPN.OUT_CHANNELS": 32}, r"has 32 channels, but .*HIDDEN_DIM is 64"),
+        ({"MODEL.FPN.OUT_CHANNELS": 24}, r"has 24 channels, but .*HIDDEN_DIM is 16"),
         ({"MODEL.QUERYPOSE.KEYPOINT_IN_FEATURES": ["p1"]}, r"gives \['p2', .*, not 'p1'"),
-        ({"MODEL.QUERYPOSE.NUM_ATTENTION_HEADS": 5}, r"HIDDEN_DIM \(64\) must be a multiple"),
+        ({"MODEL.QUERYPOSE.NUM_ATTENTION_HEADS": 5}, r"HIDDEN_DIM \(16\) must be a multiple"),
         ({"MODEL.QUERYPOSE.PART_DIM": 34}, r"PART_DIM \(34\) must be a multiple"),
     ],
 )
-def test_widths_that_do_not_fit_are_refused(changes, message, tiny_model):
+def test_widths_that_do_not_fit_are_refused(changes, message, small_model):
     with pytest.raises(ValueError, match=message):
-        tiny_model(changes)
+        small_model(changes)

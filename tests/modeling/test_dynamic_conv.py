@@ -28,7 +28,9 @@ def test_equals_a_loop_over_queries_and_positions(randomise):
     layer = randomise(DynamicConv(dim=DIM, dynamic_dim=DYNAMIC_DIM, num_positions=HEIGHT * WIDTH))
     queries, rois = torch.randn(5, DIM), torch.randn(5, DIM, HEIGHT, WIDTH)
     with torch.no_grad():
-        expected = torch.stack([_by_loops(layer, *pair) for pair in zip(queries, rois, strict=True)])
+        expected = torch.stack(
+            [_by_loops(layer, *pair) for pair in zip(queries, rois, strict=True)]
+        )
         actual = layer(queries, rois)
     assert (actual > 0).any()
     torch.testing.assert_close(actual, expected)

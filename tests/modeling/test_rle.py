@@ -78,7 +78,9 @@ def test_loss_of_a_standard_normal_flow_by_hand(standard_normal_loss):
         log_density = -sum(error**2 for error in errors) / 2 - math.log(2 * math.pi)
         for m, s, t in zip(mean, sigma, target, strict=True):
             expected += math.log(s) - log_density
-            expected += math.log(s * math.sqrt(2 * math.pi)) + abs(t - m) / (math.sqrt(2) * s + 1e-9)
+            expected += math.log(s * math.sqrt(2 * math.pi)) + abs(t - m) / (
+                math.sqrt(2) * s + 1e-9
+            )
     values = (torch.tensor(rows) for rows in (coordinates, sigmas, targets))
     assert standard_normal_loss(*values).item() == pytest.approx(expected, rel=1e-5)
 

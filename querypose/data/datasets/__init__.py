@@ -1,5 +1,11 @@
 """One file a dataset; importing this package registers them."""
 
-from querypose.data.datasets import crowdpose, ochuman, synthetic
+from importlib.util import find_spec
 
-__all__ = ["crowdpose", "ochuman", "synthetic"]
+from querypose.data.datasets import crowdpose, ochuman
+
+# Generated people are drawn by OpenCV, which not every Detectron2 user has.
+if find_spec("cv2") is not None:
+    from querypose.data.datasets import synthetic  # noqa: F401
+
+__all__ = ["crowdpose", "ochuman"]

@@ -53,7 +53,6 @@ def register_coco_keypoints(
         json_file=json_file,
         image_root=image_root,
         evaluator_type=evaluator_type,
-        thing_classes=["person"],
         **skeleton.metadata(),
         **metadata,
     )

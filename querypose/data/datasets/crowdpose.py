@@ -30,6 +30,7 @@ def register_crowdpose(root: str) -> None:
             os.path.join(root, "crowdpose", "images"),
             CROWDPOSE_SKELETON,
             evaluator_type="crowdpose",
+            thing_classes=["person"],
         )
 
 

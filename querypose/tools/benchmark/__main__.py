@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -43,9 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
+def main(command_line: Sequence[str] | None = None) -> None:
     """Prints what the command line asks for."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(command_line)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     try:
@@ -69,7 +70,7 @@ def _print_suite(base: Setting, repeats: int) -> None:
     print(efficiency_table(base, (1, 5, 20), repeats=repeats))
 
 
-def _print_parts(base: Setting, texts: tuple[str, ...] | list[str], repeats: int) -> None:
+def _print_parts(base: Setting, texts: Sequence[str], repeats: int) -> None:
     settings = [parse_setting(text, base) for text in texts]
     print(parts_table(measure(settings, repeats=repeats)))
 

@@ -1,0 +1,176 @@
+"""An endless stream of training batches that can be continued at any place."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetFromList, build_detection_train_loader
+from detectron2.data.build import trivial_batch_collator
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset
+
+from querypose.engine.seeding import mixed_seed, seed_everything
+
+Record = dict[str, Any]
+Mapper = Callable[[Record], Record]
+
+
+class Draw(NamedTuple):
+    """One sample of the stream.
+
+    Attributes:
+        index: of the picture in the dataset.
+        position: of the sample in the stream that all processes share.
+    """
+
+    index: int
+    position: int
+
+
+class SeededDataset(Dataset):
+    """Maps a drawn record with random numbers that depend on the draw alone.
+
+    Args:
+        records: the dataset.
+        mapper: reads and augments one record.
+        seed: of the run.
+    """
+
+    def __init__(self, records: Sequence[Record], mapper: Mapper, seed: int) -> None:
+        self.records = records
+        self.mapper = mapper
+        self.seed = seed
+
+    def __getitem__(self, draw: Draw) -> Record:
+        seed_everything(mixed_seed(self.seed, draw.position))
+        return self.mapper(self.records[draw.index])
+
+
+class ResumableTrainLoader:
+    """Detectron2's samplers and batches, with a state.
+
+    A sample and its augmentation depend on the seed and on the sample's position in the stream.
+    They do not depend on the number of worker processes and, without grouping by aspect ratio,
+    the global batch does not depend on the number of training processes either.
+
+    Args:
+        records: the dataset.
+        mapper: reads and augments one record.
+        build_sampler: a seed to this process's endless stream of indices.
+        batch_size: pictures per batch of this process.
+        num_workers: processes that read pictures; 0 reads in this one.
+        seed: of the run.
+        wide: where batches hold pictures of one orientation, whether each record is wider than
+            high; None mixes them.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        records: Sequence[Record],
+        mapper: Mapper,
+        build_sampler: Callable[[int], Iterable[int]],
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+        wide: Sequence[bool] | None = None,
+    ) -> None:
+        self.records = records
+        self.mapper = mapper
+        self.build_sampler = build_sampler
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.wide = wide
+        self.num_batches = 0
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, mapper: Mapper) -> dict[str, Any]:
+        """Reads ``DATASETS``, ``DATALOADER``, ``SOLVER.IMS_PER_BATCH`` and ``SEED``.
+
+        Raises:
+            ValueError: the batch cannot be shared out evenly.
+        """
+        parts = build_detection_train_loader.from_config(cfg, mapper=mapper)
+        # Serialised, so that worker processes share it.
+        records = DatasetFromList(parts["dataset"], copy=False)
+
+        def build_sampler(seed: int) -> Iterable[int]:
+            with _numpy_seed(seed):
+                return build_detection_train_loader.from_config(
+                    cfg, mapper=mapper, dataset=records
+                )["sampler"]
+
+        batch_size, rest = divmod(parts["total_batch_size"], comm.get_world_size())
+        if rest or batch_size == 0:
+            raise ValueError(
+                f"SOLVER.IMS_PER_BATCH ({parts['total_batch_size']}) must be a multiple of the "
+                f"number of processes ({comm.get_world_size()})."
+            )
+        wide = None
+        if parts["aspect_ratio_grouping"]:
+            wide = [record["width"] > record["height"] for record in parts["dataset"]]
+        return {
+            "records": records,
+            "mapper": mapper,
+            "build_sampler": build_sampler,
+            "batch_size": batch_size,
+            "num_workers": parts["num_workers"],
+            "seed": cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
+            "wide": wide,
+        }
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        """Yields batches from where the state says, without end."""
+        batches = DataLoader(
+            SeededDataset(self.records, self.mapper, self.seed),
+            batch_sampler=itertools.islice(self._batches(), self.num_batches, None),
+            num_workers=self.num_workers,
+            collate_fn=trivial_batch_collator,
+            worker_init_fn=_outlive_sigterm,
+        )
+        for batch in batches:
+            self.num_batches += 1
+            yield batch
+
+    def _batches(self) -> Iterator[list[Draw]]:
+        rank, world_size = comm.get_rank(), comm.get_world_size()
+        pending: dict[bool, list[Draw]] = {False: [], True: []}
+        for count, index in enumerate(self.build_sampler(self.seed)):
+            batch = pending[self.wide is not None and self.wide[index]]
+            batch.append(Draw(index, rank + count * world_size))
+            if len(batch) == self.batch_size:
+                yield batch[:]
+                batch.clear()
+
+    def state_dict(self) -> dict[str, int]:
+        """The seed, and how many batches were handed out; the same in every process."""
+        return {"seed": self.seed, "num_batches": self.num_batches}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continues a stream; to be called before iterating."""
+        self.seed = state_dict["seed"]
+        self.num_batches = state_dict["num_batches"]
+
+
+@contextlib.contextmanager
+def _numpy_seed(seed: int) -> Iterator[None]:
+    """Detectron2's samplers draw their own seeds from NumPy's global generator."""
+    state = np.random.get_state()
+    np.random.seed(mixed_seed(seed))
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
+def _outlive_sigterm(_: int) -> None:
+    """Lets a worker go on where a scheduler signals the whole process group."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

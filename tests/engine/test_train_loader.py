@@ -1,0 +1,91 @@
+import itertools
+import os
+import signal
+
+import numpy as np
+import pytest
+from detectron2.data.samplers import TrainingSampler
+
+from querypose.engine.train_loader import ResumableTrainLoader
+
+SIZES = [(4, 3), (3, 4), (5, 5), (8, 3), (2, 9)]
+
+
+def augment(record):
+    return record | {"random": np.random.rand(), "process": os.getpid()}
+
+
+def make_loader(*, num_workers=0, wide=None, seed=3):
+    records = [{"id": i, "width": w, "height": h} for i, (w, h) in enumerate(SIZES)]
+    return ResumableTrainLoader(
+        records=records,
+        mapper=augment,
+        build_sampler=lambda seed: TrainingSampler(len(records), seed=seed),
+        batch_size=2,
+        num_workers=num_workers,
+        seed=seed,
+        wide=wide,
+    )
+
+
+def take(loader, count):
+    batches = itertools.islice(loader, count)
+    return [[(given["id"], given["random"]) for given in batch] for batch in batches]
+
+
+WIDE = [width > height for width, height in SIZES]
+
+
+@pytest.mark.parametrize("wide", [None, WIDE])
+def test_continued_stream_equals_the_uninterrupted_one(wide):
+    whole = take(make_loader(wide=wide), 12)
+    first = make_loader(wide=wide)
+    assert take(first, 5) == whole[:5]
+
+    second = make_loader(wide=wide, seed=99)
+    second.load_state_dict(first.state_dict())
+    assert take(second, 7) == whole[5:]
+
+
+def test_workers_change_nothing_and_prefetched_batches_do_not_count():
+    alone, helped = make_loader(), make_loader(num_workers=2)
+    assert take(helped, 4) == take(alone, 4)
+    assert helped.state_dict() == alone.state_dict() == {"seed": 3, "num_batches": 4}
+
+
+def test_a_picture_looks_different_every_time():
+    seen = [sample for batch in take(make_loader(), 10) for sample in batch]
+    assert len({random for _, random in seen}) == len(seen) == 20
+    assert take(make_loader(seed=4), 1) != take(make_loader(seed=3), 1)
+
+
+def test_batches_of_one_orientation():
+    for batch in itertools.islice(make_loader(wide=WIDE), 20):
+        assert len({WIDE[given["id"]] for given in batch}) == 1
+
+
+def test_workers_survive_a_signal_to_the_whole_group():
+    expected = take(make_loader(), 6)
+    batches = iter(make_loader(num_workers=2))
+    given = [next(batches), next(batches)]
+    for process in {sample["process"] for batch in given for sample in batch}:
+        os.kill(process, signal.SIGTERM)
+    given += itertools.islice(batches, 4)
+    assert [[(s["id"], s["random"]) for s in batch] for batch in given] == expected
+
+
+@pytest.mark.parametrize("sampler", ["TrainingSampler", "RepeatFactorTrainingSampler"])
+def test_detectron2s_samplers_follow_the_seed_of_the_checkpoint(tiny_config, sampler):
+    cfg = tiny_config("SEED", -1, "DATALOADER.SAMPLER_TRAIN", sampler)
+    first, second = (ResumableTrainLoader(cfg, lambda record: record) for _ in range(2))
+    files = [given["file_name"] for batch in itertools.islice(first, 20) for given in batch]
+    assert first.seed != second.seed
+
+    second.load_state_dict({"seed": first.seed, "num_batches": 8})
+    rest = [given["file_name"] for batch in itertools.islice(second, 12) for given in batch]
+    assert rest == files[16:]
+
+
+def test_batch_too_small_for_the_processes(tiny_config):
+    with pytest.raises(ValueError, match=r"IMS_PER_BATCH \(0\) must be a multiple"):
+        ResumableTrainLoader(tiny_config("SOLVER.IMS_PER_BATCH", 0), lambda record: record)

@@ -1,0 +1,176 @@
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.engine import HookBase
+from torch import nn
+
+from querypose.engine import load_bad_batch
+
+NAN = float("nan")
+
+
+class BreakData(HookBase):
+    """Makes the pictures of some iterations NaN."""
+
+    def __init__(self, *iterations):
+        self.iterations = iterations
+
+    def before_step(self):
+        step = self.trainer._trainer
+        if self.trainer.iter in self.iterations and step._data_loader_iter_obj is not None:
+            batch = next(step._data_loader_iter_obj)
+            broken = [given | {"image": given["image"] * NAN} for given in batch]
+            step._data_loader_iter_obj = _before(broken, step._data_loader_iter_obj)
+
+
+def _before(first, rest):
+    yield first
+    yield from rest
+
+
+class BreakTensor(HookBase):
+    """Makes a parameter's gradient, or a layer's output, NaN in one iteration."""
+
+    def __init__(self, find, iteration):
+        self.find, self.iteration = find, iteration
+
+    def before_train(self):
+        found = self.find(self.trainer.model)
+        if isinstance(found, nn.Parameter):
+            found.register_hook(lambda gradient: gradient * self._factor())
+        else:
+            found.register_forward_hook(lambda *given: given[-1] * self._factor())
+
+    def _factor(self):
+        return NAN if self.trainer.iter == self.iteration else 1.0
+
+
+def broken(start, cfg, hook):
+    trainer = start(cfg)
+    trainer.register_hooks([hook])
+    return trainer
+
+
+def messages(trainer):
+    with pytest.raises(FloatingPointError) as error:
+        trainer.train()
+    return str(error.value)
+
+
+def bad_terms(message):
+    return set(re.findall(r"loss_\w+", message.split(" became ")[0]))
+
+
+def test_nan_loss_names_iteration_term_and_pictures_and_can_be_replayed(tiny_config, start):
+    cfg = tiny_config("SOLVER.CHECKPOINT_PERIOD", 1, "DATASETS.TEST", "()")
+
+    def flow(model):
+        return model.criterion.keypoint_loss.flow.scales[0][0]
+
+    trainer = broken(start, cfg, BreakTensor(flow, 3))
+    message = messages(trainer)
+    assert message.startswith("Iteration 3: ")
+    assert bad_terms(message) and bad_terms(message) <= {"loss_keypoint", "loss_keypoint_0"}
+    assert message.count("synthetic://people/") == 2
+
+    bad = load_bad_batch(f"{cfg.OUTPUT_DIR}/bad_batch_3.pth")
+    assert bad["iteration"] == 3
+    (batch,) = bad["batches"]
+    assert all(given["file_name"] in message for given in batch)
+    trainer.model.load_state_dict(bad["model"])
+    losses = trainer.model(batch)
+    assert {name for name, loss in losses.items() if loss.isnan()} == bad_terms(message)
+
+    assert Path(cfg.OUTPUT_DIR, "last_checkpoint").read_text() == "model_0000002.pth"
+    assert start(cfg, resume=True).start_iter == 3
+
+
+def test_nan_matching_cost_is_reported_alike(tiny_config, start):
+    message = messages(broken(start, tiny_config(), BreakData(2)))
+    assert message.startswith("Iteration 2: The matching cost is NaN")
+    assert message.count("synthetic://people/") == 2 and "bad_batch_2.pth" in message
+
+
+def test_nan_gradient_of_finite_losses_reaches_no_weight(tiny_config, start):
+    def weight(model):
+        return model.decoder.part_queries.weight
+
+    trainer = broken(start, tiny_config("SOLVER.CHECKPOINT_PERIOD", 1), BreakTensor(weight, 2))
+    assert "Iteration 2: The gradient became NaN" in messages(trainer)
+    assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
+
+
+@pytest.mark.parametrize("fault", ["data", "gradient"])
+def test_skipped_batch_leaves_no_trace(tiny_config, start, assert_same_state, fault):
+    """Up to the batch, the model is that of a training that ends there."""
+    opts = ("SOLVER.MAX_SKIPPED_BATCHES", 1, "DATASETS.TEST", "()")
+    clean = start(tiny_config(*opts, "SOLVER.MAX_ITER", 3))
+    clean.train()
+
+    hook = BreakData(3) if fault == "data" else BreakTensor(lambda m: m.decoder.queries.weight, 3)
+    trainer = broken(start, tiny_config(*opts, "SOLVER.MAX_ITER", 4), hook)
+    trainer.train()
+    assert trainer._trainer.num_skipped == 1
+    assert_same_state(clean.model.state_dict(), trainer.model.state_dict())
+    first, second = (t.optimizer.state_dict()["state"] for t in (clean, trainer))
+    assert all(torch.equal(first[i]["exp_avg"], second[i]["exp_avg"]) for i in first)
+
+
+def test_no_more_batches_are_skipped_than_allowed(tiny_config, start):
+    cfg = tiny_config("SOLVER.MAX_SKIPPED_BATCHES", 2, "SOLVER.CHECKPOINT_PERIOD", 1)
+    trainer = broken(start, cfg, BreakData(1, 3, 5))
+    assert messages(trainer).startswith("Iteration 5: ")
+    # The count survives a resumption.
+    resumed = start(cfg, resume=True)
+    assert resumed.start_iter == 5 and resumed._trainer.num_skipped == 2
+
+
+def test_training_goes_on_after_a_skipped_batch(tiny_config, start):
+    cfg = tiny_config("SOLVER.MAX_SKIPPED_BATCHES", 1, "DATASETS.TEST", "()")
+    trainer = broken(start, cfg, BreakData(2))
+    trainer.train()
+    assert trainer.iter == cfg.SOLVER.MAX_ITER
+    assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
+
+
+def gradients(trainer):
+    return {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+def test_accumulated_gradients_are_the_mean_over_the_batches(tiny_config, start):
+    opts = ("SOLVER.IMS_PER_BATCH", 1, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", "()")
+    opts += ("SOLVER.CLIP_GRADIENTS.ENABLED", False)
+    trainer = start(tiny_config(*opts, "SOLVER.ACCUMULATE_STEPS", 3))
+    batches = iter(trainer.build_train_loader(trainer.cfg))
+    expected = {}
+    for batch in (next(batches) for _ in range(3)):
+        trainer.model.zero_grad()
+        sum(trainer.model(batch).values()).backward()
+        for name, gradient in gradients(trainer).items():
+            expected[name] = expected.get(name, 0) + gradient / 3
+
+    trainer.train()
+    assert trainer.data_loader.num_batches == 3
+    for name, gradient in gradients(trainer).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_gradients_are_clipped_after_they_were_unscaled(tiny_config, start, fused):
+    opts = ("SOLVER.MAX_ITER", 1, "DATASETS.TEST", "()", "SOLVER.FUSED", fused)
+    trainer = start(tiny_config(*opts))
+    trainer._trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    trainer.train()
+    norm = torch.stack([gradient.norm() for gradient in gradients(trainer).values()]).norm()
+    assert norm.item() == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [("SOLVER.ACCUMULATE_STEPS", 0, "at least 1"), ("SOLVER.AMP.PRECISION", "int8", "one of")],
+)
+def test_settings_out_of_range(tiny_config, start, key, value, reason):
+    with pytest.raises(ValueError, match=rf"{key}.*{reason}"):
+        start(tiny_config(key, value))

@@ -1,0 +1,110 @@
+"""Faster models give the same answers."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from torch import nn
+
+from querypose.modeling.acceleration import (
+    accelerate_inference,
+    check_precision,
+    fold_batch_norms,
+)
+
+
+def _randomise_statistics(model: nn.Module) -> None:
+    """Batch norms that do something, as after training."""
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d)):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+
+
+@pytest.fixture
+def trained(tiny_model):
+    model = tiny_model().eval()
+    _randomise_statistics(model)
+    return model
+
+
+@pytest.fixture
+def picture():
+    torch.manual_seed(1)
+    return {"image": 255 * torch.rand(3, 96, 128)}
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        "FOLD_BATCH_NORM",
+        "CHANNELS_LAST",
+        # Compiling takes minutes on a processor.
+        pytest.param("COMPILE", marks=pytest.mark.slow),
+    ],
+    ids=str.lower,
+)
+def test_exact_switches_do_not_change_answers(switch, trained, picture, tiny_cfg):
+    with torch.no_grad():
+        expected = trained([picture])[0]["instances"]
+    cfg = tiny_cfg()
+    cfg.MODEL.INFERENCE[switch] = True
+    if switch == "COMPILE":
+        torch._dynamo.reset()
+    fast = accelerate_inference(copy.deepcopy(trained), cfg)
+    with torch.no_grad():
+        actual = fast([picture])[0]["instances"]
+    torch.testing.assert_close(actual.scores, expected.scores, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual.pred_keypoints, expected.pred_keypoints, rtol=1e-4, atol=1e-3)
+
+
+def test_folding_removes_the_norms(trained):
+    norms = sum(isinstance(m, (nn.BatchNorm2d, FrozenBatchNorm2d)) for m in trained.modules())
+    assert fold_batch_norms(trained) == norms > 0
+    assert not any(isinstance(m, (nn.BatchNorm2d, FrozenBatchNorm2d)) for m in trained.modules())
+
+
+def test_bfloat16_keeps_outputs_in_float32(trained, picture, tiny_cfg):
+    """Also where the processor only emulates the type."""
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        people = trained([picture])[0]["instances"]
+    assert people.scores.dtype == people.pred_keypoints.dtype == torch.float32
+    assert torch.isfinite(people.pred_keypoints).all()
+
+
+def test_precisions_that_a_processor_lacks_are_refused():
+    with pytest.raises(ValueError, match="float16 is for GPUs"):
+        check_precision("float16", torch.device("cpu"))
+    with pytest.raises(ValueError, match="not 'half'"):
+        check_precision("half", torch.device("cpu"))
+    check_precision("float32", torch.device("cpu"))
+
+
+def test_checkpointed_keypoint_convolutions_give_the_same_gradients(tiny_model, training_input):
+    inputs = [training_input(2, (96, 128))]
+    gradients = []
+    for recompute in (False, True):
+        model = tiny_model().train()
+        for stage in model.decoder.keypoint_stages:
+            stage.checkpoint_convs = recompute
+        sum(model(inputs).values()).backward()
+        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, plain)
+
+
+def test_feedback_of_all_queries_is_the_exact_full_model(tiny_model, picture):
+    model = tiny_model({"MODEL.QUERYPOSE.KEYPOINT_FEEDBACK": True}).eval()
+    with torch.no_grad():
+        exact = model([picture])[0]["instances"]
+        model.decoder.feedback_top_k = model.decoder.num_queries - 1
+        nearly = model([picture])[0]["instances"]
+        model.decoder.feedback_top_k = model.decoder.num_queries
+        every = model([picture])[0]["instances"]
+    torch.testing.assert_close(every.pred_keypoints, exact.pred_keypoints)
+    # An approximation, and one that does something.
+    assert not torch.equal(nearly.scores, exact.scores)

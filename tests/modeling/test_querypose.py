@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
+from torch import nn
+
+from querypose.modeling.querypose import skeleton_from_config
+from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON
+
+LIGHT, FULL = {}, {"MODEL.QUERYPOSE.KEYPOINT_FEEDBACK": True}
+HEATMAP = {"MODEL.QUERYPOSE.AUX_HEATMAP.ENABLED": True}
+SIZE = (64, 96)
+
+
+@pytest.fixture
+def released_model(tiny_model, golden):
+    """A tiny model with the weights of a golden file, whose queries differ from each other."""
+
+    def build(changes: dict[str, object] | None = None) -> nn.Module:
+        full = (changes or {}).get("MODEL.QUERYPOSE.KEYPOINT_FEEDBACK", False)
+        model = tiny_model(changes)
+        weights = golden("mini_full" if full else "mini_light").state_dict
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+        assert unexpected == []
+        assert all(name.startswith("heatmap_head.") for name in missing)
+        return model
+
+    return build
+
+
+def _freeze_batch_norm(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+def _assert_close_people(actual, expected) -> None:
+    assert len(actual) == len(expected)
+    for name in ("scores", "pred_classes", "pred_keypoints"):
+        torch.testing.assert_close(actual.get(name), expected.get(name), rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(
+        actual.pred_boxes.tensor, expected.pred_boxes.tensor, rtol=1e-3, atol=1e-2
+    )
+
+
+class TestInference:
+    @pytest.mark.parametrize("changes", [LIGHT, FULL])
+    @torch.no_grad()
+    def test_fields_shapes_and_order(self, changes, released_model, golden):
+        model = released_model(changes | {"MODEL.QUERYPOSE.MAX_DETECTIONS": 5}).eval()
+        images = golden("mini_light").images
+        for output, image in zip(model([{"image": i} for i in images]), images, strict=True):
+            people = output["instances"]
+            height, width = image.shape[1:]
+            assert people.image_size == (height, width)
+            assert len(people) == 5
+            assert people.scores.shape == people.pred_classes.shape == (5,)
+            assert people.pred_boxes.tensor.shape == (5, 4)
+            assert people.pred_keypoints.shape == (5, 17, 3)
+            assert people.scores.tolist() == sorted(people.scores.tolist(), reverse=True)
+            assert people.pred_classes.tolist() == [0] * 5
+            keypoint_scores = people.pred_keypoints[..., 2]
+            assert ((keypoint_scores > 0) & (keypoint_scores < 1)).all()
+            assert (people.scores <= keypoint_scores.mean(dim=1)).all()
+            corners = people.pred_boxes.tensor
+            assert (corners >= 0).all()
+            assert (corners <= torch.tensor([width, height, width, height])).all()
+
+    @torch.no_grad()
+    def test_output_size_rescales_boxes_and_keypoints(self, released_model, golden):
+        model = released_model().eval()
+        image = golden("mini_light").images[0]
+        height, width = image.shape[1:]
+        given = {"image": image}
+        same = model([given])[0]["instances"]
+        wanted = {"height": 3 * height, "width": 2 * width}
+        scaled = model([given | wanted])[0]["instances"]
+        assert scaled.image_size == (3 * height, 2 * width)
+        assert torch.equal(scaled.scores, same.scores)
+        scale = torch.tensor([2.0, 3.0])
+        torch.testing.assert_close(
+            scaled.pred_keypoints[..., :2], same.pred_keypoints[..., :2] * scale
+        )
+        torch.testing.assert_close(scaled.pred_keypoints[..., 2], same.pred_keypoints[..., 2])
+        torch.testing.assert_close(
+            scaled.pred_boxes.tensor, same.pred_boxes.tensor * scale.repeat(2)
+        )
+
+    @pytest.mark.parametrize("changes", [LIGHT, FULL])
+    @torch.no_grad()
+    def test_pictures_of_a_batch_equal_single_runs(self, changes, released_model):
+        """Of different sizes that are padded alike: what padding itself changes is no matter."""
+        model = released_model(changes).eval()
+        sizes = [(96, 128), (70, 100), (90, 97)]
+        generator = torch.Generator().manual_seed(0)
+        batch = [{"image": 255 * torch.rand(3, *size, generator=generator)} for size in sizes]
+        together = model(batch)
+        for given, output in zip(batch, together, strict=True):
+            _assert_close_people(output["instances"], model([given])[0]["instances"])
+
+    @torch.no_grad()
+    def test_integer_pictures_equal_float_ones(self, released_model):
+        model = released_model().eval()
+        image = torch.randint(256, (3, *SIZE), dtype=torch.uint8)
+        outputs = [model([{"image": value}])[0]["instances"] for value in (image, image.float())]
+        _assert_close_people(*outputs)
+
+    @torch.no_grad()
+    def test_half_precision_stays_near_and_gives_float32(self, released_model, golden):
+        model = released_model().eval()
+        batch = [{"image": image} for image in golden("mini_light").images]
+        with torch.autocast("cpu", torch.bfloat16):
+            people = model(batch)[0]["instances"]
+        assert people.pred_keypoints.dtype == people.pred_boxes.tensor.dtype == torch.float32
+        assert people.pred_keypoints.isfinite().all()
+        expected = model(batch)[0]["instances"]
+        distance = (people.scores - expected.scores).abs().max()
+        assert distance < 0.05
+
+    @torch.no_grad()
+    def test_class_score_threshold_drops_people(self, released_model, golden):
+        reference = golden("mini_light")
+        class_scores = torch.from_numpy(reference.arrays["eval_logits"][-1, 0, :, 0]).sigmoid()
+        model = released_model().eval()
+        counts = []
+        for model.class_score_thresh in (0.0, class_scores.median().item() + 1e-3, 1.1):
+            counts.append(len(model([{"image": reference.images[0]}])[0]["instances"]))
+        assert counts[0] > counts[1] > counts[2] == 0
+
+    @pytest.mark.parametrize("size", [(1, 1), (5, 200)])
+    @torch.no_grad()
+    def test_extreme_pictures_run(self, size, released_model):
+        people = released_model().eval()([{"image": torch.rand(3, *size)}])[0]["instances"]
+        assert people.pred_keypoints.isfinite().all()
+
+
+class TestTraining:
+    @pytest.mark.parametrize("changes", [LIGHT, FULL, LIGHT | HEATMAP, FULL | HEATMAP])
+    @pytest.mark.parametrize("people", [(0, 0), (2, 0), (3, 2)])
+    def test_every_parameter_gets_a_finite_gradient(
+        self, changes, people, small_model, training_input
+    ):
+        model = small_model(changes)
+        batch = [training_input(count, SIZE, seed=i) for i, count in enumerate(people)]
+        losses = model(batch)
+        assert all(loss.isfinite() for loss in losses.values())
+        assert ("loss_heatmap" in losses) == bool(model.heatmap_head)
+        sum(losses.values()).backward()
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        assert [name for name, p in trained.items() if p.grad is None] == []
+        assert [name for name, p in trained.items() if not p.grad.isfinite().all()] == []
+
+    def test_light_model_decodes_matched_queries_as_if_it_decoded_all(
+        self, released_model, training_input
+    ):
+        model = released_model().train()
+        _freeze_batch_norm(model)
+        # 64 x 96 pixels need no padding.
+        batch = [training_input(3, SIZE), training_input(2, SIZE, seed=1)]
+        decoded: list[int] = []
+        hook = model.decoder.keypoint_stages[0].register_forward_hook(
+            lambda _, inputs, output: decoded.append(len(inputs[0]))
+        )
+        losses = model(batch)
+        hook.remove()
+        sum(losses.values()).backward()
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+        model.zero_grad(set_to_none=True)
+
+        every_loss = self._decoding_everything(model, batch)
+        assert 5 <= decoded[0] < 24
+        assert every_loss.keys() == losses.keys()
+        for name, loss in every_loss.items():
+            torch.testing.assert_close(losses[name], loss, rtol=1e-5, atol=1e-6)
+        sum(every_loss.values()).backward()
+        total_norm = torch.stack([g.norm() for g in gradients.values()]).norm()
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                difference = (gradients[name] - parameter.grad).norm()
+                assert difference <= 1e-3 * parameter.grad.norm() + 1e-6 * total_norm, name
+
+    @staticmethod
+    def _decoding_everything(model, batch):
+        pixels = torch.stack([given["image"] for given in batch])
+        features = model.backbone((pixels - model.pixel_mean) / model.pixel_std)
+        states = model.decoder(features, [SIZE] * len(batch))
+        targets = model._targets(batch)
+        matches = model.criterion.match(states, targets)
+        every = [torch.arange(model.decoder.num_queries)] * len(batch)
+        keypoints = model.decoder.decode_keypoints(features, states, every)
+        return model.criterion(states, keypoints, every, matches, targets)
+
+    def test_full_model_decodes_all_queries(self, small_model, training_input):
+        model = small_model(FULL)
+        decoded: list[int] = []
+        model.decoder.keypoint_stages[0].register_forward_hook(
+            lambda _, inputs, output: decoded.append(len(inputs[0]))
+        )
+        model([training_input(1, SIZE), training_input(1, SIZE)])
+        assert decoded == [24]
+
+    @pytest.mark.parametrize("changes", [LIGHT, FULL])
+    def test_half_precision_trains(self, changes, small_model, training_input):
+        model = small_model(changes)
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = model([training_input(2, SIZE), training_input(0, SIZE)])
+        assert all(loss.dtype == torch.float32 for loss in losses.values())
+        sum(losses.values()).backward()
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                assert parameter.grad.isfinite().all(), name
+
+    def test_another_keypoint_count_is_refused(self, small_model, training_input):
+        with pytest.raises(ValueError, match="have 14 keypoints per person, the model has 17"):
+            small_model()([training_input(1, SIZE, num_keypoints=14)])
+
+
+class TestSkeletons:
+    @pytest.mark.parametrize("num_keypoints", [1, 5])
+    @pytest.mark.parametrize("changes", [LIGHT, FULL])
+    def test_any_skeleton_trains_and_predicts(
+        self, num_keypoints, changes, small_model, training_input, tmp_path
+    ):
+        file = tmp_path / "skeleton.yaml"
+        names = [f"point_{index}" for index in range(num_keypoints)]
+        parts = [[4, 0], [2], [1, 3]] if num_keypoints == 5 else [[0]]
+        file.write_text(yaml.safe_dump({"keypoints": names, "parts": parts}))
+        model = small_model(changes | HEATMAP | {"MODEL.QUERYPOSE.SKELETON": str(file)})
+        assert model.decoder.part_queries.num_embeddings == len(parts)
+        losses = model([training_input(2, SIZE, num_keypoints)])
+        sum(losses.values()).backward()
+        assert all(loss.isfinite() for loss in losses.values())
+        with torch.no_grad():
+            people = model.eval()([{"image": torch.rand(3, *SIZE)}])[0]["instances"]
+        assert len(people) > 0
+        assert people.pred_keypoints.shape == (len(people), num_keypoints, 3)
+
+    def test_the_first_training_dataset_declares_it(self, tiny_cfg):
+        cfg = tiny_cfg({"DATASETS.TRAIN": ("crowdpose_train", "keypoints_coco_2017_train")})
+        assert skeleton_from_config(cfg) == CROWDPOSE_SKELETON
+
+    def test_without_training_datasets_the_first_test_dataset_does(self, tiny_cfg):
+        cfg = tiny_cfg({"DATASETS.TRAIN": (), "DATASETS.TEST": ("keypoints_coco_2017_val",)})
+        assert skeleton_from_config(cfg) == COCO_SKELETON
+
+    def test_without_any_dataset_the_way_out_is_named(self, tiny_cfg):
+        cfg = tiny_cfg({"DATASETS.TRAIN": (), "DATASETS.TEST": ()})
+        with pytest.raises(ValueError, match=r"DATASETS\.TRAIN or .*QUERYPOSE\.SKELETON"):
+            build_model(cfg)
+
+    def test_a_dataset_without_keypoints_is_refused(self, tiny_cfg):
+        name = "test_querypose_without_keypoints"
+        MetadataCatalog.get(name).set(thing_classes=["person"])
+        with pytest.raises(ValueError, match=f"'{name}' declares no keypoints"):
+            build_model(tiny_cfg({"DATASETS.TRAIN": (name,)}))
+        MetadataCatalog.remove(name)

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from detectron2.data import Metadata, MetadataCatalog
+
+from querypose.skeleton import (
+    COCO_SKELETON,
+    CROWDPOSE_SKELETON,
+    DEFAULT_SIGMA,
+    Skeleton,
+    flips_by_name,
+)
+
+NAMES = ("nose", "left_hand", "right_hand")
+
+
+def _metadata(**fields: object) -> Metadata:
+    return Metadata(name="test_skeleton", **fields)
+
+
+class TestDeclaration:
+    def test_defaults(self):
+        skeleton = Skeleton(NAMES)
+        assert skeleton.num_keypoints == 3
+        assert skeleton.sigmas == (DEFAULT_SIGMA,) * 3
+        assert skeleton.parts == (("nose",), ("left_hand",), ("right_hand",))
+        assert skeleton.part_indices == ((0,), (1,), (2,))
+        assert skeleton.flips == skeleton.edges == ()
+
+    def test_indices_follow_the_names(self):
+        skeleton = Skeleton(
+            NAMES,
+            edges=(("right_hand", "nose"),),
+            parts=(("right_hand", "nose"), ("left_hand",)),
+        )
+        assert skeleton.edge_indices == ((2, 0),)
+        assert skeleton.part_indices == ((2, 0), (1,))
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"keypoints": ()}, "distinct keypoint names"),
+            ({"keypoints": ("a", "b", "a")}, "distinct keypoint names"),
+            ({"flips": (("left_hand", "tail"),)}, r"flips name \['tail'\]"),
+            ({"edges": (("fin", "tail"),)}, r"edges name \['fin', 'tail'\]"),
+            ({"parts": (NAMES, ("tail",))}, r"parts name \['tail'\]"),
+            ({"sigmas": (0.1, 0.1)}, "3 keypoints but 2 sigmas"),
+            ({"sigmas": (0.1, 0.0, 0.1)}, "sigmas must be positive"),
+            ({"sigmas": (0.1, float("nan"), 0.1)}, "sigmas must be positive"),
+            ({"sigmas": (0.1, float("inf"), 0.1)}, "sigmas must be positive"),
+            ({"flips": (NAMES,)}, "is a pair"),
+            ({"edges": (("nose",),)}, "is a pair"),
+            (
+                {"flips": (("left_hand", "right_hand"), ("nose", "left_hand"))},
+                "in two flip pairs",
+            ),
+            ({"flips": (("nose", "nose"),)}, "in two flip pairs"),
+            ({"parts": (("nose",), ("left_hand",))}, "every keypoint exactly once"),
+            ({"parts": (NAMES, ("nose",))}, "every keypoint exactly once"),
+            ({"parts": (NAMES, ())}, "every keypoint exactly once"),
+        ],
+    )
+    def test_contradictions_are_refused(self, fields, message):
+        with pytest.raises(ValueError, match=message):
+            Skeleton(**({"keypoints": NAMES} | fields))
+
+
+class TestFlipsByName:
+    @pytest.mark.parametrize(
+        ("names", "expected"),
+        [
+            (["nose", "left_eye", "right_eye"], [("left_eye", "right_eye")]),
+            (["right_eye", "left_eye"], [("left_eye", "right_eye")]),
+            (["LeftFoot", "RightFoot"], [("LeftFoot", "RightFoot")]),
+            (["l_arm", "r_arm"], [("l_arm", "r_arm")]),
+            (["arm_l", "arm_r"], [("arm_l", "arm_r")]),
+            (["LArm", "RArm"], [("LArm", "RArm")]),
+            (["left_eye", "nose"], []),
+            (["a", "b"], []),
+        ],
+    )
+    def test_pairs(self, names, expected):
+        assert list(flips_by_name(names)) == expected
+
+    def test_no_name_is_in_two_pairs(self):
+        names = ["left_l_ear", "right_l_ear", "left_r_ear", "right_r_ear"]
+        pairs = flips_by_name(names)
+        assert pairs == (("left_l_ear", "right_l_ear"), ("left_r_ear", "right_r_ear"))
+        Skeleton(tuple(names), flips=pairs)
+
+
+class TestFiles:
+    FIELDS = {  # noqa: RUF012
+        "keypoints": list(NAMES),
+        "flips": [["left_hand", "right_hand"]],
+        "sigmas": [0.1, 0.2, 0.3],
+        "edges": [["nose", "left_hand"]],
+        "parts": [["nose"], ["right_hand", "left_hand"]],
+    }
+    SKELETON = Skeleton(
+        NAMES,
+        (("left_hand", "right_hand"),),
+        (0.1, 0.2, 0.3),
+        (("nose", "left_hand"),),
+        (("nose",), ("right_hand", "left_hand")),
+    )
+
+    def test_plain_lists(self):
+        assert Skeleton.from_dict(self.FIELDS) == self.SKELETON
+
+    def test_edges_by_index(self):
+        fields = self.FIELDS | {"edges": [[0, 1], [2, "nose"]]}
+        edges = Skeleton.from_dict(fields).edges
+        assert edges == (("nose", "left_hand"), ("right_hand", "nose"))
+
+    @pytest.mark.parametrize("index", [-1, 3])
+    def test_an_index_outside_the_keypoints_is_refused(self, index):
+        with pytest.raises(ValueError, match=rf"index {index} is outside 0\.\.2"):
+            Skeleton.from_dict(self.FIELDS | {"edges": [[0, index]]})
+
+    @pytest.mark.parametrize(
+        ("fields", "given"),
+        [
+            ({"names": list(NAMES)}, r"\['names'\]"),
+            ({"keypoints": list(NAMES), "part": []}, r"\['keypoints', 'part'\]"),
+            (list(NAMES), "list"),
+            (None, "NoneType"),
+        ],
+    )
+    def test_unknown_fields_are_refused(self, fields, given):
+        with pytest.raises(ValueError, match=f"declared by keypoints.*got {given}"):
+            Skeleton.from_dict(fields)
+
+    @pytest.mark.parametrize(("suffix", "dump"), [("yaml", yaml.safe_dump), ("json", json.dumps)])
+    def test_yaml_and_json(self, suffix, dump, tmp_path):
+        file = tmp_path / f"skeleton.{suffix}"
+        file.write_text(dump(self.FIELDS))
+        assert Skeleton.from_file(file) == Skeleton.from_file(str(file)) == self.SKELETON
+
+    @pytest.mark.parametrize(
+        "content",
+        ["", "keypoints: [a, a]", "keypoints: 7", "keypoints: [a\nb: {", "keypoints: [a]\nedges: 3"],
+    )
+    def test_a_bad_file_is_named(self, content, tmp_path):
+        file = tmp_path / "bad.yaml"
+        file.write_text(content)
+        with pytest.raises(ValueError, match=r"bad\.yaml does not declare a skeleton"):
+            Skeleton.from_file(file)
+
+    def test_a_missing_file_is_named(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"no skeleton file .*none\.yaml"):
+            Skeleton.from_file(tmp_path / "none.yaml")
+
+
+class TestCocoCategory:
+    def test_names_edges_and_flips(self):
+        category = {"keypoints": ["left_paw", "tail", "right_paw"], "skeleton": [[1, 2], [3, 2]]}
+        skeleton = Skeleton.from_coco_json("dogs.json", category)
+        assert skeleton.keypoints == ("left_paw", "tail", "right_paw")
+        assert skeleton.edges == (("left_paw", "tail"), ("right_paw", "tail"))
+        assert skeleton.flips == (("left_paw", "right_paw"),)
+        assert len(skeleton.parts) == 3
+
+    def test_edges_beyond_the_keypoints_are_dropped(self):
+        category = {"keypoints": ["a", "b"], "skeleton": [[1, 2], [2, 3], [17, 1], [0, 1]]}
+        assert Skeleton.from_coco_json("x.json", category).edges == (("a", "b"),)
+
+    @pytest.mark.parametrize("known", [COCO_SKELETON, CROWDPOSE_SKELETON])
+    def test_known_names_give_the_known_skeleton(self, known):
+        category = {"keypoints": list(known.keypoints), "skeleton": [[16, 14]]}
+        assert Skeleton.from_coco_json("x.json", category) is known
+
+    @pytest.mark.parametrize("category", [{"name": "dog"}, {"name": "dog", "keypoints": []}])
+    def test_a_category_without_keypoints_is_refused(self, category):
+        with pytest.raises(ValueError, match=r"x\.json: category 'dog' lists no keypoints"):
+            Skeleton.from_coco_json("x.json", category)
+
+
+class TestMetadata:
+    def test_detectron2s_own_coco(self):
+        metadata = MetadataCatalog.get("keypoints_coco_2017_train")
+        assert Skeleton.from_metadata(metadata) == COCO_SKELETON
+
+    def test_coco_agrees_with_detectron2s_declaration(self):
+        metadata = MetadataCatalog.get("keypoints_coco_2017_train")
+        assert list(COCO_SKELETON.keypoints) == list(metadata.keypoint_names)
+        flips = {frozenset(pair) for pair in metadata.keypoint_flip_map}
+        assert {frozenset(pair) for pair in COCO_SKELETON.flips} == flips
+
+    @pytest.mark.parametrize("skeleton", [COCO_SKELETON, CROWDPOSE_SKELETON])
+    def test_known_skeletons_survive(self, skeleton):
+        metadata = _metadata(**skeleton.metadata())
+        assert Skeleton.from_metadata(metadata) == skeleton
+
+    @pytest.mark.parametrize("count", [1, 4, 14, 17, 21, 133])
+    def test_any_skeleton_survives(self, count):
+        names = tuple(f"{side}_{i}" for i in range(count) for side in ("left", "right"))[:count]
+        skeleton = Skeleton(
+            names,
+            flips=flips_by_name(names),
+            sigmas=tuple(0.01 + 0.001 * index for index in range(count)),
+            edges=tuple(zip(names, names[1:], strict=False)),
+            parts=tuple(names[start : start + 3] for start in range(0, count, 3))[::-1],
+        )
+        assert len(skeleton.flips) == count // 2
+        assert Skeleton.from_metadata(_metadata(**skeleton.metadata())) == skeleton
+
+    def test_coco_keypoints_in_other_parts_stay_in_them(self):
+        skeleton = Skeleton(COCO_SKELETON.keypoints)
+        assert Skeleton.from_metadata(_metadata(**skeleton.metadata())) == skeleton
+        assert len(skeleton.parts) == 17
+
+    def test_foreign_metadata_gives_parts_of_one_keypoint(self):
+        metadata = _metadata(
+            keypoint_names=["left_a", "right_a"],
+            keypoint_flip_map=[("left_a", "right_a")],
+            keypoint_connection_rules=[("left_a", "right_a", (1, 2, 3))],
+        )
+        skeleton = Skeleton.from_metadata(metadata)
+        assert skeleton.parts == (("left_a",), ("right_a",))
+        assert skeleton.edges == skeleton.flips == (("left_a", "right_a"),)
+
+    def test_metadata_without_keypoints_is_refused(self):
+        with pytest.raises(ValueError, match="'test_skeleton' declares no keypoints"):
+            Skeleton.from_metadata(_metadata(thing_classes=["person"]))
+
+    def test_edges_are_coloured_by_side(self):
+        skeleton = Skeleton(
+            ("nose", "neck", "left_ear", "right_ear"),
+            edges=(("nose", "left_ear"), ("nose", "right_ear"), ("nose", "neck")),
+        )
+        colours = [rule[2] for rule in skeleton.metadata()["keypoint_connection_rules"]]
+        assert len(set(colours)) == 3
+
+
+class TestKnownSkeletons:
+    def test_coco_parts_are_the_papers(self):
+        indices = ((0, 1, 2, 3, 4), (5, 6), (7, 9), (8, 10), (11, 12), (13, 15), (14, 16))
+        assert COCO_SKELETON.part_indices == indices
+
+    def test_crowdpose_parts(self):
+        assert CROWDPOSE_SKELETON.keypoints[0] == "left_shoulder"
+        indices = ((12, 13), (0, 1), (2, 4), (3, 5), (6, 7), (8, 10), (9, 11))
+        assert CROWDPOSE_SKELETON.part_indices == indices
+
+    def test_coco_sigmas(self):
+        expected = [26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]
+        assert [round(1000 * sigma) for sigma in COCO_SKELETON.sigmas] == expected
+        assert pytest.approx(DEFAULT_SIGMA, abs=5e-4) == sum(expected) / 17000

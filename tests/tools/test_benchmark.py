@@ -1,0 +1,75 @@
+"""The benchmark measures what it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from querypose.tools.benchmark.__main__ import main
+from querypose.tools.benchmark.cost import count_cost
+from querypose.tools.benchmark.setting import Setting, parse_setting
+from querypose.tools.benchmark.workload import Workload
+
+TINY = (
+    *("MODEL.QUERYPOSE.NUM_QUERIES", "12"),
+    *("MODEL.QUERYPOSE.NUM_STAGES", "2"),
+)
+
+
+@pytest.fixture
+def base(repository) -> Setting:
+    config = repository / "configs" / "quick" / "tiny.yaml"
+    return Setting(str(config), opts=TINY, height=96, width=128, people=3)
+
+
+def test_settings_are_read_from_words(base):
+    setting = parse_setting("size=64x96 people=7 train=1 MODEL.DEVICE cpu", base)
+    assert (setting.height, setting.width, setting.people, setting.train) == (64, 96, 7, True)
+    assert setting.opts == (*TINY, "MODEL.DEVICE", "cpu")
+    with pytest.raises(ValueError, match="'peple=7' is none of"):
+        parse_setting("peple=7", base)
+    with pytest.raises(ValueError, match="in pairs"):
+        parse_setting("MODEL.DEVICE", base)
+
+
+@pytest.mark.parametrize(("words", "expected"), [("people=3", 3), ("decode_all=1", 12)])
+def test_as_many_queries_are_decoded_as_people_are_asked_for(base, words, expected):
+    workload = Workload(parse_setting(words, base))
+    decoded = []
+    stage = workload.model.decoder.keypoint_stages[0]
+    stage.register_forward_hook(lambda _, inputs, __: decoded.append(len(inputs[0])))
+    seconds = workload.run()
+    assert sum(decoded) == expected == workload.decoded_queries
+    parts = seconds["backbone"] + seconds["box decoder"] + seconds["keypoint decoder"]
+    assert 0 < parts <= seconds["total"]
+
+
+def test_training_decodes_every_query_only_where_asked(base):
+    counts = []
+    for words in ("train=1", "train=1 decode_all=1"):
+        workload = Workload(parse_setting(words, base))
+        stage = workload.model.decoder.keypoint_stages[0]
+        stage.register_forward_hook(lambda _, inputs, __: counts.append(len(inputs[0])))
+        workload.run()
+    assert 3 <= counts[0] <= 6 and counts[1] == 12
+
+
+def test_cost_of_the_published_model(repository):
+    """The specification's own count: 2.31 GMAC a query and stage for the six convolutions."""
+    config = repository / "configs" / "coco" / "querypose_r50_light_3x.yaml"
+    setting = Setting(str(config), height=64, width=64)
+    cost = count_cost(Workload(setting).model, setting)
+    assert cost.parameters / 1e6 == pytest.approx(188.7, abs=0.1)
+    assert cost.keypoint_query / 6e9 == pytest.approx(2.31, rel=0.12)
+
+
+def test_command_prints_a_table(base, capsys):
+    main(
+        [
+            *TINY,
+            *("--config-file", base.config_file, "--repeats", "1", "--device", "cpu"),
+            *("--compare", "size=64x96 people=1", "size=64x96 train=1 people=1"),
+        ]
+    )
+    rows = capsys.readouterr().out.strip().splitlines()
+    assert len(rows) == 4 and "keypoint decoder ms" in rows[0]
+    assert rows[3].split("|")[1].strip().startswith("train, 1 x 64x96, 1 people")
