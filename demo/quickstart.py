@@ -15,7 +15,7 @@ from detectron2.engine import default_setup
 from PIL import Image
 
 from querypose.config import read_config
-from querypose.data.mapper import read_picture
+from querypose.data.picture import read_picture
 from querypose.demo.main import main as draw
 from querypose.engine import QueryPoseTrainer
 

@@ -424,9 +424,10 @@ def _optional_in_backbone(name: str) -> bool:
     if not name.startswith(_BACKBONE) or _optional(name):
         return True
     own = name[len(_BACKBONE) :]
-    # Swin's output norms are new; a pose HRNet of one output lacks the last fusions.
+    # Swin's output norms are new; a pose HRNet of one output lacks the last fusions; Caffe2 folded
+    # the statistics of its ResNets into scale and bias.
     return bool(re.match(r"norm\d\.|stage4\.2\.fuse_layers\.[123]\.", own)) or own.endswith(
-        "num_batches_tracked"
+        ("num_batches_tracked", ".norm.running_mean", ".norm.running_var")
     )
 
 

@@ -105,8 +105,8 @@ def _add_model(cfg: CfgNode) -> None:
 
 def _add_speed(cfg: CfgNode) -> None:
     node = cfg.MODEL.INFERENCE = CfgNode()
-    # "float32", "bfloat16" or "float16"; the latter two change answers a little.
-    node.PRECISION = "float32"
+    # "fp32", "bf16" or "fp16"; the latter two change answers a little.
+    node.PRECISION = "fp32"
     # Lay convolutions' weights out channels-last.
     node.CHANNELS_LAST = False
     # Fold batch norms into the convolutions before them: exact to float noise.
@@ -189,8 +189,8 @@ def _add_solver(cfg: CfgNode) -> None:
     # Learning rates relative to BASE_LR.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
     cfg.SOLVER.FLOW_MULTIPLIER = 10.0
-    # What AMP.ENABLED computes in: "float16" (with gradient scaling) or "bfloat16".
-    cfg.SOLVER.AMP.PRECISION = "float16"
+    # What AMP.ENABLED computes in: "fp16" (with gradient scaling) or "bf16".
+    cfg.SOLVER.AMP.PRECISION = "fp16"
     # Batches of IMS_PER_BATCH whose gradients make one optimiser step.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     # Exponential moving average of the weights, evaluated and saved beside the raw ones.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import platform
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -24,19 +23,12 @@ from torch import Tensor, nn
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import read_config
 from querypose.data.datasets.coco import register_configured_datasets
-from querypose.data.mapper import read_picture
+from querypose.data.picture import CHANNEL_ORDERS, Picture, picture_to_array
+from querypose.modeling.acceleration import PRECISIONS, check_precision, prepare_for_inference
 from querypose.modeling.decoder import StageState
 from querypose.modeling.querypose import QueryPose
 from querypose.prediction import PartAttention, PosePrediction
 from querypose.skeleton import Skeleton
-
-Picture = np.ndarray | Image.Image | str | PathLike[str]
-
-_AUTOCAST_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-_CHANNEL_ORDERS = ("RGB", "BGR")
-# Pillow modes of more than 8 bits, which a plain conversion would cut off at 255.
-_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
-_UNBOUNDED_MODES = ("I", "F")
 
 
 class PosePredictor:
@@ -89,7 +81,7 @@ class PosePredictor:
         opts: Sequence[str] = (),
         device: str | torch.device | None = None,
         confidence_threshold: float = 0.3,
-        precision: str = "fp32",
+        precision: str | None = None,
         batch_size: int = 8,
     ) -> PosePredictor:
         """Builds the model that a config describes and loads its weights.
@@ -100,7 +92,7 @@ class PosePredictor:
             opts: config keys and values in turn.
             device: None takes ``MODEL.DEVICE``, or the CPU where there is no such device.
             confidence_threshold: see the class; also spares the model the people below it.
-            precision: see the class.
+            precision: see the class; None takes ``MODEL.INFERENCE.PRECISION``.
             batch_size: see the class.
 
         Raises:
@@ -108,7 +100,6 @@ class PosePredictor:
             ValueError: they do not fit, there are no weights, or the weights are of a backbone
                 alone.
         """
-        # A later release's own weights file belongs here: a default for `config` and `weights`.
         if isinstance(config, CfgNode):
             cfg = config.clone()
             cfg.defrost()
@@ -117,6 +108,7 @@ class PosePredictor:
             cfg = read_config(config, opts)
         _check_arguments(cfg.INPUT.FORMAT, confidence_threshold, batch_size)
         cfg.MODEL.DEVICE = str(_find_device(device, cfg.MODEL.DEVICE))
+        precision = precision or cfg.MODEL.INFERENCE.PRECISION
         check_precision(precision, torch.device(cfg.MODEL.DEVICE))
         # A final score never exceeds the class score.
         cfg.MODEL.QUERYPOSE.CLASS_SCORE_THRESH = confidence_threshold
@@ -165,8 +157,8 @@ class PosePredictor:
             FileNotFoundError: a picture is not there.
             ValueError: a picture cannot be read, or an argument is out of range.
         """
-        if channel_order not in _CHANNEL_ORDERS:
-            raise ValueError(f"channel_order is one of {_CHANNEL_ORDERS}, got {channel_order!r}.")
+        if channel_order not in CHANNEL_ORDERS:
+            raise ValueError(f"channel_order is one of {CHANNEL_ORDERS}, got {channel_order!r}.")
         stage = self._stage(attention_stage) if return_attention else None
         single = isinstance(pictures, (np.ndarray, Image.Image, str, PathLike))
         found = self._predict([pictures] if single else pictures, channel_order, stage)
@@ -198,7 +190,7 @@ class PosePredictor:
 
     def _prepare(self, picture: Picture, channel_order: str) -> dict[str, Any]:
         """The model's input, resized as Detectron2 resizes in testing."""
-        image = _to_array(picture, channel_order, self.image_format)
+        image = picture_to_array(picture, channel_order, self.image_format)
         height, width = image.shape[:2]
         size = T.ResizeShortestEdge.get_output_shape(height, width, self.min_size, self.max_size)
         resized = T.ResizeTransform(height, width, *size).apply_image(image)
@@ -209,11 +201,11 @@ class PosePredictor:
         self, batch: dict[int, dict[str, Any]], stage: int | None
     ) -> dict[int, PosePrediction]:
         inputs = list(batch.values())
-        device, dtype = self.model.device.type, _AUTOCAST_TYPES[self.precision]
+        device, dtype = self.model.device.type, PRECISIONS[self.precision]
         attention: list[PartAttention | None] = [None] * len(inputs)
         with (
             torch.no_grad(),
-            torch.autocast(device, dtype=dtype, enabled=dtype is not None),
+            torch.autocast(device, dtype=dtype, enabled=dtype is not torch.float32),
             self._tap.recording(stage is not None) as records,
         ):
             people = [
@@ -282,8 +274,8 @@ def _confident(people: Instances, threshold: float) -> Instances:
 
 
 def _check_arguments(image_format: str, confidence_threshold: float, batch_size: int) -> None:
-    if image_format not in _CHANNEL_ORDERS:
-        raise ValueError(f"INPUT.FORMAT is one of {_CHANNEL_ORDERS}, got {image_format!r}.")
+    if image_format not in CHANNEL_ORDERS:
+        raise ValueError(f"INPUT.FORMAT is one of {CHANNEL_ORDERS}, got {image_format!r}.")
     if not 0 <= confidence_threshold <= 1:
         raise ValueError(f"The confidence threshold is within 0..1, got {confidence_threshold}.")
     if batch_size < 1:
@@ -298,36 +290,6 @@ def _find_device(wanted: str | torch.device | None, configured: str) -> torch.de
         logging.getLogger(__name__).warning("PyTorch finds no CUDA device; predicting on the CPU.")
         return torch.device("cpu")
     return device
-
-
-def check_precision(precision: str, device: torch.device) -> None:
-    """Checks that a device can compute in a precision; warns where it only imitates it.
-
-    Raises:
-        ValueError: it cannot, or there is no such precision.
-    """
-    if precision not in _AUTOCAST_TYPES:
-        raise ValueError(f"precision is one of {sorted(_AUTOCAST_TYPES)}, got {precision!r}.")
-    supported = True
-    if device.type == "cpu" and precision == "bf16":
-        supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        if supported and _imitates_bf16():
-            logging.getLogger(__name__).warning(
-                "This processor imitates bf16 arithmetic, which is slower than fp32."
-            )
-    elif device.type == "cpu" and precision == "fp16":
-        supported = torch.ops.mkldnn._is_mkldnn_fp16_supported()
-    elif device.type == "cuda" and precision == "bf16":
-        supported = torch.cuda.is_bf16_supported(including_emulation=False)
-    if not supported:
-        raise ValueError(f"This machine's {device.type} has no {precision} arithmetic; use 'fp32'.")
-
-
-def _imitates_bf16() -> bool:
-    """Whether this is an x86 processor that oneDNN computes bf16 on by widening to fp32."""
-    return platform.machine() in ("x86_64", "AMD64") and not (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
 
 
 def _load_model(cfg: CfgNode, weights: str) -> QueryPose:
@@ -346,45 +308,5 @@ def _load_model(cfg: CfgNode, weights: str) -> QueryPose:
             f"{weights} holds a backbone alone, to start a training from; "
             "pass the weights of a trained QueryPose model."
         )
+    prepare_for_inference(model, cfg)
     return model
-
-
-def _to_array(picture: Picture, channel_order: str, image_format: str) -> np.ndarray:
-    """Any accepted picture as (H, W, 3) uint8 in ``image_format`` order."""
-    if isinstance(picture, (str, PathLike)):
-        return read_picture(str(picture), image_format)
-    if isinstance(picture, Image.Image):
-        image, given = _from_pillow(picture), "RGB"
-    elif isinstance(picture, np.ndarray):
-        image, given = _from_numpy(picture), channel_order
-    else:
-        raise ValueError(
-            f"A picture is a path, a Pillow image or an array, got {type(picture).__name__}."
-        )
-    return image if given == image_format else image[:, :, ::-1]
-
-
-def _from_pillow(picture: Image.Image) -> np.ndarray:
-    if picture.mode in _SIXTEEN_BIT_MODES:
-        grey = (np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)
-        return _from_numpy(grey)
-    if picture.mode in _UNBOUNDED_MODES:
-        raise ValueError(
-            f"A Pillow image of mode {picture.mode!r} has no known range; "
-            "scale it to 0..255 and convert it to mode 'L'."
-        )
-    return np.asarray(picture.convert("RGB"))
-
-
-def _from_numpy(picture: np.ndarray) -> np.ndarray:
-    channels = picture.shape[2] if picture.ndim == 3 else 1
-    if picture.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in picture.shape:
-        raise ValueError(
-            "A picture array has the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), "
-            f"got {picture.shape}."
-        )
-    if picture.dtype != np.uint8:
-        raise ValueError(f"A picture array is uint8, 0 to 255, got {picture.dtype}.")
-    if channels == 1:
-        return np.repeat(picture.reshape(*picture.shape[:2], 1), 3, axis=2)
-    return picture[:, :, :3]

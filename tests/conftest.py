@@ -113,3 +113,27 @@ def tiny_model(tiny_cfg: Callable[..., CfgNode]) -> Callable[..., nn.Module]:
         return build_model(tiny_cfg(changes))
 
     return build
+
+
+_SMALL = {
+    "MODEL.RESNETS.DEPTH": 50,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 8,
+    "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
+    "MODEL.FPN.OUT_CHANNELS": 16,
+    "MODEL.QUERYPOSE.HIDDEN_DIM": 16,
+    "MODEL.QUERYPOSE.PART_DIM": 16,
+    "MODEL.QUERYPOSE.FFN_DIM": 32,
+    "MODEL.QUERYPOSE.DYNAMIC_DIM": 8,
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION": 6,
+}
+
+
+@pytest.fixture
+def small_model(tiny_model: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """A tiny model made smaller still, for tests that need no golden weights."""
+
+    def build(changes: dict[str, object] | None = None, seed: int = 0) -> nn.Module:
+        return tiny_model(_SMALL | (changes or {}), seed)
+
+    return build

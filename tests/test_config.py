@@ -31,7 +31,8 @@ def test_every_config_reads_and_names_what_exists(file):
 def test_the_name_of_a_config_tells_light_from_full(file):
     cfg = read_config(file)
     if file.stem.startswith("querypose_") and "quick" not in file.parts:
-        assert cfg.MODEL.QUERYPOSE.KEYPOINT_FEEDBACK == ("light" not in file.stem)
+        full = "light" not in file.stem
+        assert cfg.MODEL.QUERYPOSE.KEYPOINT_FEEDBACK is full
 
 
 def test_output_folders_of_a_datasets_configs_differ():
@@ -46,7 +47,12 @@ def test_defaults_are_the_methods():
     widths = (node.HIDDEN_DIM, node.PART_DIM, node.DYNAMIC_DIM, node.FFN_DIM)
     assert widths == (256, 128, 64, 2048)
     assert (node.NUM_QUERIES, node.NUM_STAGES, node.NUM_KEYPOINT_CONVS) == (100, 6, 6)
-    assert (node.CLASS_WEIGHT, node.L1_WEIGHT, node.GIOU_WEIGHT, node.KEYPOINT_WEIGHT) == (2, 5, 2, 1)
+    assert (node.CLASS_WEIGHT, node.L1_WEIGHT, node.GIOU_WEIGHT, node.KEYPOINT_WEIGHT) == (
+        2,
+        5,
+        2,
+        1,
+    )
     assert (solver.BASE_LR, solver.WEIGHT_DECAY, solver.FLOW_MULTIPLIER) == (2.5e-5, 1e-4, 10)
     assert (solver.CLIP_GRADIENTS.CLIP_TYPE, solver.CLIP_GRADIENTS.CLIP_VALUE) == ("full_model", 1)
 
@@ -72,9 +78,7 @@ def _file(tmp_path: Path, content: str) -> Path:
 
 
 def test_base_and_options(tmp_path):
-    file = _file(
-        tmp_path, f"_BASE_: {CONFIGS / 'Base-QueryPose.yaml'}\nSOLVER:\n  BASE_LR: 0.5\n"
-    )
+    file = _file(tmp_path, f"_BASE_: {CONFIGS / 'Base-QueryPose.yaml'}\nSOLVER:\n  BASE_LR: 0.5\n")
     cfg = read_config(file, ["MODEL.QUERYPOSE.NUM_QUERIES", "7"])
     assert (cfg.SOLVER.BASE_LR, cfg.MODEL.QUERYPOSE.NUM_QUERIES) == (0.5, 7)
     assert cfg.MODEL.META_ARCHITECTURE == "QueryPose"

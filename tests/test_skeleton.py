@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -142,7 +143,13 @@ class TestFiles:
 
     @pytest.mark.parametrize(
         "content",
-        ["", "keypoints: [a, a]", "keypoints: 7", "keypoints: [a\nb: {", "keypoints: [a]\nedges: 3"],
+        [
+            "",
+            "keypoints: [a, a]",
+            "keypoints: 7",
+            "keypoints: [a\nb: {",
+            "keypoints: [a]\nedges: 3",
+        ],
     )
     def test_a_bad_file_is_named(self, content, tmp_path):
         file = tmp_path / "bad.yaml"
@@ -202,7 +209,7 @@ class TestMetadata:
             names,
             flips=flips_by_name(names),
             sigmas=tuple(0.01 + 0.001 * index for index in range(count)),
-            edges=tuple(zip(names, names[1:], strict=False)),
+            edges=tuple(pairwise(names)),
             parts=tuple(names[start : start + 3] for start in range(0, count, 3))[::-1],
         )
         assert len(skeleton.flips) == count // 2

@@ -74,6 +74,22 @@ def test_poses_tell_people_of_one_box_apart(tracker):
         assert tracker.update(instances).tolist() == expected
 
 
+def test_poses_move_on_with_their_boxes_during_a_gap(tracker):
+    """Two people in one box walk on together, unseen for a while."""
+
+    def walkers(step, seeds):
+        x = 100.0 + 15 * step
+        instances = frame(*(person(x, 200, seed=seed) for seed in seeds))
+        instances.pred_boxes = Boxes(torch.tensor([[x - 50, 150, x + 50, 250]] * 2))
+        return instances
+
+    for step in range(8):
+        assert tracker.update(walkers(step, (1, 2))).tolist() == [1, 2]
+    for _ in range(5):
+        tracker.update(frame())
+    assert tracker.update(walkers(13, (2, 1))).tolist() == [2, 1]
+
+
 def test_a_stranger_far_away_takes_nobodys_id(tracker):
     tracker.update(frame(person(100, 200)))
     assert tracker.update(frame(person(260, 200))).tolist() == [2]

@@ -13,8 +13,8 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
 from detectron2.structures import Instances, Keypoints
-from PIL import Image, UnidentifiedImageError
 
+from querypose.data.picture import read_picture
 from querypose.skeleton import Skeleton
 
 
@@ -144,24 +144,6 @@ class QueryPoseDatasetMapper:
                 f"{file_name}: a person has category {annotation['category_id']}, but "
                 f"MODEL.QUERYPOSE.NUM_CLASSES is {self.num_classes}."
             )
-
-
-def read_picture(file_name: str, image_format: str) -> np.ndarray:
-    """Reads a picture, upright by its EXIF orientation; grey and RGBA ones become colour.
-
-    Returns:
-        (H, W, 3) uint8 in ``image_format`` order.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no picture, or cut short.
-    """
-    try:
-        return utils.read_image(file_name, image_format)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"There is no picture {file_name}.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"The picture {file_name} cannot be read: {error}.") from error
 
 
 def _flip_indices(skeleton: Skeleton) -> np.ndarray:

@@ -9,7 +9,7 @@ from itertools import islice
 
 import numpy as np
 
-from querypose.data.mapper import read_picture
+from querypose.data.picture import read_picture
 from querypose.demo.inputs import Input
 from querypose.demo.video import VideoReader
 from querypose.prediction import PosePrediction

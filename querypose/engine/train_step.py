@@ -22,7 +22,7 @@ from querypose.engine.consensus import any_process
 from querypose.engine.seeding import mixed_seed
 from querypose.engine.train_loader import ResumableTrainLoader
 
-_PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+_PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class _BadNumbersError(Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import platform
 from itertools import pairwise
 from typing import Any
 
@@ -12,9 +14,9 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 PRECISIONS = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
 }
 
 _BATCH_NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
@@ -30,7 +32,7 @@ class InferenceModel(nn.Module):
         precision: one of ``PRECISIONS``.
     """
 
-    def __init__(self, model: nn.Module, precision: str = "float32") -> None:
+    def __init__(self, model: nn.Module, precision: str = "fp32") -> None:
         super().__init__()
         self.model = model.eval()
         self.dtype = PRECISIONS[precision]
@@ -42,14 +44,21 @@ class InferenceModel(nn.Module):
             return self.model(batched_inputs)
 
 
-def accelerate_inference(model: nn.Module, cfg: CfgNode) -> nn.Module:
+def accelerate_inference(model: nn.Module, cfg: CfgNode) -> InferenceModel:
     """Applies ``MODEL.INFERENCE`` to a trained model, which should not be used any more.
 
     Raises:
-        ValueError: the precision is unknown, or this processor does not have it.
+        ValueError: the precision is unknown, or this machine does not have it.
     """
+    precision = cfg.MODEL.INFERENCE.PRECISION
+    check_precision(precision, next(model.parameters()).device)
+    prepare_for_inference(model, cfg)
+    return InferenceModel(model, precision)
+
+
+def prepare_for_inference(model: nn.Module, cfg: CfgNode) -> None:
+    """Applies all of ``MODEL.INFERENCE`` but the precision to a trained model, in place."""
     node = cfg.MODEL.INFERENCE
-    check_precision(node.PRECISION, next(model.parameters()).device)
     model.eval()
     if node.FOLD_BATCH_NORM:
         fold_batch_norms(model)
@@ -57,7 +66,6 @@ def accelerate_inference(model: nn.Module, cfg: CfgNode) -> nn.Module:
         model.to(memory_format=torch.channels_last)
     if node.COMPILE:
         compile_model(model)
-    return InferenceModel(model, node.PRECISION)
 
 
 def accelerate_training(model: nn.Module, cfg: CfgNode) -> nn.Module:
@@ -71,15 +79,33 @@ def accelerate_training(model: nn.Module, cfg: CfgNode) -> nn.Module:
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raises a ValueError where a precision is unknown or would be emulated."""
+    """Checks that a device can compute in a precision; warns where it only imitates it.
+
+    Raises:
+        ValueError: it cannot, or there is no such precision.
+    """
     if precision not in PRECISIONS:
         raise ValueError(f"The precision is one of {list(PRECISIONS)}, not {precision!r}.")
-    if device.type != "cpu" or precision == "float32":
-        return
-    if precision == "float16":
-        raise ValueError("float16 is for GPUs; on a CPU use float32 or bfloat16.")
-    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
-        raise ValueError("This processor does not compute in bfloat16; use float32.")
+    supported = True
+    if device.type == "cpu" and precision == "bf16":
+        supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        if supported and _imitates_bf16():
+            logging.getLogger(__name__).warning(
+                "This processor imitates bf16 arithmetic, which is slower than fp32."
+            )
+    elif device.type == "cpu" and precision == "fp16":
+        supported = torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    elif device.type == "cuda" and precision == "bf16":
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+    if not supported:
+        raise ValueError(f"This machine's {device.type} has no {precision} arithmetic; use 'fp32'.")
+
+
+def _imitates_bf16() -> bool:
+    """Whether this is an x86 processor that oneDNN computes bf16 on by widening to fp32."""
+    return platform.machine() in ("x86_64", "AMD64") and not (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
 
 
 def compile_model(model: nn.Module) -> None:

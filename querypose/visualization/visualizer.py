@@ -1,8 +1,8 @@
 """Detectron2's Visualizer for poses, drawn by OpenCV.
 
-Detectron2 draws with matplotlib: a 640x480 picture of five people takes it some 270 ms on a laptop
-core, OpenCV 3 ms. A video cannot wait for the former, and two ways of drawing would
-look different; so pictures and videos share this one, behind Detectron2's interface.
+Detectron2 draws with matplotlib, which takes some fifty times as long. A video cannot wait for it,
+and two ways of drawing would look different; so pictures and videos share this one, behind
+Detectron2's interface.
 """
 
 from __future__ import annotations

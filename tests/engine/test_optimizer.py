@@ -18,7 +18,7 @@ def _named_groups(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[st
 
 class TestGroups:
     @pytest.mark.parametrize("optimizer_name", ["AdamW", "SGD"])
-    def test_learning_rates(self, optimizer_name, tiny_cfg, tiny_model):
+    def test_learning_rates(self, optimizer_name, tiny_cfg, small_model):
         cfg = tiny_cfg(
             {
                 "SOLVER.OPTIMIZER": optimizer_name,
@@ -26,7 +26,7 @@ class TestGroups:
                 "SOLVER.BACKBONE_MULTIPLIER": 0.1,
             }
         )
-        model = tiny_model()
+        model = small_model()
         rates = {
             name: group["lr"]
             for name, group in _named_groups(model, build_optimizer(cfg, model)).items()
@@ -40,16 +40,16 @@ class TestGroups:
         flow = sum(p.numel() for name, p in model.named_parameters() if ".flow." in name)
         assert flow == 53_784
 
-    def test_every_trainable_parameter_is_there_exactly_once(self, tiny_cfg, tiny_model):
+    def test_every_trainable_parameter_is_there_exactly_once(self, tiny_cfg, small_model):
         cfg = tiny_cfg({"MODEL.QUERYPOSE.KEYPOINT_FEEDBACK": True})
-        model = tiny_model({"MODEL.QUERYPOSE.KEYPOINT_FEEDBACK": True})
+        model = small_model({"MODEL.QUERYPOSE.KEYPOINT_FEEDBACK": True})
         optimizer = build_optimizer(cfg, model)
         counts = Counter(id(p) for group in optimizer.param_groups for p in group["params"])
         trained = [id(p) for p in model.parameters() if p.requires_grad]
         assert counts == Counter(trained)
         assert any(not p.requires_grad for p in model.parameters())
 
-    def test_weight_decay(self, tiny_cfg, tiny_model):
+    def test_weight_decay(self, tiny_cfg, small_model):
         cfg = tiny_cfg(
             {
                 "SOLVER.WEIGHT_DECAY": 0.3,
@@ -57,15 +57,15 @@ class TestGroups:
                 "SOLVER.WEIGHT_DECAY_BIAS": 0.1,
             }
         )
-        model = tiny_model()
+        model = small_model()
         groups = _named_groups(model, build_optimizer(cfg, model))
         stage = "decoder.box_stages.0."
         assert groups[f"{stage}attention_norm.weight"]["weight_decay"] == 0.2
         assert groups[f"{stage}class_logits.weight"]["weight_decay"] == 0.3
         assert groups[f"{stage}class_logits.bias"]["weight_decay"] == 0.1
 
-    def test_a_wrapped_model_gives_the_same_groups(self, tiny_cfg, tiny_model):
-        model = tiny_model()
+    def test_a_wrapped_model_gives_the_same_groups(self, tiny_cfg, small_model):
+        model = small_model()
         wrapper = nn.Module()
         wrapper.module = model
         cfg = tiny_cfg({"SOLVER.BACKBONE_MULTIPLIER": 0.1})

@@ -62,8 +62,10 @@ def feed(trainer: QueryPoseTrainer, batches: Iterator[Batch]) -> None:
 
 
 def same_global_batch(folder: str) -> dict[str, Any]:
-    # Pictures of one size, since padding depends on what else is in a process's batch.
-    opts = ("SOLVER.MAX_ITER", 3, "INPUT.CROP.ENABLED", False)
+    # Pictures of one size, since padding depends on what else is in a process's batch; and a
+    # step that is proportional to the gradient.
+    opts = ("SOLVER.MAX_ITER", 3, "INPUT.CROP.ENABLED", False, "SOLVER.OPTIMIZER", "SGD")
+    opts += ("SOLVER.CLIP_GRADIENTS.ENABLED", False)
     trainer = start(configured(folder, f"same_{comm.get_world_size()}", *opts))
     freeze_statistics(trainer.model)
     trainer.train()

@@ -66,23 +66,3 @@ def training_input(
         return {"image": image, "instances": instances}
 
     return draw
-
-
-_SMALL = {
-    "MODEL.FPN.OUT_CHANNELS": 16,
-    "MODEL.QUERYPOSE.HIDDEN_DIM": 16,
-    "MODEL.QUERYPOSE.PART_DIM": 16,
-    "MODEL.QUERYPOSE.FFN_DIM": 32,
-    "MODEL.QUERYPOSE.DYNAMIC_DIM": 8,
-    "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION": 6,
-}
-
-
-@pytest.fixture
-def small_model(tiny_model: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """A tiny model made smaller still, for tests that need no golden weights."""
-
-    def build(changes: dict[str, object] | None = None) -> nn.Module:
-        return tiny_model(_SMALL | (changes or {}))
-
-    return build

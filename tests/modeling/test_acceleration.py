@@ -11,7 +11,6 @@ from torch import nn
 
 from querypose.modeling.acceleration import (
     accelerate_inference,
-    check_precision,
     fold_batch_norms,
 )
 
@@ -74,14 +73,6 @@ def test_bfloat16_keeps_outputs_in_float32(trained, picture, tiny_cfg):
         people = trained([picture])[0]["instances"]
     assert people.scores.dtype == people.pred_keypoints.dtype == torch.float32
     assert torch.isfinite(people.pred_keypoints).all()
-
-
-def test_precisions_that_a_processor_lacks_are_refused():
-    with pytest.raises(ValueError, match="float16 is for GPUs"):
-        check_precision("float16", torch.device("cpu"))
-    with pytest.raises(ValueError, match="not 'half'"):
-        check_precision("half", torch.device("cpu"))
-    check_precision("float32", torch.device("cpu"))
 
 
 def test_checkpointed_keypoint_convolutions_give_the_same_gradients(tiny_model, training_input):

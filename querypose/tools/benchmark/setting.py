@@ -52,7 +52,7 @@ class Setting:
 
 
 def parse_setting(text: str, base: Setting) -> Setting:
-    """Reads words such as ``people=10 size=800x1333 MODEL.INFERENCE.PRECISION bfloat16``.
+    """Reads words such as ``people=10 size=800x1333 MODEL.INFERENCE.PRECISION bf16``.
 
     Words with ``=`` change the workload, the rest are config keys and values.
 

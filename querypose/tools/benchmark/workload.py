@@ -17,7 +17,7 @@ from detectron2.structures import Boxes, Instances, Keypoints
 from torch import Tensor, nn
 
 from querypose.config import add_querypose_config, read_config
-from querypose.data.mapper import read_picture
+from querypose.data.picture import read_picture
 from querypose.engine.optimizer import build_optimizer
 from querypose.modeling import QueryPose
 from querypose.modeling.acceleration import accelerate_inference, accelerate_training

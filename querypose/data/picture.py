@@ -1,0 +1,104 @@
+"""Pictures of any kind as arrays of eight bits and three channels."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+import numpy as np
+from detectron2.utils.file_io import PathManager
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Picture = np.ndarray | Image.Image | str | PathLike[str]
+
+CHANNEL_ORDERS = ("RGB", "BGR")
+# Pillow modes of more than 8 bits, which a plain conversion would cut off at 255.
+_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+_UNBOUNDED_MODES = ("I", "F")
+
+
+def read_picture(file_name: str, image_format: str) -> np.ndarray:
+    """Reads a picture, upright by its EXIF orientation; grey and RGBA ones become colour.
+
+    Args:
+        file_name: any path that Detectron2's ``PathManager`` opens.
+        image_format: "RGB" or "BGR".
+
+    Returns:
+        (H, W, 3) uint8 in ``image_format`` order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no picture, or cut short.
+    """
+    try:
+        with PathManager.open(file_name, "rb") as file, Image.open(file) as picture:
+            image = pillow_to_array(ImageOps.exif_transpose(picture))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no picture {file_name}.") from error
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise ValueError(f"The picture {file_name} cannot be read: {error}.") from error
+    return _reordered(image, "RGB", image_format)
+
+
+def picture_to_array(picture: Picture, channel_order: str, image_format: str) -> np.ndarray:
+    """Any accepted picture as (H, W, 3) uint8 in ``image_format`` order.
+
+    Args:
+        picture: a path, a Pillow image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+        channel_order: of arrays, "RGB" or "BGR".
+        image_format: wanted, "RGB" or "BGR".
+
+    Raises:
+        FileNotFoundError: the path leads nowhere.
+        ValueError: the picture is of another kind, or cannot be read.
+    """
+    if isinstance(picture, (str, PathLike)):
+        return read_picture(str(picture), image_format)
+    if isinstance(picture, Image.Image):
+        return _reordered(pillow_to_array(picture), "RGB", image_format)
+    if isinstance(picture, np.ndarray):
+        return _reordered(_numpy_to_array(picture), channel_order, image_format)
+    raise ValueError(
+        f"A picture is a path, a Pillow image or an array, got {type(picture).__name__}."
+    )
+
+
+def pillow_to_array(picture: Image.Image) -> np.ndarray:
+    """A Pillow image as (H, W, 3) uint8 RGB; of sixteen bits the upper eight.
+
+    Raises:
+        ValueError: the image's mode has no known range.
+    """
+    if picture.mode in _SIXTEEN_BIT_MODES:
+        grey = (np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)
+        return _numpy_to_array(grey)
+    if picture.mode in _UNBOUNDED_MODES:
+        raise ValueError(
+            f"A Pillow image of mode {picture.mode!r} has no known range; "
+            "scale it to 0..255 and convert it to mode 'L'"
+        )
+    return np.asarray(picture.convert("RGB"))
+
+
+def _numpy_to_array(picture: np.ndarray) -> np.ndarray:
+    channels = picture.shape[2] if picture.ndim == 3 else 1
+    if picture.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in picture.shape:
+        raise ValueError(
+            "A picture array has the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), "
+            f"got {picture.shape}."
+        )
+    if picture.dtype != np.uint8:
+        raise ValueError(f"A picture array is uint8, 0 to 255, got {picture.dtype}.")
+    if channels == 1:
+        return np.repeat(picture.reshape(*picture.shape[:2], 1), 3, axis=2)
+    return picture[:, :, :3]
+
+
+def _reordered(image: np.ndarray, given: str, wanted: str) -> np.ndarray:
+    return image if given == wanted else image[:, :, ::-1]

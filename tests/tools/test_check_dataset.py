@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from querypose.data import register_coco_keypoints
+from querypose.skeleton import COCO_SKELETON
+from querypose.tools import check_dataset
+
+COUNTER = itertools.count()
+KEYPOINTS = [10.0, 10.0, 2.0] * 17
+NAN, INF = float("nan"), float("inf")
+
+
+def write_picture(path: Path, width: int = 40, height: int = 30) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def person(**changes):
+    sound = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [5, 5, 20, 20],
+        "area": 200,
+        "iscrowd": 0,
+        "keypoints": KEYPOINTS,
+        "num_keypoints": 17,
+    }
+    return sound | changes
+
+
+def content(people, images=None):
+    image = {"id": 1, "file_name": "a.png", "width": 40, "height": 30}
+    category = {"id": 1, "name": "person"}
+    return {"images": images or [image], "annotations": people, "categories": [category]}
+
+
+def register(folder: Path, written) -> str:
+    write_picture(folder / "a.png")
+    json_file = folder / "people.json"
+    json_file.write_text(written if isinstance(written, str) else json.dumps(written))
+    name = f"checked_{next(COUNTER)}"
+    register_coco_keypoints(name, json_file, folder, COCO_SKELETON)
+    return name
+
+
+def faults(folder: Path, written) -> list[str]:
+    """Sentences with the file's name, without its folder."""
+    problems = check_dataset.find_problems(register(folder, written))
+    return [f"{Path(name).name}: {fault}" for name, found in problems.items() for fault in found]
+
+
+def moved(x, y, flag=2.0):
+    return [x, y, flag, *KEYPOINTS[3:]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"bbox": [5, 5, 0, 20]}, "has the box [5, 5, 0, 20] without an area"),
+        ({"bbox": [5, 5, 20, -1]}, "has the box [5, 5, 20, -1] without an area"),
+        ({"bbox": [5, 5, NAN, 20]}, "has the box [5, 5, nan, 20], not four finite numbers"),
+        ({"bbox": [5, 5, 20]}, "has the box [5, 5, 20], not four finite numbers"),
+        ({"bbox": None}, "has the box None, not four finite numbers"),
+        ({"bbox": [30, 5, 20, 20]}, "has the box [30, 5, 20, 20], which leaves the picture"),
+        ({"area": 0}, "has the area 0"),
+        ({"area": INF}, "has the area inf"),
+        ({"keypoints": KEYPOINTS[:-3]}, "has the keypoints 48, not 3 x 17 finite numbers"),
+        ({"keypoints": moved(NAN, 3)}, "has the keypoints 51, not 3 x 17 finite numbers"),
+        ({"keypoints": moved(-9, 3)}, "has keypoint 0 at (-9, 3), outside the picture"),
+        ({"keypoints": moved(9, 99)}, "has keypoint 0 at (9, 99), outside the picture"),
+        ({"keypoints": moved(9, 9, 3)}, "has a keypoint of the visibility 3, not 0, 1 or 2"),
+        ({"keypoints": [0] * 51}, "claims 17 keypoints, but none is labelled"),
+    ],
+)
+def test_a_wrong_person(tmp_path, changes, fault):
+    assert faults(tmp_path, content([person(**changes)])) == [f"a.png: annotation 1 {fault}"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"bbox": [-0.5, 0, 41, 30.5]},
+        {"keypoints": [0] * 51, "num_keypoints": 0},
+        {"keypoints": moved(-9, -9, 0)},
+        {"iscrowd": 1, "keypoints": [0] * 51, "area": 0},
+    ],
+)
+def test_a_sound_person(tmp_path, changes):
+    assert faults(tmp_path, content([person(**changes)])) == []
+
+
+@pytest.mark.parametrize(
+    ("people", "fault"),
+    [
+        ([person(), person()], "people.json: has 2 annotations with the id 1"),
+        ([person(image_id=8)], "people.json: annotation 1 has the unknown image_id 8"),
+        ([person(category_id=4)], "people.json: annotation 1 has the unknown category_id 4"),
+    ],
+)
+def test_annotations_that_do_not_fit_together(tmp_path, people, fault):
+    assert faults(tmp_path, content(people)) == [fault]
+
+
+def test_a_picture_listed_twice(tmp_path):
+    image = {"id": 1, "file_name": "a.png", "width": 40, "height": 30}
+    assert faults(tmp_path, content([], [image, image])) == [
+        "people.json: has 2 images with the id 1",
+        "people.json: lists a.png 2 times",
+    ]
+
+
+def test_broken_pictures(tmp_path):
+    write_picture(tmp_path / "cut.png", 64, 64)
+    whole = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.jpg").write_text("no picture")
+    write_picture(tmp_path / "dot.png", 1, 1)
+    sizes = {"missing.png": 9, "cut.png": 64, "text.jpg": 9, "dot.png": 1, "a.png": 41}
+    images = [
+        {"id": i, "file_name": name, "width": side, "height": side}
+        for i, (name, side) in enumerate(sizes.items())
+    ]
+    found = faults(tmp_path, content([], images))
+    assert [fault.split(":")[0] for fault in found] == list(sizes)
+    expected = ("There is no picture", "cannot be read", "cannot be read", "1 x 1 pixels")
+    for fault, what in zip(found, (*expected, "40 x 30 pixels, but annotated as 41"), strict=True):
+        assert what in fault
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{", "cannot be read: Expecting property name"),
+        ("[" * 100_000, "cannot be read: "),
+        ("[]", "has no list of objects 'images'"),
+        ('{"images": [3]}', "has no list of objects 'images'"),
+    ],
+)
+def test_a_file_that_is_not_cocos(tmp_path, text, fault):
+    assert any(fault in found for found in faults(tmp_path, text))
+
+
+def test_command_reports_file_by_file_and_by_its_exit_code(tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    names = []
+    for folder, changes in (("good", {}), ("bad", {"area": 0})):
+        (tmp_path / folder).mkdir()
+        names.append(register(tmp_path / folder, content([person(**changes)])))
+    assert check_dataset.main([names[0]]) == 0
+    assert f"{names[0]}: problems: 0" in capsys.readouterr().out
+
+    config.write_text(
+        f"DATASETS:\n  REGISTER: [[{names[1]}_again, {tmp_path}/bad/people.json, {tmp_path}/bad]]\n"
+    )
+    categories = {"categories": [{"id": 1, "name": "person", "keypoints": ["nose"]}]}
+    (tmp_path / "bad/people.json").write_text(json.dumps(content([person(area=0)]) | categories))
+    arguments = [names[1], f"{names[1]}_again", "--config-file", str(config)]
+    assert check_dataset.main(arguments) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{tmp_path}/bad/a.png: annotation 1 has the area 0" in lines
+    assert f"{names[1]}: problems: 1, files with problems: 1" in lines
+
+
+def test_command_without_such_a_dataset():
+    with pytest.raises(SystemExit, match="No dataset is registered as 'nowhere'"):
+        check_dataset.main(["nowhere"])
+
+
+def test_generated_and_real_people_are_sound(real_data):
+    assert check_dataset.find_problems("synthetic_people_tiny") == {}
+    name = f"checked_{next(COUNTER)}"
+    folder = real_data / "coco_person"
+    json_file = folder / "annotations" / "person_keypoints_val.json"
+    register_coco_keypoints(name, json_file, folder / "val", COCO_SKELETON)
+    assert check_dataset.find_problems(name) == {}
