@@ -17,7 +17,7 @@ from querypose.checkpoint import (
     convert_released_state_dict,
     is_released_state_dict,
 )
-from querypose.skeleton import COCO_SKELETON
+from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON
 
 LIGHT, FULL = {}, {"MODEL.QUERYPOSE.KEYPOINT_FEEDBACK": True}
 CROWDPOSE = {"DATASETS.TRAIN": ("crowdpose_train",)}
@@ -114,6 +114,21 @@ class TestReleasedFiles:
                         expected = weights[f"{released}{head}.{part}.linear.{kind}"][rows]
                         actual = ours[f"{stage}heads.{role}_{kind}"][keypoint]
                         assert torch.equal(actual, expected)
+
+    @pytest.mark.parametrize("given", [False, True])
+    def test_heads_of_another_skeleton_come_in_its_keypoint_order(self, given):
+        """CrowdPose's heads begin with the head, its keypoints with the shoulders."""
+        parts = CROWDPOSE_SKELETON.part_indices
+        weights = {
+            f"head.pose_head_series.3.fc_coord.{part}.linear.bias": torch.tensor(
+                [number for keypoint in keypoints for number in (keypoint, keypoint + 0.5)]
+            )
+            for part, keypoints in enumerate(parts)
+        }
+        converted = convert_released_state_dict(weights, parts if given else None)
+        (bias,) = converted.values()
+        assert list(converted) == ["decoder.keypoint_stages.3.heads.coordinate_bias"]
+        assert bias.tolist() == [[keypoint, keypoint + 0.5] for keypoint in range(14)]
 
     def test_tensors_that_its_model_never_reads_are_dropped(self, released):
         weights = released("mini_light")

@@ -1,0 +1,49 @@
+"""Files of tensors: read without running code, written without leaving halves."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads Detectron2's zoo files: arrays in dictionaries, and nothing that could run."""
+
+    _ALLOWED: ClassVar = {
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy.core.multiarray", "scalar"),
+        ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "scalar"),
+        ("collections", "OrderedDict"),
+        ("_codecs", "encode"),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Refuses whatever is no array."""
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}")
+        return super().find_class(module, name)
+
+
+def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file aside and renames it, so that readers see the old or the new one whole."""
+    aside = path.with_name(f".{path.name}.partial")
+    with aside.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def refusal(filename: str, error: Exception) -> str:
+    """Says why a file is not read, and how to read it all the same."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else "it is cut short"
+    return (
+        f"{filename} cannot be read as weights alone ({reason}); if you trust its origin, "
+        "set MODEL.WEIGHTS_ONLY False."
+    )
