@@ -22,7 +22,13 @@ from querypose.checkpoint.backbones import (
     may_be_missing,
     may_be_missing_in_backbone,
 )
-from querypose.checkpoint.files import ArrayUnpickler, refusal, replace_file
+from querypose.checkpoint.files import (
+    ArrayUnpickler,
+    is_state_dict,
+    read_safetensors,
+    refusal,
+    replace_file,
+)
 from querypose.checkpoint.released import (
     StateDict,
     convert_released_state_dict,
@@ -107,9 +113,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
             with PathManager.open(filename, "rb") as file:
                 return self._read_arrays(file, filename)
         if filename.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            return {"model": load_file(filename)}
+            return {"model": read_safetensors(filename)}
         return super()._load_file(filename)
 
     @staticmethod
@@ -125,12 +129,15 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
 
     def _torch_load(self, filename: str) -> dict[str, Any]:
         try:
-            return torch.load(filename, map_location="cpu", weights_only=self.weights_only)
+            loaded = torch.load(filename, map_location="cpu", weights_only=self.weights_only)
         except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
             raise ValueError(refusal(filename, error)) from error
+        return loaded if isinstance(loaded, dict) else {"model": loaded}
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
         state_dict = checkpoint.pop("model")
+        if not is_state_dict(state_dict):
+            raise ValueError(f"{self._path} is no checkpoint: it does not map names to tensors.")
         if self.averaged:
             state_dict = self._averaged_weights(checkpoint)
         self._convert_ndarray_to_tensor(state_dict)

@@ -8,6 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
 
 class ArrayUnpickler(pickle.Unpickler):
     """Reads Detectron2's zoo files: arrays in dictionaries, and nothing that could run."""
@@ -28,6 +33,26 @@ class ArrayUnpickler(pickle.Unpickler):
         if (module, name) not in self._ALLOWED:
             raise pickle.UnpicklingError(f"it holds {module}.{name}")
         return super().find_class(module, name)
+
+
+def read_safetensors(filename: str) -> dict[str, Tensor]:
+    """Reads a safetensors file.
+
+    Raises:
+        ValueError: it is none, or cut short.
+    """
+    try:
+        return load_file(filename)
+    except SafetensorError as error:
+        raise ValueError(f"{filename} is no safetensors file, or cut short: {error}.") from error
+
+
+def is_state_dict(content: object) -> bool:
+    """Whether a file's content maps names to tensors or arrays, as weights do."""
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(value, (Tensor, np.ndarray))
+        for name, value in content.items()
+    )
 
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
