@@ -17,6 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from querypose.engine.seeding import mixed_seed, seed_everything
 
+# Enough for the iteration under way and its checkpoint.
+_SECONDS_AFTER_SIGTERM = 30
+
 Record = dict[str, Any]
 Mapper = Callable[[Record], Record]
 
@@ -172,5 +175,8 @@ def _numpy_seed(seed: int) -> Iterator[None]:
 
 
 def _outlive_sigterm(_: int) -> None:
-    """Lets a worker go on where a scheduler signals the whole process group."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Lets a worker go on for a while where a scheduler signals the whole process group.
+
+    Not for ever: a process that ends with an error ends its workers by the same signal and waits.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_AFTER_SIGTERM))

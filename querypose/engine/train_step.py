@@ -198,6 +198,10 @@ class QueryPoseTrainStep(SimpleTrainer):
             "%s Skipped (%d of at most %d).", message, self.num_skipped, self.max_skipped_batches
         )
 
+    def release_data_loader(self) -> None:
+        """Ends the stream of batches and its worker processes."""
+        self._data_loader_iter_obj = None
+
     def state_dict(self) -> dict[str, Any]:
         """Adds the data's position, the gradient scaler and the skipped batches."""
         return super().state_dict() | {

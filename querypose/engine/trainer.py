@@ -92,6 +92,13 @@ class QueryPoseTrainer(DefaultTrainer):
                 f"({self.cfg.OUTPUT_DIR}) on a disk that all of them see."
             )
 
+    def train(self) -> dict[str, Any] | None:
+        """Trains; afterwards, also after an error, no worker process is left."""
+        try:
+            return super().train()
+        finally:
+            self._trainer.release_data_loader()
+
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks in its order, with ours in the places of their bases."""
         cfg, on_main = self.cfg, comm.is_main_process()
