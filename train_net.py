@@ -24,6 +24,7 @@ from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import read_config
 from querypose.data.datasets.coco import register_configured_datasets
 from querypose.engine import QueryPoseTrainer, launch
+from querypose.modeling.acceleration import accelerate_inference
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -48,7 +49,7 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
         model, cfg.OUTPUT_DIR, weights_only=cfg.MODEL.WEIGHTS_ONLY, averaged=cfg.TEST.EMA
     )
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-    results = QueryPoseTrainer.test(cfg, model)
+    results = QueryPoseTrainer.test(cfg, accelerate_inference(model, cfg))
     if comm.is_main_process():
         verify_results(cfg, results)
     return results

@@ -1,7 +1,7 @@
 """A small model learns twenty real pictures by heart.
 
-This is the proof that loss, mapper, flip map, coordinates and evaluator agree: an error of a pixel, a
-swapped side or a wrong scale anywhere would keep AP low.
+This is the proof that loss, mapper, flip map, coordinates and evaluator agree: an error of a pixel,
+a swapped side or a wrong scale anywhere would keep AP low.
 """
 
 from __future__ import annotations

@@ -33,7 +33,6 @@ SCENES = {
     "keypoints_outside": [person(points=[[x + 500, y - 300, 2] for x, y, _ in POINTS])],
     "no_keypoints": [person(points=[[0, 0, 0]] * 17, num_keypoints=0)],
     "same_person_twice": [person(), person()],
-    "same_id": [person(id=7), person(id=7)],
     "more_people_than_queries": [person((i, i, 30, 30)) for i in range(30)],
 }
 
@@ -72,6 +71,7 @@ def train_two_iterations(cfg, start):
 OPTS = (
     *("DATASETS.TEST", "()", "SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 1),
     *("DATALOADER.FILTER_EMPTY_ANNOTATIONS", False, "INPUT.CROP.ENABLED", False),
+    *("MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE", 0),
 )
 
 
@@ -98,8 +98,16 @@ def test_nobody_in_the_crop(dataset, tiny_config, start):
     crop = ("INPUT.CROP.ENABLED", True, "INPUT.CROP.PROBABILITY", 1.0)
     crop += ("INPUT.CROP.RESIZE_MIN_SIZES", [400], "INPUT.CROP.SIZE", (64, 64), "SEED", 2)
     trainer = train_two_iterations(tiny_config(*OPTS, *crop, "DATASETS.TRAIN", (name,)), start)
-    people = [len(batch[0]["instances"]) for batch, _ in zip(trainer.data_loader, "ab")]
+    people = [
+        len(batch[0]["instances"]) for batch, _ in zip(trainer.data_loader, "ab", strict=False)
+    ]
     assert people == [0, 0]
+
+
+def test_an_id_that_stands_twice_is_named(dataset, tiny_config, start):
+    name = dataset([person(id=7), person(id=7)])
+    with pytest.raises(ValueError, match=r"annotation 7 stands there twice"):
+        start(tiny_config(*OPTS, "DATASETS.TRAIN", (name,)))
 
 
 def test_missing_picture_ends_the_training_with_its_name(dataset, tiny_config, start, tmp_path):

@@ -120,8 +120,12 @@ def _declared_skeleton(json_file: str) -> Skeleton:
 def _check_annotations(content: dict[str, Any], json_file: str, skeleton: Skeleton) -> None:
     images = {image["id"] for image in content["images"]}
     categories = {category["id"] for category in content["categories"]}
+    seen: set[Any] = set()
     for annotation in content["annotations"]:
         problem = _problem(annotation, images, categories, skeleton)
+        if annotation.get("id") in seen:
+            problem = "stands there twice; give every annotation an id of its own"
+        seen.add(annotation.get("id"))
         if problem:
             raise ValueError(f"{json_file}: annotation {annotation.get('id')} {problem}.")
 
