@@ -16,7 +16,9 @@ from querypose.config import read_config
 from querypose.engine import QueryPoseTrainer
 
 NAME = "twenty_pictures"
-NUM_PICTURES, MAX_PEOPLE, MIN_KEYPOINTS = 20, 4, 5
+NUM_PICTURES, MAX_PEOPLE, MIN_KEYPOINTS = 20, 2, 8
+# Of the picture, so that a small input shows every person in detail.
+MIN_BOX_SHARE = 0.15
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def twenty_pictures(real_data, tmp_path):
     people = {image["id"]: [] for image in content["images"]}
     for person in content["annotations"]:
         people[person["image_id"]].append(person)
-    chosen = [image for image in content["images"] if _is_clear(people[image["id"]])]
+    chosen = [image for image in content["images"] if _is_clear(image, people[image["id"]])]
     content["images"] = chosen[:NUM_PICTURES]
     content["annotations"] = [
         person for image in chosen[:NUM_PICTURES] for person in people[image["id"]]
@@ -39,9 +41,13 @@ def twenty_pictures(real_data, tmp_path):
     MetadataCatalog.remove(NAME)
 
 
-def _is_clear(people) -> bool:
+def _is_clear(image, people) -> bool:
+    smallest = MIN_BOX_SHARE * image["width"] * image["height"]
     return 1 <= len(people) <= MAX_PEOPLE and all(
-        not person["iscrowd"] and person["num_keypoints"] >= MIN_KEYPOINTS for person in people
+        not person["iscrowd"]
+        and person["num_keypoints"] >= MIN_KEYPOINTS
+        and person["bbox"][2] * person["bbox"][3] > smallest
+        for person in people
     )
 
 
