@@ -63,7 +63,8 @@ def prepare_for_inference(model: nn.Module, cfg: CfgNode) -> None:
     if node.FOLD_BATCH_NORM:
         fold_batch_norms(model)
     if node.CHANNELS_LAST:
-        model.to(memory_format=torch.channels_last)
+        # Not the keypoint decoder: its small maps are slower so.
+        model.backbone.to(memory_format=torch.channels_last)
     if node.COMPILE:
         compile_model(model)
 
@@ -72,7 +73,8 @@ def accelerate_training(model: nn.Module, cfg: CfgNode) -> nn.Module:
     """Applies ``MODEL.TRAINING`` to a model, in place, before DDP wraps it."""
     node = cfg.MODEL.TRAINING
     if node.CHANNELS_LAST:
-        model.to(memory_format=torch.channels_last)
+        # Not the keypoint decoder: its small maps are slower so.
+        model.backbone.to(memory_format=torch.channels_last)
     if node.COMPILE:
         compile_model(model)
     return model

@@ -151,7 +151,9 @@ class QueryPose(nn.Module):
 
     def _features(self, images: ImageList) -> dict[str, Tensor]:
         # Detectron2's RoIAlign casts boxes to the features' type: half precision would move them.
-        return {name: value.float() for name, value in self.backbone(images.tensor).items()}
+        # It also wants channels first, and would lay the maps out anew at every stage.
+        features = self.backbone(images.tensor)
+        return {name: value.float().contiguous() for name, value in features.items()}
 
     def _targets(self, batched_inputs: Sequence[dict[str, Any]]) -> list[PersonTargets]:
         return [
