@@ -49,5 +49,5 @@ def register_builtin_synthetic_people() -> None:
     register_synthetic_people("synthetic_people_train", num_images=2000, seed=1)
     register_synthetic_people("synthetic_people_val", num_images=500, seed=2)
     register_synthetic_people(
-        "synthetic_people_tiny", num_images=32, seed=3, image_size=(256, 256), max_people=3
+        "synthetic_people_tiny", num_images=8, seed=3, image_size=(256, 256), max_people=2
     )
