@@ -182,6 +182,18 @@ def _add_data(cfg: CfgNode) -> None:
     # was resized to one of these.
     cfg.INPUT.CROP.PROBABILITY = 0.5
     cfg.INPUT.CROP.RESIZE_MIN_SIZES = [400, 500, 600]
+    # For little data. Instead of a random shortest edge: fit the picture into SIZE (height, width)
+    # times a number from RANGE, then crop it to SIZE.
+    cfg.INPUT.SCALE_JITTER = CfgNode()
+    cfg.INPUT.SCALE_JITTER.ENABLED = False
+    cfg.INPUT.SCALE_JITTER.SIZE = [512, 512]
+    cfg.INPUT.SCALE_JITTER.RANGE = [0.5, 2.0]
+    # Rotate by up to so many degrees to either side.
+    cfg.INPUT.ROTATION = CfgNode()
+    cfg.INPUT.ROTATION.PROBABILITY = 0.0
+    cfg.INPUT.ROTATION.DEGREES = 30.0
+    # Change brightness, contrast and saturation by up to this fraction.
+    cfg.INPUT.COLOR_JITTER = 0.0
 
 
 def _add_solver(cfg: CfgNode) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from querypose.checkpoint.efficientnet import convert_efficientnet_state_dict, is_efficientnet
+
 StateDict = dict[str, Tensor]
 
 BACKBONE = "backbone.bottom_up."
@@ -14,7 +16,15 @@ BACKBONE = "backbone.bottom_up."
 
 
 def foreign_backbone(state_dict: StateDict) -> StateDict | None:
-    """A heat-map HRNet's or an ImageNet Swin's tensors under our names; None for other files."""
+    """Tensors of a heat-map HRNet, an ImageNet Swin or EfficientNet-Lite under our names.
+
+    None for other files.
+    """
+    if is_efficientnet(state_dict):
+        return {
+            f"{BACKBONE}network.{name}": value
+            for name, value in convert_efficientnet_state_dict(state_dict).items()
+        }
     if any(name.startswith("stage4.") for name in state_dict):
         unused = ("final_layer.", "incre_modules.", "downsamp_modules.", "final_", "classifier.")
         return _prefixed(state_dict, lambda name: name.startswith(unused))

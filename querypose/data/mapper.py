@@ -14,6 +14,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
 from detectron2.structures import Instances, Keypoints
 
+from querypose.data.augmentation import build_crop_augmentations, build_train_augmentations
 from querypose.data.picture import read_picture
 from querypose.skeleton import Skeleton
 
@@ -21,8 +22,8 @@ from querypose.skeleton import Skeleton
 class QueryPoseDatasetMapper:
     """Reads a picture, augments it and turns its annotations into ``Instances``.
 
-    In training a picture is flipped half of the time and resized to a random shortest edge; with
-    probability ``crop_probability`` a resize and a random crop come first (DETR's augmentation).
+    In training, with probability ``crop_probability``, a resize and a random crop (DETR's) come
+    before the other augmentations; see :mod:`querypose.data.augmentation`.
     Crowd annotations are dropped. Keypoints that leave the picture become unlabelled.
 
     Args:
@@ -59,17 +60,15 @@ class QueryPoseDatasetMapper:
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         """Reads ``INPUT``; the keypoints come from the datasets' metadata."""
-        crop = []
-        if is_train and cfg.INPUT.CROP.ENABLED:
-            crop = [
-                T.ResizeShortestEdge(cfg.INPUT.CROP.RESIZE_MIN_SIZES, sample_style="choice"),
-                T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE),
-            ]
+        augmentations = utils.build_augmentation(cfg, is_train=False)
+        crop: list[T.Augmentation] = []
+        if is_train:
+            augmentations, crop = build_train_augmentations(cfg), build_crop_augmentations(cfg)
         datasets = cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST
         return {
             "is_train": is_train,
             "image_format": cfg.INPUT.FORMAT,
-            "augmentations": utils.build_augmentation(cfg, is_train),
+            "augmentations": augmentations,
             "crop_augmentations": crop,
             "crop_probability": cfg.INPUT.CROP.PROBABILITY,
             "skeleton": _shared_skeleton(datasets),

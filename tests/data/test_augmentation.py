@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import detectron2.data.transforms as T
+import numpy as np
+import pytest
+
+from querypose.config import read_config
+from querypose.data.augmentation import (
+    PeopleRotationTransform,
+    build_crop_augmentations,
+    build_train_augmentations,
+)
+
+IMAGE = np.random.default_rng(0).integers(0, 255, (120, 200, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def augmented(repository):
+    """``augmented("INPUT.COLOR_JITTER", 0.2)``: a picture's AugInput and its transforms."""
+
+    def apply(*opts, seed=0):
+        cfg = read_config(repository / "configs" / "Base-QueryPose.yaml", opts)
+        given = T.AugInput(IMAGE.copy())
+        np.random.seed(seed)
+        transforms = T.AugmentationList(build_train_augmentations(cfg))(given)
+        return given.image, transforms
+
+    return apply
+
+
+def outline(box, count=360):
+    """Points on the ellipse in a box."""
+    angle = np.linspace(0, 2 * np.pi, count)
+    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
+    return centre + half * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+@pytest.mark.parametrize("angle", [-170, -30, 7, 45, 90])
+def test_rotated_box_encloses_the_ellipse_in_it(angle):
+    transform = PeopleRotationTransform(120, 200, angle, expand=False)
+    box = np.array([50.0, 20.0, 90.0, 110.0])
+    points = transform.apply_coords(outline(box))
+    expected = np.concatenate([points.min(axis=0), points.max(axis=0)])
+    np.testing.assert_allclose(transform.apply_box(box[None])[0], expected, atol=0.02)
+    assert transform.apply_box(np.zeros((0, 4))).shape == (0, 4)
+
+
+def test_a_quarter_turn_is_exact():
+    transform = PeopleRotationTransform(100, 100, 90, expand=False)
+    rotated = transform.apply_box([[10, 20, 30, 60]])
+    np.testing.assert_allclose(rotated, [[20, 70, 60, 90]], atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scale_jitter_fits_its_size(augmented, seed):
+    jitter = ("INPUT.SCALE_JITTER.ENABLED", True, "INPUT.SCALE_JITTER.SIZE", "(64, 96)")
+    image, _ = augmented(*jitter, "INPUT.SCALE_JITTER.RANGE", "(0.5, 3.0)", seed=seed)
+    height, width = image.shape[:2]
+    assert 28 <= height <= 64 and 46 <= width <= 96
+    smaller, _ = augmented(*jitter, "INPUT.SCALE_JITTER.RANGE", "(0.5, 0.5)", seed=seed)
+    # What fits is not padded.
+    assert smaller.shape[:2] == (29, 48)
+
+
+def test_keypoints_move_with_the_picture(augmented):
+    opts = ("INPUT.ROTATION.PROBABILITY", 1.0, "INPUT.RANDOM_FLIP", "none")
+    opts += ("INPUT.MIN_SIZE_TRAIN", "(120,)")
+    image, transforms = augmented(*opts)
+    centre = transforms.apply_coords(np.array([[100.0, 60.0]]))
+    np.testing.assert_allclose(centre, [[100, 60]])
+    corner = transforms.apply_coords(np.array([[0.0, 0.0]]))
+    assert np.abs(corner).max() > 1
+    assert np.hypot(*(corner[0] - [100, 60])) == pytest.approx(np.hypot(100, 60))
+    assert image.shape == IMAGE.shape
+
+
+def test_colors_change_within_their_range(augmented):
+    opts = ("INPUT.RANDOM_FLIP", "none", "INPUT.MIN_SIZE_TRAIN", "(120,)")
+    plain, _ = augmented(*opts)
+    changed, transforms = augmented(*opts, "INPUT.COLOR_JITTER", 0.2)
+    assert (plain == IMAGE).all() and (changed != IMAGE).any()
+    assert abs(changed.astype(float).mean() / IMAGE.mean() - 1) < 0.45
+    assert (transforms.apply_coords(np.array([[3.0, 4.0]])) == [[3, 4]]).all()
+
+
+def test_all_is_off_by_default(repository):
+    cfg = read_config(repository / "configs" / "Base-QueryPose.yaml", ["INPUT.CROP.ENABLED", False])
+    kinds = [type(augmentation).__name__ for augmentation in build_train_augmentations(cfg)]
+    assert kinds == ["ResizeShortestEdge", "RandomFlip"]
+    assert build_crop_augmentations(cfg) == []
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ("INPUT.COLOR_JITTER", 1.5),
+        ("INPUT.ROTATION.PROBABILITY", -0.5),
+        ("INPUT.SCALE_JITTER.ENABLED", True, "INPUT.SCALE_JITTER.RANGE", "(2.0, 1.0)"),
+    ],
+)
+def test_nonsense_is_named(augmented, opts):
+    with pytest.raises(ValueError, match=rf"{opts[-2]} is"):
+        augmented(*opts)
