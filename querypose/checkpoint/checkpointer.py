@@ -130,8 +130,14 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
     def _torch_load(self, filename: str) -> dict[str, Any]:
         try:
             loaded = torch.load(filename, map_location="cpu", weights_only=self.weights_only)
-        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        except pickle.UnpicklingError as error:
             raise ValueError(refusal(filename, error)) from error
+        except OSError:
+            raise
+        except Exception as error:  # A damaged file fails in many ways.
+            raise ValueError(
+                f"{filename} cannot be read: it is damaged or no checkpoint ({error!r:.200})."
+            ) from error
         return loaded if isinstance(loaded, dict) else {"model": loaded}
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
