@@ -26,6 +26,7 @@ from querypose.checkpoint.files import (
     ArrayUnpickler,
     is_state_dict,
     read_safetensors,
+    read_weights,
     refusal,
     replace_file,
 )
@@ -128,17 +129,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         return data
 
     def _torch_load(self, filename: str) -> dict[str, Any]:
-        try:
-            loaded = torch.load(filename, map_location="cpu", weights_only=self.weights_only)
-        except pickle.UnpicklingError as error:
-            raise ValueError(refusal(filename, error)) from error
-        except OSError:
-            raise
-        except Exception as error:  # A damaged file fails in many ways.
-            raise ValueError(
-                f"{filename} cannot be read: it is damaged or no checkpoint ({error!r:.200})."
-            ) from error
-        return loaded if isinstance(loaded, dict) else {"model": loaded}
+        return read_weights(filename, weights_only=self.weights_only)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
         state_dict = checkpoint.pop("model")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -45,6 +46,26 @@ def read_safetensors(filename: str) -> dict[str, Tensor]:
         return load_file(filename)
     except SafetensorError as error:
         raise ValueError(f"{filename} is no safetensors file, or cut short: {error}.") from error
+
+
+def read_weights(filename: str, *, weights_only: bool = True) -> dict[str, Any]:
+    """Reads what ``torch.save`` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is none such, damaged, or holds more than weights.
+    """
+    try:
+        content = torch.load(filename, map_location="cpu", weights_only=weights_only)
+    except pickle.UnpicklingError as error:
+        raise ValueError(refusal(filename, error)) from error
+    except OSError:
+        raise
+    except Exception as error:  # A damaged file fails in many ways.
+        raise ValueError(
+            f"{filename} cannot be read: it is damaged or no checkpoint ({error!r:.200})."
+        ) from error
+    return content if isinstance(content, dict) else {"model": content}
 
 
 def is_state_dict(content: object) -> bool:

@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-file", default=_DEFAULT_CONFIG)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=5, help="counted runs of each setting")
+    parser.add_argument("--warm-up", type=int, default=1, help="uncounted runs of each, first")
     parser.add_argument("--threads", type=int, help="processor threads")
     parser.add_argument(
         "--compare", nargs="+", metavar="SETTING", default=[""], help="settings to run in turn"
@@ -58,7 +59,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
         elif arguments.suite:
             _print_suite(base, arguments.repeats)
         else:
-            _print_parts(base, arguments.compare, arguments.repeats)
+            _print_parts(base, arguments.compare, arguments.repeats, arguments.warm_up)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"benchmark: {error}")
 
@@ -66,15 +67,15 @@ def main(command_line: Sequence[str] | None = None) -> None:
 def _print_suite(base: Setting, repeats: int) -> None:
     _print_parts(base, _INFERENCE_SUITE, repeats)
     print()
-    # A step that decodes every query takes minutes.
-    _print_parts(base, _TRAINING_SUITE, 1)
+    # A step that decodes every query takes minutes, beside which a warm-up is nothing.
+    _print_parts(base, _TRAINING_SUITE, repeats=1, warm_up=0)
     print()
     print(efficiency_table(base, (1, 5, 20), repeats=repeats))
 
 
-def _print_parts(base: Setting, texts: Sequence[str], repeats: int) -> None:
+def _print_parts(base: Setting, texts: Sequence[str], repeats: int, warm_up: int = 1) -> None:
     settings = [parse_setting(text, base) for text in texts]
-    print(parts_table(measure(settings, repeats=repeats)))
+    print(parts_table(measure(settings, repeats=repeats, warm_up=warm_up)))
 
 
 if __name__ == "__main__":

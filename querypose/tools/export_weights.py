@@ -1,0 +1,66 @@
+"""Makes a checkpoint small: ``python -m querypose.tools.export_weights model_final.pth lite0.pth``.
+
+Weights alone, without optimiser and schedule, in half precision; loading casts them back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from querypose.checkpoint.files import is_state_dict, read_weights, replace_file
+
+
+def compact(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Halves the precision of every float tensor that half precision can hold."""
+    halved = {name: value.half() for name, value in state_dict.items()}
+    return {
+        name: halved[name] if value.is_floating_point() and halved[name].isfinite().all() else value
+        for name, value in state_dict.items()
+    }
+
+
+def export_weights(checkpoint: Path, output: Path, *, averaged: bool) -> None:
+    """Writes a checkpoint's weights in half precision.
+
+    Args:
+        checkpoint: of this project's trainer.
+        output: a ``.pth`` file.
+        averaged: take the moving average of the weights (``SOLVER.EMA``).
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it cannot be read or holds no such weights.
+    """
+    content = read_weights(str(checkpoint))
+    key = "ema" if averaged else "model"
+    weights = content.get(key)
+    if not is_state_dict(weights):
+        raise ValueError(f"{checkpoint} holds no weights under '{key}'.")
+    # The average counts its updates.
+    weights = {n.removeprefix("module."): v for n, v in weights.items() if n != "n_averaged"}
+    replace_file(output, lambda file: torch.save({"model": compact(weights)}, file))
+
+
+def main() -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m querypose.tools.export_weights",
+        description="Writes a checkpoint's weights alone, in half precision.",
+    )
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--ema", action="store_true", help="the averaged weights")
+    arguments = parser.parse_args()
+    try:
+        export_weights(arguments.checkpoint, arguments.output, averaged=arguments.ema)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"export_weights: {error}")
+
+
+if __name__ == "__main__":
+    main()
