@@ -73,6 +73,8 @@ def _add_model(cfg: CfgNode) -> None:
     node = cfg.MODEL.QUERYPOSE = CfgNode()
     node.NUM_QUERIES = 100
     node.NUM_CLASSES = 1
+    # Where untrained queries look: "picture", or "grid" for short trainings.
+    node.PROPOSALS = "picture"
     # Decoder stages; each refines every query's box and keypoints.
     node.NUM_STAGES = 6
 

@@ -16,6 +16,9 @@ from querypose.modeling.box_decoder import BoxDecoderStage
 from querypose.modeling.keypoint_decoder import KeypointDecoderStage, KeypointStageOutput
 from querypose.skeleton import Skeleton
 
+# How much taller than wide the boxes of a grid are, relative to the picture.
+_UPRIGHT = 1.5
+
 
 class StageState(NamedTuple):
     """B pictures' N queries after one stage.
@@ -57,6 +60,7 @@ class QueryPoseDecoder(nn.Module):
         feedback: whether keypoint stages refine the instance query (full model).
         feedback_top_k: in inference refine just so many queries per stage, an approximation;
             0 refines all.
+        proposals: where the queries of an untrained model look, see :func:`initial_proposals`.
     """
 
     @configurable
@@ -75,6 +79,7 @@ class QueryPoseDecoder(nn.Module):
         part_dim: int,
         feedback: bool,
         feedback_top_k: int = 0,
+        proposals: str = "picture",
     ) -> None:
         super().__init__()
         self.queries = nn.Embedding(num_queries, dim)
@@ -88,9 +93,8 @@ class QueryPoseDecoder(nn.Module):
         self.keypoint_in_features = list(keypoint_in_features)
         self.feedback = feedback
         self.feedback_top_k = feedback_top_k
-        # Every query starts from the whole picture: centre (0.5, 0.5), size (1, 1).
-        nn.init.constant_(self.proposal_boxes.weight[:, :2], 0.5)
-        nn.init.constant_(self.proposal_boxes.weight[:, 2:], 1.0)
+        with torch.no_grad():
+            self.proposal_boxes.weight.copy_(initial_proposals(num_queries, proposals))
 
     @classmethod
     def from_config(
@@ -143,6 +147,7 @@ class QueryPoseDecoder(nn.Module):
             "part_dim": node.PART_DIM,
             "feedback": node.KEYPOINT_FEEDBACK,
             "feedback_top_k": node.FEEDBACK_TOP_K,
+            "proposals": node.PROPOSALS,
         }
 
     @property
@@ -261,6 +266,40 @@ class QueryPoseDecoder(nn.Module):
 
     def _pool_keypoints(self, features: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
         return _pool(self.keypoint_pooler, features, self.keypoint_in_features, boxes)
+
+
+def initial_proposals(num_queries: int, kind: str) -> Tensor:
+    """Boxes that queries start from before training moves them.
+
+    Args:
+        num_queries: N.
+        kind: "picture", the whole of it for every query, as the method has it; or "grid", ever
+            finer grids of upright boxes (1, then 2 x 2, 3 x 3, ...), from which a short training
+            gets further: no two queries begin alike.
+
+    Returns:
+        (N, 4) centre, width and height in units of the picture.
+
+    Raises:
+        ValueError: the kind is unknown.
+    """
+    if kind == "picture":
+        return torch.tensor([0.5, 0.5, 1.0, 1.0]).expand(num_queries, 4)
+    if kind != "grid":
+        raise ValueError(f'MODEL.QUERYPOSE.PROPOSALS is "picture" or "grid", not {kind!r}.')
+    boxes = torch.zeros(0, 4)
+    divisions = 0
+    while len(boxes) < num_queries:
+        divisions += 1
+        centres = (torch.arange(divisions) + 0.5) / divisions
+        sizes = torch.tensor([1 / divisions, min(1.0, _UPRIGHT / divisions)])
+        level = torch.cat(
+            [torch.cartesian_prod(centres, centres), sizes.expand(divisions**2, 2)], 1
+        )
+        # Of the finest grid just as many as are left, spread over the picture.
+        count = min(divisions**2, num_queries - len(boxes))
+        boxes = torch.cat([boxes, level[torch.arange(count) * divisions**2 // count]])
+    return boxes
 
 
 def _pool(
