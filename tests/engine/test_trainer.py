@@ -27,17 +27,18 @@ class RecordLosses(HookBase):
         self.losses[self.trainer.iter] = self.trainer.storage.latest()["total_loss"][0]
 
 
-@pytest.mark.parametrize("killed", [4, 6])
+@pytest.mark.parametrize(("killed", "workers"), [(4, 0), (6, 1)])
 def test_resumed_training_ends_as_the_uninterrupted_one(
-    tiny_config, start, train_until_killed, assert_same_state, tmp_path, killed
+    tiny_config, start, train_until_killed, assert_same_state, tmp_path, killed, workers
 ):
     """Weights, averaged weights, optimiser and logged losses, bit by bit."""
-    whole = start(tiny_config(*EVERYTHING, "OUTPUT_DIR", str(tmp_path / "whole")))
+    everything = (*EVERYTHING, "DATALOADER.NUM_WORKERS", workers)
+    whole = start(tiny_config(*everything, "OUTPUT_DIR", str(tmp_path / "whole")))
     before, after = RecordLosses(), RecordLosses()
     whole.register_hooks([before])
     whole.train()
 
-    cfg = tiny_config(*EVERYTHING)
+    cfg = tiny_config(*everything)
     train_until_killed(cfg, killed)
     torch.manual_seed(123)  # Another process starts from another state.
     resumed = start(cfg, resume=True)
