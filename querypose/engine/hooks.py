@@ -43,9 +43,13 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
         """Counts the files of earlier iterations among those to be thinned out."""
         super().before_train()
         names = Path(self.checkpointer.save_dir).glob(f"{self.file_prefix}_{'[0-9]' * 7}.pth")
-        self.recent_checkpoints = [
-            str(path) for path in sorted(names) if int(path.stem[-7:]) < self.trainer.start_iter
-        ]
+        paths = [path for path in sorted(names) if int(path.stem[-7:]) < self.trainer.start_iter]
+        if self.max_to_keep is not None:
+            # A run that was killed between a save and its thinning out leaves one too many.
+            for path in paths[: -self.max_to_keep]:
+                path.unlink()
+            paths = paths[-self.max_to_keep :]
+        self.recent_checkpoints = [str(path) for path in paths]
 
 
 class WeightsCheckpointer(QueryPoseCheckpointer):

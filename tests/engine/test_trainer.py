@@ -74,6 +74,8 @@ def test_last_checkpoints_are_kept_across_resumptions(tiny_config, start, train_
     cfg = tiny_config(*NO_TEST, *opts)
     train_until_killed(cfg, 4)
     assert checkpoints(cfg) == ["model_0000002.pth", "model_0000003.pth"]
+    # As a run leaves it that is killed before it deletes the oldest.
+    Path(cfg.OUTPUT_DIR, "model_0000001.pth").touch()
     train_until_killed(cfg, 6, resume=True)
     assert checkpoints(cfg) == ["model_0000004.pth", "model_0000005.pth"]
 
