@@ -20,7 +20,6 @@ from detectron2.structures import Instances
 from PIL import Image
 from torch import Tensor, nn
 
-from querypose import model_zoo
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import read_config
 from querypose.data.datasets.coco import register_configured_datasets
@@ -31,9 +30,6 @@ from querypose.modeling.querypose import QueryPose
 from querypose.prediction import PartAttention, PosePrediction
 from querypose.skeleton import Skeleton
 
-# Shortest and longest edge that models are usually tested at.
-_USUAL_SIZE = (800, 1333)
-
 
 class PosePredictor:
     """Finds people and their keypoints in pictures.
@@ -41,11 +37,9 @@ class PosePredictor:
     A predictor may be called from several threads.
 
     Args:
-        model: with its weights, on its device; it is switched to inference. None takes the small
-            model that comes with the package, on the CPU.
-        min_size: pictures are resized to this shortest edge, in pixels. None: 800, or what the
-            package's model was made for.
-        max_size: unless their longest edge would exceed this. None: 1333, or likewise.
+        model: with its weights, on its device; it is switched to inference.
+        min_size: pictures are resized to this shortest edge, in pixels.
+        max_size: unless their longest edge would exceed this.
         image_format: the channel order that the model reads, "RGB" or "BGR".
         confidence_threshold: people with a lower final score are left out.
         precision: "fp32", or "bf16" or "fp16" for automatic mixed precision.
@@ -58,26 +52,20 @@ class PosePredictor:
 
     def __init__(
         self,
-        model: QueryPose | None = None,
+        model: QueryPose,
         *,
-        min_size: int | None = None,
-        max_size: int | None = None,
+        min_size: int = 800,
+        max_size: int = 1333,
         image_format: str = "RGB",
         confidence_threshold: float = 0.3,
         precision: str = "fp32",
         batch_size: int = 8,
     ) -> None:
         _check_arguments(image_format, confidence_threshold, batch_size)
-        usual_size = _USUAL_SIZE
-        if model is None:
-            cfg = read_config(model_zoo.CONFIG_FILE)
-            cfg.MODEL.QUERYPOSE.CLASS_SCORE_THRESH = confidence_threshold
-            model = _load_model(cfg, cfg.MODEL.WEIGHTS)
-            usual_size = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
         check_precision(precision, model.device)
         self.model = model.eval()
-        self.min_size = min_size or usual_size[0]
-        self.max_size = max_size or usual_size[1]
+        self.min_size = min_size
+        self.max_size = max_size
         self.image_format = image_format
         self.confidence_threshold = confidence_threshold
         self.precision = precision
@@ -87,7 +75,7 @@ class PosePredictor:
     @classmethod
     def from_config(
         cls,
-        config: CfgNode | str | PathLike[str] = model_zoo.CONFIG_FILE,
+        config: CfgNode | str | PathLike[str],
         *,
         weights: str | PathLike[str] | None = None,
         opts: Sequence[str] = (),
@@ -99,7 +87,7 @@ class PosePredictor:
         """Builds the model that a config describes and loads its weights.
 
         Args:
-            config: a config, or the file of one; by default that of the package's small model.
+            config: a config, or the file of one.
             weights: a checkpoint; None takes ``MODEL.WEIGHTS``.
             opts: config keys and values in turn.
             device: None takes ``MODEL.DEVICE``, or the CPU where there is no such device.

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from querypose import model_zoo
 from querypose.demo.inputs import Input, Kind, find_inputs
 from querypose.demo.outputs import WRITABLE_PICTURES, plan_outputs
 from querypose.demo.runner import Demo, DemoOptions, report
@@ -58,11 +57,7 @@ def _add_inputs_and_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config-file",
-        default=str(model_zoo.CONFIG_FILE),
-        help="of the model; default: the small one that comes with the package",
-    )
+    parser.add_argument("--config-file", required=True, help="of the model")
     parser.add_argument("--weights", help="checkpoint; default: MODEL.WEIGHTS of the config")
     parser.add_argument(
         "--device", help="cpu, cuda, cuda:1, ...; default: a GPU where there is one"
