@@ -224,7 +224,8 @@ class PosePredictor:
     ) -> list[PartAttention]:
         """Decodes the returned people once more, for the maps of one stage."""
         queries = [found.query_indices for found in people]
-        outputs = self.model.decoder.decode_keypoints(record.features, record.states, queries)
+        every_stage = [queries] * len(record.states)
+        outputs = self.model.decoder.decode_keypoints(record.features, record.states, every_stage)
         maps = outputs[stage].attention.float().cpu().split([len(index) for index in queries])
         boxes = []
         for picture, found in enumerate(people):

@@ -80,7 +80,7 @@ def _assert_stages(model, inputs, arrays):
     features = model._features(images)
     states = model.decoder(features, images.image_sizes)
     every = [torch.arange(model.decoder.num_queries)] * len(inputs)
-    keypoints = model.decoder.decode_keypoints(features, states, every)
+    keypoints = model.decoder.decode_keypoints(features, states, [every] * len(states))
     for stage, (state, points) in enumerate(zip(states, keypoints, strict=True)):
         shape = state.boxes.shape[:2]
         assert_close(state.logits, arrays["eval_logits"][stage], atol=1e-4)

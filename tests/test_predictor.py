@@ -198,7 +198,7 @@ def test_attention_follows_each_persons_query(predictor):
         (features, _), states = kept["all"]
         for person in (0, len(found) - 1):
             query = found.instances.query_indices[person : person + 1]
-            alone = model.decoder.decode_keypoints(features, states, [query])[-1]
+            alone = model.decoder.decode_keypoints(features, states, [[query]] * len(states))[-1]
             torch.testing.assert_close(
                 alone.attention[0], found.attention.maps[person], atol=1e-5, rtol=1e-3
             )

@@ -9,7 +9,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
-from querypose.modeling.decoder import StageState
+from querypose.modeling.decoder import StageState, flat_rows, positions_among
 from querypose.modeling.keypoint_decoder import KeypointStageOutput
 from querypose.modeling.matcher import HungarianMatcher
 from querypose.modeling.rle import ResidualLogLikelihoodLoss
@@ -70,7 +70,7 @@ class QueryPoseCriterion(nn.Module):
         self,
         states: Sequence[StageState],
         keypoints: Sequence[KeypointStageOutput],
-        query_indices: Sequence[Tensor],
+        query_indices: Sequence[Sequence[Tensor]],
         matches: Sequence[Matches],
         targets: Sequence[PersonTargets],
     ) -> dict[str, Tensor]:
@@ -79,8 +79,8 @@ class QueryPoseCriterion(nn.Module):
         Args:
             states: per stage, the box decoder's.
             keypoints: per stage, the keypoint decoder's, of the queries in ``query_indices``.
-            query_indices: per picture, the decoded queries, ascending; every matched one among
-                them.
+            query_indices: per stage and picture, the decoded queries; every matched one of the
+                stage among them.
             matches: per stage and picture, from :meth:`match`.
             targets: per picture.
 
@@ -90,10 +90,10 @@ class QueryPoseCriterion(nn.Module):
         """
         num_people = self._global_num_people(targets)
         losses = {}
-        for index, (state, points, match) in enumerate(
-            zip(states, keypoints, matches, strict=True)
+        for index, (state, points, decoded, match) in enumerate(
+            zip(states, keypoints, query_indices, matches, strict=True)
         ):
-            rows = _decoded_rows(query_indices, match)
+            rows = _matched_rows(decoded, match, state.boxes.shape[1])
             stage_losses = {
                 "loss_ce": self._class_loss(state.logits, match, targets),
                 **self._box_losses(state.boxes, match, targets),
@@ -181,10 +181,7 @@ def _matched(values: Tensor, matches: Matches) -> Tensor:
     return torch.cat([rows[queries] for rows, (queries, _) in zip(values, matches, strict=True)])
 
 
-def _decoded_rows(query_indices: Sequence[Tensor], matches: Matches) -> Tensor:
+def _matched_rows(decoded: Sequence[Tensor], matches: Matches, num_queries: int) -> Tensor:
     """Where the matched queries stand among the decoded ones, (M,)."""
-    rows, offset = [], 0
-    for decoded, (queries, _) in zip(query_indices, matches, strict=True):
-        rows.append(torch.searchsorted(decoded, queries) + offset)
-        offset += len(decoded)
-    return torch.cat(rows)
+    matched = flat_rows([queries for queries, _ in matches], num_queries)
+    return positions_among(flat_rows(decoded, num_queries), matched)

@@ -207,31 +207,33 @@ class QueryPoseDecoder(nn.Module):
         self,
         features: dict[str, Tensor],
         states: Sequence[StageState],
-        query_indices: Sequence[Tensor],
+        query_indices: Sequence[Sequence[Tensor]],
     ) -> list[KeypointStageOutput]:
-        """Decodes the keypoints of chosen queries, at every stage.
+        """Decodes the keypoints of chosen queries.
 
         Args:
             features: as in :meth:`forward`.
             states: from :meth:`forward`.
-            query_indices: per picture, which queries, (R_i,) int64.
+            query_indices: per stage and picture, which queries, (R_i,) int64; a stage can only
+                decode what the stage before it decoded.
 
         Returns:
             Per stage, the output of R = sum of R_i instances in the order of the pictures. With R =
             0 the output is empty, and still joined to every parameter that it would have used.
         """
-        num_queries = self.num_queries
-        rows = torch.cat([index + i * num_queries for i, index in enumerate(query_indices)])
-        if len(rows) == 0:
-            return self._no_keypoints()
-        part_queries = self.part_queries.weight.expand(len(rows), -1, -1)
+        part_queries = self.part_queries.weight.expand(states[0].boxes.shape[:2].numel(), -1, -1)
+        previous_rows = torch.arange(len(part_queries), device=part_queries.device)
         outputs = []
-        for stage, state in zip(self.keypoint_stages, states, strict=True):
+        for stage, state, indices in zip(self.keypoint_stages, states, query_indices, strict=True):
+            rows = flat_rows(indices, state.boxes.shape[1])
+            if len(rows) == 0:
+                outputs.append(self._no_keypoints(stage))
+                continue
+            part_queries = part_queries[positions_among(previous_rows, rows)]
             queries = state.queries.flatten(0, 1)[rows]
             if state.keypoint_features is None:
                 boxes = [
-                    boxes[index]
-                    for boxes, index in zip(state.boxes.detach(), query_indices, strict=True)
+                    boxes[index] for boxes, index in zip(state.boxes.detach(), indices, strict=True)
                 ]
                 stage_features, queries = stage.refine(
                     self._pool_keypoints(features, boxes), queries
@@ -239,23 +241,20 @@ class QueryPoseDecoder(nn.Module):
             else:
                 stage_features = state.keypoint_features[rows]
             outputs.append(stage(stage_features, queries, part_queries))
-            part_queries = outputs[-1].part_queries
+            part_queries, previous_rows = outputs[-1].part_queries, rows
         return outputs
 
-    def _no_keypoints(self) -> list[KeypointStageOutput]:
-        """Empty outputs that give every keypoint parameter a zero gradient.
+    def _no_keypoints(self, stage: KeypointDecoderStage) -> KeypointStageOutput:
+        """An empty output that gives every parameter of a stage a zero gradient.
 
         Batch norm cannot take statistics of nothing, and DDP waits for every parameter.
         """
-        parameters = [*self.keypoint_stages.parameters(), self.part_queries.weight]
+        parameters = [*stage.parameters(), self.part_queries.weight]
         nothing = sum(parameter.sum() for parameter in parameters) * 0
-        num_keypoints = len(self.keypoint_stages[0].heads.coordinate_bias)
-        points = nothing.expand(0, num_keypoints, 2)
+        points = nothing.expand(0, len(stage.heads.coordinate_bias), 2)
         part_queries = nothing.expand(0, *self.part_queries.weight.shape)
         attention = nothing.expand(0, self.part_queries.num_embeddings, 1, 1)
-        return [KeypointStageOutput(points, points, part_queries, attention)] * len(
-            self.keypoint_stages
-        )
+        return KeypointStageOutput(points, points, part_queries, attention)
 
     def _initial_boxes(self, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Proposal boxes as (B, N, 4) xyxy pixels."""
@@ -300,6 +299,27 @@ def initial_proposals(num_queries: int, kind: str) -> Tensor:
         count = min(divisions**2, num_queries - len(boxes))
         boxes = torch.cat([boxes, level[torch.arange(count) * divisions**2 // count]])
     return boxes
+
+
+def flat_rows(query_indices: Sequence[Tensor], num_queries: int) -> Tensor:
+    """Pictures' chosen queries as rows of their flattened (B * N, ...) values, (R,) int64.
+
+    Args:
+        query_indices: per picture, indices below N, (R_i,) int64.
+        num_queries: N.
+    """
+    return torch.cat([index + i * num_queries for i, index in enumerate(query_indices)])
+
+
+def positions_among(rows: Tensor, chosen: Tensor) -> Tensor:
+    """Where each of some chosen rows stands among all rows, (C,) int64.
+
+    Args:
+        rows: (R,) int64, each once, in any order.
+        chosen: (C,) int64, every one of them among ``rows``.
+    """
+    order = rows.argsort()
+    return order[torch.searchsorted(rows[order], chosen)]
 
 
 def _pool(

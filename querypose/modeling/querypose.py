@@ -182,14 +182,20 @@ class QueryPose(nn.Module):
 
     def _queries_to_train(
         self, matches: Sequence[Sequence[tuple[Tensor, Tensor]]], num_pictures: int
-    ) -> list[Tensor]:
-        """All queries in the full model; in the light one those that some stage matched."""
+    ) -> list[list[Tensor]]:
+        """All queries in the full model; in the light one those that this or a later stage matched.
+
+        A stage hands its part queries on, so it decodes what the stages after it will need.
+        """
         if self.decoder.feedback:
             every = torch.arange(self.decoder.num_queries, device=self.device)
-            return [every] * num_pictures
+            return [[every] * num_pictures] * len(matches)
         return [
-            torch.cat([stage[picture][0] for stage in matches]).unique()
-            for picture in range(num_pictures)
+            [
+                torch.cat([stage[picture][0] for stage in matches[index:]]).unique()
+                for picture in range(num_pictures)
+            ]
+            for index in range(len(matches))
         ]
 
     def _detect(
@@ -199,7 +205,8 @@ class QueryPose(nn.Module):
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[Instances]:
         def decode(query_indices: Sequence[Tensor]) -> KeypointStageOutput:
-            return self.decoder.decode_keypoints(features, states, query_indices)[-1]
+            every_stage = [query_indices] * len(states)
+            return self.decoder.decode_keypoints(features, states, every_stage)[-1]
 
         return detect_people(
             states[-1].logits,

@@ -142,7 +142,7 @@ def test_losses_of_any_people_are_finite(data, target):
     state = StageState(scores, boxes, torch.zeros(1, 5, 8), None)
     output = KeypointStageOutput(leaves[2], leaves[3], torch.zeros(5, 7, 8), torch.zeros(5, 7, 1))
     losses = CRITERION(
-        [state], [output], [torch.arange(5)], CRITERION.match([state], [target]), [target]
+        [state], [output], [[torch.arange(5)]], CRITERION.match([state], [target]), [target]
     )
     assert all(loss.isfinite() for loss in losses.values())
     assert all(losses[name] >= 0 for name in ("loss_ce", "loss_bbox", "loss_giou"))

@@ -107,14 +107,18 @@ def test_light_model_never_runs_a_keypoint_stage_for_its_boxes(training, decoder
 def test_any_choice_of_queries_decodes_as_all_of_them_do(changes, decoder, features):
     decoder = decoder(changes)
     states = decoder(features, SIZES)
-    everything = decoder.decode_keypoints(features, states, [torch.arange(12)] * 2)
-    chosen = [torch.tensor([1, 4, 11]), torch.tensor([0])]
+    everything = decoder.decode_keypoints(features, states, [[torch.arange(12)] * 2] * 2)
+    # In any order, and at the second stage fewer than at the first.
+    chosen = [
+        [torch.tensor([11, 1, 4]), torch.tensor([0])],
+        [torch.tensor([4, 11]), torch.tensor([0])],
+    ]
     some = decoder.decode_keypoints(features, states, chosen)
-    rows = torch.tensor([1, 4, 11, 12])
+    rows = [torch.tensor([11, 1, 4, 12]), torch.tensor([4, 11, 12])]
     assert len(some) == 2
-    for part, whole in zip(some, everything, strict=True):
+    for part, whole, chosen_rows in zip(some, everything, rows, strict=True):
         for one, all_of_them in zip(part, whole, strict=True):
-            torch.testing.assert_close(one, all_of_them[rows], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(one, all_of_them[chosen_rows], rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -124,7 +128,7 @@ def test_part_queries_pass_from_stage_to_stage_with_their_instance(decoder, feat
     for stage in decoder.keypoint_stages:
         _inputs_of(stage, seen)
     states = decoder(features, SIZES)
-    decoder.decode_keypoints(features, states, [torch.tensor([2, 5]), torch.tensor([7])])
+    decoder.decode_keypoints(features, states, [[torch.tensor([2, 5]), torch.tensor([7])]] * 2)
     (first, output), (second, _) = seen
     initial = decoder.part_queries.weight
     assert torch.equal(first[2], initial.expand(3, *initial.shape))
@@ -137,7 +141,7 @@ def test_keypoint_stages_see_the_queries_they_are_asked_for(decoder, features):
     seen: list = []
     _inputs_of(decoder.keypoint_stages[1], seen)
     states = decoder(features, SIZES)
-    decoder.decode_keypoints(features, states, [torch.tensor([3]), torch.tensor([3, 8])])
+    decoder.decode_keypoints(features, states, [[torch.tensor([3]), torch.tensor([3, 8])]] * 2)
     queries = states[1].queries
     expected = torch.stack([queries[0, 3], queries[1, 3], queries[1, 8]])
     assert torch.equal(seen[0][0][1], expected)
@@ -148,7 +152,7 @@ def test_no_query_gives_empty_outputs_and_zero_gradients(changes, decoder, featu
     decoder = decoder(changes).train()
     states = decoder(features, SIZES)
     nothing = torch.zeros(0, dtype=torch.int64)
-    outputs = decoder.decode_keypoints(features, states, [nothing, nothing])
+    outputs = decoder.decode_keypoints(features, states, [[nothing, nothing]] * 2)
     assert [output.coordinates.shape for output in outputs] == [(0, 17, 2)] * 2
     assert [output.scores.shape for output in outputs] == [(0, 17)] * 2
     sum(value.sum() for output in outputs for value in output).backward()

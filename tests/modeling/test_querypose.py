@@ -189,7 +189,7 @@ class TestTraining:
         states = model.decoder(features, [SIZE] * len(batch))
         targets = model._targets(batch)
         matches = model.criterion.match(states, targets)
-        every = [torch.arange(model.decoder.num_queries)] * len(batch)
+        every = [[torch.arange(model.decoder.num_queries)] * len(batch)] * len(states)
         keypoints = model.decoder.decode_keypoints(features, states, every)
         return model.criterion(states, keypoints, every, matches, targets)
 
