@@ -143,6 +143,11 @@ def _add_loss(cfg: CfgNode) -> None:
     node.MATCHER.CLASS_COST = 2.0
     node.MATCHER.L1_COST = 5.0
     node.MATCHER.GIOU_COST = 2.0
+    # For little training time: additional queries per picture that start from people's boxes,
+    # moved and scaled at random. BOX_NOISE 1 moves by up to half a box and scales by up to 2.
+    node.DENOISING = CfgNode()
+    node.DENOISING.NUM_QUERIES = 0
+    node.DENOISING.BOX_NOISE = 1.0
     # Auxiliary heat maps on p2, in training only.
     node.AUX_HEATMAP = CfgNode()
     node.AUX_HEATMAP.ENABLED = False

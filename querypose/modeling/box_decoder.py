@@ -95,15 +95,24 @@ class BoxDecoderStage(nn.Module):
             self.class_logits.bias, -math.log((1 - self.prior_prob) / self.prior_prob)
         )
 
-    def forward(self, roi_features: Tensor, boxes: Tensor, queries: Tensor) -> BoxStageOutput:
+    def forward(
+        self,
+        roi_features: Tensor,
+        boxes: Tensor,
+        queries: Tensor,
+        attention_mask: Tensor | None = None,
+    ) -> BoxStageOutput:
         """Runs the stage.
 
         Args:
             roi_features: (B * N, dim, H, W), pooled inside ``boxes``.
             boxes: incoming boxes, (B, N, 4) xyxy in pixels.
             queries: incoming instance queries, (B, N, dim).
+            attention_mask: (N, N) bool, True where a query (row) may not look at another (column).
         """
-        attended, _ = self.self_attention(queries, queries, queries, need_weights=False)
+        attended, _ = self.self_attention(
+            queries, queries, queries, attn_mask=attention_mask, need_weights=False
+        )
         queries = self.attention_norm(queries + self.dropout(attended))
         told = self.interaction(queries.flatten(0, 1), roi_features).view_as(queries)
         queries = self.interaction_norm(queries + self.dropout(told))

@@ -88,21 +88,69 @@ class QueryPoseCriterion(nn.Module):
             Scalars ``loss_ce``, ``loss_bbox``, ``loss_giou``, ``loss_keypoint`` of the last stage,
             and the same with ``_0``, ``_1``, ... of the stages before it.
         """
-        num_people = self._global_num_people(targets)
-        losses = {}
-        for index, (state, points, decoded, match) in enumerate(
-            zip(states, keypoints, query_indices, matches, strict=True)
+        person_losses = self._person_losses(states, keypoints, query_indices, matches, targets)
+        losses = [
+            {"loss_ce": self._class_loss(state.logits, match, targets)} | stage_losses
+            for state, match, stage_losses in zip(states, matches, person_losses, strict=True)
+        ]
+        return self._weighted(losses, self._global_num_people(targets))
+
+    def denoising(
+        self,
+        states: Sequence[StageState],
+        keypoints: Sequence[KeypointStageOutput],
+        query_indices: Sequence[Sequence[Tensor]],
+        matches: Sequence[Matches],
+        targets: Sequence[PersonTargets],
+    ) -> dict[str, Tensor]:
+        """Computes the box and keypoint losses of noised people, a mean over their queries.
+
+        Which of several queries is the person is for the matched ones to learn: there is no class
+        loss.
+
+        Args:
+            states: as in :meth:`forward`, of the additional queries alone.
+            keypoints: theirs.
+            query_indices: theirs, counted from 0.
+            matches: whose noised box each of them is.
+            targets: per picture.
+
+        Returns:
+            As :meth:`forward` does, with ``_denoising`` in the names.
+        """
+        losses = self._person_losses(states, keypoints, query_indices, matches, targets)
+        return self._weighted(losses, states[0].boxes.shape[:2].numel(), "_denoising")
+
+    def _person_losses(
+        self,
+        states: Sequence[StageState],
+        keypoints: Sequence[KeypointStageOutput],
+        query_indices: Sequence[Sequence[Tensor]],
+        matches: Sequence[Matches],
+        targets: Sequence[PersonTargets],
+    ) -> list[dict[str, Tensor]]:
+        """Box and keypoint losses of every stage, summed over matched queries."""
+        losses = []
+        for state, points, decoded, match in zip(
+            states, keypoints, query_indices, matches, strict=True
         ):
             rows = _matched_rows(decoded, match, state.boxes.shape[1])
-            stage_losses = {
-                "loss_ce": self._class_loss(state.logits, match, targets),
-                **self._box_losses(state.boxes, match, targets),
-                "loss_keypoint": self._keypoint_loss(points, rows, state.boxes, match, targets),
-            }
-            suffix = "" if index == len(states) - 1 else f"_{index}"
-            for name, loss in stage_losses.items():
-                losses[name + suffix] = self.weights[name] * loss / num_people
+            keypoint_loss = self._keypoint_loss(points, rows, state.boxes, match, targets)
+            box_losses = self._box_losses(state.boxes, match, targets)
+            losses.append(box_losses | {"loss_keypoint": keypoint_loss})
         return losses
+
+    def _weighted(
+        self, losses: Sequence[dict[str, Tensor]], normaliser: float, kind: str = ""
+    ) -> dict[str, Tensor]:
+        last = len(losses) - 1
+        return {
+            f"{name}{kind}" + ("" if stage == last else f"_{stage}"): self.weights[name]
+            * loss
+            / normaliser
+            for stage, stage_losses in enumerate(losses)
+            for name, loss in stage_losses.items()
+        }
 
     @staticmethod
     def _global_num_people(targets: Sequence[PersonTargets]) -> float:

@@ -38,6 +38,15 @@ class StageState(NamedTuple):
     queries: Tensor
     keypoint_features: Tensor | None
 
+    def select(self, queries: slice) -> StageState:
+        """The same of some queries of every picture."""
+        features = self.keypoint_features
+        if features is not None:
+            features = features.unflatten(0, self.boxes.shape[:2])[:, queries].flatten(0, 1)
+        return StageState(
+            self.logits[:, queries], self.boxes[:, queries], self.queries[:, queries], features
+        )
+
 
 class QueryPoseDecoder(nn.Module):
     """Instance queries become boxes, and those that are asked for become keypoints (section 3).
@@ -156,26 +165,36 @@ class QueryPoseDecoder(nn.Module):
         return self.queries.num_embeddings
 
     def forward(
-        self, features: dict[str, Tensor], image_sizes: Sequence[tuple[int, int]]
+        self,
+        features: dict[str, Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        extra_boxes: Tensor | None = None,
     ) -> list[StageState]:
         """Runs all box stages, and of the keypoint stages what they wait for.
 
         Args:
             features: float32 maps by name, (B, dim, H / stride, W / stride).
             image_sizes: (height, width) of each unpadded picture.
+            extra_boxes: where additional queries start, (B, D, 4) xyxy in pixels. The learned
+                queries take no notice of them.
 
         Returns:
-            One state per stage.
+            One state per stage, of the N learned queries and then the D additional ones.
         """
         boxes = self._initial_boxes(image_sizes)
         queries = self.queries.weight.expand(len(image_sizes), -1, -1)
+        attention_mask = None
+        if extra_boxes is not None:
+            boxes = torch.cat([boxes, extra_boxes], dim=1)
+            queries = torch.cat([queries, self._draw_queries(extra_boxes)], dim=1)
+            attention_mask = self._hide_extras(extra_boxes)
         last = len(self.box_stages) - 1
         states = []
         for index, (box_stage, keypoint_stage) in enumerate(
             zip(self.box_stages, self.keypoint_stages, strict=True)
         ):
             roi_features = _pool(self.box_pooler, features, self.box_in_features, boxes)
-            logits, refined, queries = box_stage(roi_features, boxes, queries)
+            logits, refined, queries = box_stage(roi_features, boxes, queries, attention_mask)
             boxes = refined.detach()
             state = StageState(logits, refined, queries, None)
             # After the last stage nothing waits for the feedback.
@@ -183,6 +202,19 @@ class QueryPoseDecoder(nn.Module):
                 state, queries = self._feed_back(features, keypoint_stage, state)
             states.append(state)
         return states
+
+    def _draw_queries(self, extra_boxes: Tensor) -> Tensor:
+        """A random learned query for every additional box, (B, D, dim)."""
+        # Drawn on the CPU: the same on every device.
+        drawn = torch.randint(self.num_queries, extra_boxes.shape[:2])
+        return self.queries.weight[drawn.to(extra_boxes.device)]
+
+    def _hide_extras(self, extra_boxes: Tensor) -> Tensor:
+        """Lets every query look at the learned ones and at itself, (N + D, N + D) bool."""
+        total = self.num_queries + extra_boxes.shape[1]
+        hidden = ~torch.eye(total, dtype=torch.bool, device=extra_boxes.device)
+        hidden[:, : self.num_queries] = False
+        return hidden
 
     def _feed_back(
         self, features: dict[str, Tensor], stage: KeypointDecoderStage, state: StageState
@@ -202,6 +234,11 @@ class QueryPoseDecoder(nn.Module):
         keypoint_features, refined = stage.refine(pooled, queries.flatten(0, 1))
         refined = refined.view_as(queries)
         return state._replace(queries=refined, keypoint_features=keypoint_features), refined
+
+    def split(self, states: Sequence[StageState]) -> tuple[list[StageState], list[StageState]]:
+        """Tells learned from additional queries."""
+        learned = [state.select(slice(self.num_queries)) for state in states]
+        return learned, [state.select(slice(self.num_queries, None)) for state in states]
 
     def decode_keypoints(
         self,

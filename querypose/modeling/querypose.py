@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from querypose.checkpoint import convert_released_on_load
 from querypose.modeling.criterion import QueryPoseCriterion
 from querypose.modeling.decoder import QueryPoseDecoder, StageState
+from querypose.modeling.denoising import BoxDenoiser, NoisedPeople
 from querypose.modeling.detections import detect_people
 from querypose.modeling.heatmap import HeatmapHead
 from querypose.modeling.keypoint_decoder import KeypointStageOutput
@@ -40,6 +41,7 @@ class QueryPose(nn.Module):
         class_score_thresh: queries below it are not returned.
         heatmap_head: auxiliary loss on ``heatmap_feature``, or None.
         heatmap_feature: name of the feature map for the auxiliary loss.
+        denoiser: draws additional queries in training, or None.
     """
 
     @configurable
@@ -57,6 +59,7 @@ class QueryPose(nn.Module):
         class_score_thresh: float,
         heatmap_head: HeatmapHead | None = None,
         heatmap_feature: str = "p2",
+        denoiser: BoxDenoiser | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -64,6 +67,7 @@ class QueryPose(nn.Module):
         self.criterion = criterion
         self.heatmap_head = heatmap_head
         self.heatmap_feature = heatmap_feature
+        self.denoiser = denoiser
         self.skeleton = skeleton
         self.num_classes = num_classes
         self.max_detections = max_detections
@@ -90,6 +94,11 @@ class QueryPose(nn.Module):
                 weight=node.AUX_HEATMAP.WEIGHT,
                 prior_prob=node.PRIOR_PROB,
             )
+        denoiser = None
+        if node.DENOISING.NUM_QUERIES > 0:
+            denoiser = BoxDenoiser(
+                num_queries=node.DENOISING.NUM_QUERIES, noise=node.DENOISING.BOX_NOISE
+            )
         return {
             "backbone": backbone,
             "decoder": QueryPoseDecoder(cfg, shapes, skeleton),
@@ -102,6 +111,7 @@ class QueryPose(nn.Module):
             "class_score_thresh": node.CLASS_SCORE_THRESH,
             "heatmap_head": heatmap_head,
             "heatmap_feature": feature,
+            "denoiser": denoiser,
         }
 
     @property
@@ -129,9 +139,9 @@ class QueryPose(nn.Module):
         """
         images = self._preprocess(batched_inputs)
         features = self._features(images)
-        states = self.decoder(features, images.image_sizes)
         if self.training:
-            return self._losses(features, states, self._targets(batched_inputs))
+            return self._losses(features, images.image_sizes, self._targets(batched_inputs))
+        states = self.decoder(features, images.image_sizes)
         people = self._detect(features, states, images.image_sizes)
         return [
             {"instances": detector_postprocess(found, *_output_size(given, size))}
@@ -169,16 +179,44 @@ class QueryPose(nn.Module):
     def _losses(
         self,
         features: dict[str, Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        targets: Sequence[PersonTargets],
+    ) -> dict[str, Tensor]:
+        noised = self.denoiser(targets) if self.denoiser else None
+        states = self.decoder(features, image_sizes, noised.boxes if noised else None)
+        learned, extra = self.decoder.split(states)
+        losses = self._matched_losses(features, learned, targets)
+        if noised is not None:
+            losses.update(self._denoising_losses(features, extra, noised, targets))
+        if self.heatmap_head is not None:
+            losses.update(self.heatmap_head(features[self.heatmap_feature], targets))
+        return losses
+
+    def _matched_losses(
+        self,
+        features: dict[str, Tensor],
         states: Sequence[StageState],
         targets: Sequence[PersonTargets],
     ) -> dict[str, Tensor]:
         matches = self.criterion.match(states, targets)
         query_indices = self._queries_to_train(matches, len(targets))
         keypoints = self.decoder.decode_keypoints(features, states, query_indices)
-        losses = self.criterion(states, keypoints, query_indices, matches, targets)
-        if self.heatmap_head is not None:
-            losses.update(self.heatmap_head(features[self.heatmap_feature], targets))
-        return losses
+        return self.criterion(states, keypoints, query_indices, matches, targets)
+
+    def _denoising_losses(
+        self,
+        features: dict[str, Tensor],
+        states: Sequence[StageState],
+        noised: NoisedPeople,
+        targets: Sequence[PersonTargets],
+    ) -> dict[str, Tensor]:
+        matches = [
+            (torch.arange(len(people), device=people.device), people) for people in noised.people
+        ]
+        query_indices = [[queries for queries, _ in matches]] * len(states)
+        keypoints = self.decoder.decode_keypoints(features, states, query_indices)
+        every_stage = [matches] * len(states)
+        return self.criterion.denoising(states, keypoints, query_indices, every_stage, targets)
 
     def _queries_to_train(
         self, matches: Sequence[Sequence[tuple[Tensor, Tensor]]], num_pictures: int

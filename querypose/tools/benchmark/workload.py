@@ -137,7 +137,7 @@ def _fix_people(model: QueryPose, setting: Setting) -> None:
     if setting.train:
         if setting.decode_all:
             every = torch.arange(num_queries, device=model.device)
-            model._queries_to_train = lambda _, pictures: [every] * pictures
+            model._queries_to_train = lambda stages, pictures: [[every] * pictures] * len(stages)
         return
     chosen = num_queries if setting.decode_all else min(setting.people, num_queries)
     decode_boxes = model.decoder.forward
