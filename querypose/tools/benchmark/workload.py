@@ -44,7 +44,8 @@ class Workload:
         self.inputs = _inputs(setting, self.model)
         self.seconds: dict[str, float] = defaultdict(float)
         if self.is_querypose:
-            _fix_people(self.model, setting)
+            fix = _fix_matches if setting.train else _fix_people
+            fix(self.model, setting)
             self._attach_stopwatch(self.model)
         self._step = self._training_step() if setting.train else self._inference_step()
 
@@ -134,22 +135,38 @@ def _fix_people(model: QueryPose, setting: Setting) -> None:
     """Makes the first queries the people of a picture, whatever the weights say."""
     num_queries = model.decoder.num_queries
     model.max_detections = num_queries if setting.decode_all else setting.people
-    if setting.train:
-        if setting.decode_all:
-            every = torch.arange(num_queries, device=model.device)
-            model._queries_to_train = lambda stages, pictures: [[every] * pictures] * len(stages)
-        return
     chosen = num_queries if setting.decode_all else min(setting.people, num_queries)
     decode_boxes = model.decoder.forward
 
     def with_fixed_logits(*args: Any) -> Any:
         states = decode_boxes(*args)
-        logits = torch.full_like(states[-1].logits, _OTHER_LOGIT)
-        logits[:, :chosen] = _PERSON_LOGIT
+        logits = _fixed_logits(states[-1].logits, chosen)
         boxes = _whole_picture(states[-1].boxes, args[1])
         return [*states[:-1], states[-1]._replace(logits=logits, boxes=boxes)]
 
     model.decoder.forward = with_fixed_logits
+
+
+def _fix_matches(model: QueryPose, setting: Setting) -> None:
+    """Makes people match the first queries at every stage, as those of a trained model agree."""
+    match = model.criterion.match
+
+    def with_fixed_logits(states: Any, targets: Any) -> Any:
+        fixed = [
+            state._replace(logits=_fixed_logits(state.logits, setting.people)) for state in states
+        ]
+        return match(fixed, targets)
+
+    model.criterion.match = with_fixed_logits
+    if setting.decode_all:
+        every = torch.arange(model.decoder.num_queries, device=model.device)
+        model._queries_to_train = lambda stages, pictures: [[every] * pictures] * len(stages)
+
+
+def _fixed_logits(logits: Tensor, num_people: int) -> Tensor:
+    fixed = torch.full_like(logits, _OTHER_LOGIT)
+    fixed[:, :num_people] = _PERSON_LOGIT
+    return fixed
 
 
 def _whole_picture(boxes: Tensor, image_sizes: list[tuple[int, int]]) -> Tensor:
