@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(problem)
     try:
         return _run(args, inputs, problems)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
         report(str(error))
         return 2
     except torch.OutOfMemoryError:

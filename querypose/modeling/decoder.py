@@ -362,7 +362,10 @@ def positions_among(rows: Tensor, chosen: Tensor) -> Tensor:
 def _pool(
     pooler: ROIPooler, features: dict[str, Tensor], names: Sequence[str], boxes: Sequence[Tensor]
 ) -> Tensor:
-    return pooler([features[name] for name in names], [Boxes(picture) for picture in boxes])
+    # Where a diverged model's boxes are NaN or infinite, torchvision's RoIAlign reads outside the
+    # map. The boxes of later stages stay so, and are reported.
+    finite = [Boxes(picture.nan_to_num(0.0, 0.0, 0.0)) for picture in boxes]
+    return pooler([features[name] for name in names], finite)
 
 
 def _pooler(

@@ -54,7 +54,15 @@ def detect_people(
         (unclipped), ``scores``, ``pred_classes``, ``pred_keypoints`` (n, K, 3: x, y, score) and
         ``query_indices``, the instance query that each person came from. Boxes that lie outside the
         picture are left out.
+
+    Raises:
+        FloatingPointError: a logit or a box is NaN or infinite.
     """
+    if not (logits.isfinite().all() and boxes.isfinite().all()):
+        raise FloatingPointError(
+            "The model's scores or boxes are NaN or infinite: the weights come from a training "
+            "that has diverged, or the picture has such pixels, or half precision does not suffice."
+        )
     class_scores, classes = logits.float().sigmoid().max(dim=-1)
     candidates = _inside(boxes, image_sizes) & (class_scores >= class_score_thresh)
     keypoints = class_scores.new_zeros(*class_scores.shape, num_keypoints, 3)

@@ -136,6 +136,28 @@ class TestInference:
         people = released_model().eval()([{"image": torch.rand(3, *size)}])[0]["instances"]
         assert people.pred_keypoints.isfinite().all()
 
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+    @torch.no_grad()
+    def test_diverged_boxes_are_an_error_and_do_not_reach_the_pooler(
+        self, bad, small_model, training_input
+    ):
+        """torchvision's RoIAlign would end the process."""
+        model = small_model()
+        model.decoder.box_stages[0].register_forward_hook(
+            lambda _, __, output: output._replace(boxes=torch.full_like(output.boxes, bad))
+        )
+        pooled: list = []
+        model.decoder.box_pooler.register_forward_pre_hook(
+            lambda _, inputs: pooled.extend(box.tensor for box in inputs[1])
+        )
+        batch = [training_input(2, SIZE)]
+        with pytest.raises(FloatingPointError, match="cost is NaN or infinite"):
+            model(batch)
+        with pytest.raises(FloatingPointError, match="scores or boxes are NaN or infinite"):
+            model.eval()(batch)
+        assert len(pooled) == 4
+        assert all(boxes.isfinite().all() for boxes in pooled)
+
 
 class TestTraining:
     @pytest.mark.parametrize("changes", [LIGHT, FULL, LIGHT | HEATMAP, FULL | HEATMAP])

@@ -23,8 +23,8 @@ class Measurement(NamedTuple):
     Attributes:
         setting: it.
         seconds: median by part.
-        peak_bytes: of the process on a CPU, of the allocator on a GPU.
-        idle_bytes: the same before the first run, with the model loaded.
+        peak_bytes: of model and runs: on a CPU what they add to the process, on a GPU what the
+            allocator gave them.
         decoded: queries per picture whose keypoints were decoded, in inference.
         cost: parameters and multiply-adds; None for a peer.
     """
@@ -32,7 +32,6 @@ class Measurement(NamedTuple):
     setting: Setting
     seconds: dict[str, float]
     peak_bytes: int
-    idle_bytes: int
     decoded: int
     cost: Cost | None
 
@@ -73,23 +72,22 @@ def measure(settings: Sequence[Setting], *, repeats: int, warm_up: int = 1) -> l
     """
     with ExitStack() as stack:
         workers = [stack.enter_context(_Worker(setting)) for setting in settings]
-        idle = [worker.ask("idle") for worker in workers]
         rounds = [[worker.ask("run") for worker in workers] for _ in range(warm_up + repeats)]
         runs = zip(*rounds[warm_up:], strict=True)
         seconds = [{part: median(run[part] for run in ours) for part in ours[0]} for ours in runs]
         peaks = [worker.ask("peak") for worker in workers]
         decoded = [worker.ask("decoded") for worker in workers]
         costs = [worker.ask("cost") for worker in workers]
-    columns = (settings, seconds, peaks, idle, decoded, costs)
+    columns = (settings, seconds, peaks, decoded, costs)
     return [Measurement(*row) for row in zip(*columns, strict=True)]
 
 
 def _serve(setting: Setting, connection: Connection) -> None:
+    without_model = _peak_bytes(setting.device)
     workload = Workload(setting)
     answers = {
         "run": workload.run,
-        "idle": lambda: _peak_bytes(setting.device),
-        "peak": lambda: _peak_bytes(setting.device),
+        "peak": lambda: _peak_bytes(setting.device) - without_model,
         "decoded": lambda: workload.decoded_queries,
         "cost": lambda: count_cost(workload.model, setting) if workload.is_querypose else None,
     }
