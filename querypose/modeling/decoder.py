@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec
+from detectron2.layers import ROIAlign, ShapeSpec
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from querypose.modeling.box_decoder import BoxDecoderStage
 from querypose.modeling.keypoint_decoder import KeypointDecoderStage, KeypointStageOutput
+from querypose.modeling.roi_align import RowROIAlign
 from querypose.skeleton import Skeleton
 
 # How much taller than wide the boxes of a grid are, relative to the picture.
@@ -371,12 +372,15 @@ def _pool(
 def _pooler(
     node: CfgNode, in_features: Sequence[str], input_shape: dict[str, ShapeSpec]
 ) -> ROIPooler:
-    return ROIPooler(
+    pooler = ROIPooler(
         output_size=node.POOLER_RESOLUTION,
         scales=[1.0 / input_shape[name].stride for name in in_features],
         sampling_ratio=node.POOLER_SAMPLING_RATIO,
         pooler_type=node.POOLER_TYPE,
     )
+    if isinstance(pooler.level_poolers[0], ROIAlign):
+        pooler.level_poolers = nn.ModuleList(map(RowROIAlign.like, pooler.level_poolers))
+    return pooler
 
 
 def _check_widths(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> None:

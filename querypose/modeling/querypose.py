@@ -160,10 +160,13 @@ class QueryPose(nn.Module):
         )
 
     def _features(self, images: ImageList) -> dict[str, Tensor]:
-        # Detectron2's RoIAlign casts boxes to the features' type: half precision would move them.
-        # It also wants channels first, and would lay the maps out anew at every stage.
+        # RoIAlign casts boxes to the features' type: half precision would move them. It also wants
+        # channels first, on a CPU last, and would lay the maps out anew at every stage.
+        layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         features = self.backbone(images.tensor)
-        return {name: value.float().contiguous() for name, value in features.items()}
+        return {
+            name: value.float().contiguous(memory_format=layout) for name, value in features.items()
+        }
 
     def _targets(self, batched_inputs: Sequence[dict[str, Any]]) -> list[PersonTargets]:
         return [

@@ -1,0 +1,84 @@
+"""RoIAlign on processors, as sums of weighted rows."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.layers import ROIAlign
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class RowROIAlign(ROIAlign):
+    """Detectron2's RoIAlign, several times faster on a CPU and the same to float noise.
+
+    Every bin is a weighted sum of some places of the feature map. With channels last each place is
+    one row of memory, and ``embedding_bag`` sums rows with vector instructions, forwards and
+    backwards, where torchvision's operator gathers single numbers and goes back on one thread.
+
+    On a GPU, with an adaptive number of samples or without half-pixel alignment it is
+    torchvision's.
+    """
+
+    @classmethod
+    def like(cls, other: ROIAlign) -> RowROIAlign:
+        """The same pooling as another module's."""
+        return cls(other.output_size, other.spatial_scale, other.sampling_ratio, other.aligned)
+
+    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
+        """Pools boxes.
+
+        Args:
+            input: feature maps, (B, C, H, W); channels last in memory saves a copy.
+            rois: (R, 5): picture index, then xyxy in pixels of the network's input.
+
+        Returns:
+            (R, C, h, w), channels first in memory.
+        """
+        if input.device.type != "cpu" or self.sampling_ratio <= 0 or not self.aligned:
+            return super().forward(input, rois)
+        channels, height, width = input.shape[1:]
+        size = self.output_size
+        out_height, out_width = (size, size) if isinstance(size, int) else size
+        # As in torchvision's operator, no gradient goes into the boxes.
+        boxes = rois[:, 1:].detach() * self.spatial_scale - 0.5
+        x_min, y_min, x_max, y_max = boxes.unbind(1)
+        rows, row_weights = self._samples(y_min, y_max, out_height, height)
+        columns, column_weights = self._samples(x_min, x_max, out_width, width)
+        rows = rows + rois[:, 0].long()[:, None, None] * height
+        # (R, h, w, 2 samples, 2 samples): every bin's places and their weights.
+        places = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]
+        weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
+        pooled = F.embedding_bag(
+            places.flatten(0, 2).flatten(1),
+            input.permute(0, 2, 3, 1).reshape(-1, channels),
+            per_sample_weights=weights.flatten(0, 2).flatten(1).to(input.dtype),
+            mode="sum",
+        )
+        pooled = pooled.view(len(rois), out_height, out_width, channels)
+        return pooled.permute(0, 3, 1, 2).contiguous()
+
+    def _samples(
+        self, start: Tensor, end: Tensor, num_bins: int, length: int
+    ) -> tuple[Tensor, Tensor]:
+        """Where the samples of one axis fall, and what they weigh.
+
+        Args:
+            start, end: of the boxes, (R,), in places of the feature map.
+            num_bins: along the axis.
+            length: places along the axis.
+
+        Returns:
+            Indices and weights, (R, num_bins, 2 samples): two neighbours for each sample.
+        """
+        bins = torch.arange(num_bins, device=start.device)[:, None]
+        samples = torch.arange(self.sampling_ratio, device=start.device) + 0.5
+        bin_size = ((end - start) / num_bins)[:, None, None]
+        position = start[:, None, None] + bins * bin_size + samples * bin_size / self.sampling_ratio
+        inside = (position >= -1) & (position <= length)
+        position = position.clamp(0, length - 1)
+        low = position.floor()
+        high_weight = position - low
+        neighbours = torch.stack([low, (low + 1).clamp(max=length - 1)], dim=-1).long()
+        weights = torch.stack([1 - high_weight, high_weight], dim=-1)
+        weights = weights * inside[..., None] / self.sampling_ratio
+        return neighbours.flatten(2), weights.flatten(2)
