@@ -45,12 +45,12 @@ def scaling_report(base: Setting, *, repeats: int, figure: Path) -> str:
 def _curve(
     points: Iterable[tuple[float, Setting]], repeats: int
 ) -> list[tuple[float, float, float]]:
-    """(value, ms, peak MiB) of each point; one model in memory at a time."""
-    curve = []
-    for value, setting in points:
-        (measured,) = measure([setting], repeats=repeats)
-        curve.append((value, 1000 * measured.seconds["total"], measured.peak_bytes / 2**20))
-    return curve
+    """(value, ms, peak MiB) of each point, all measured in turn."""
+    values, settings = zip(*points, strict=True)
+    return [
+        (value, 1000 * measured.seconds["total"], measured.peak_bytes / 2**20)
+        for value, measured in zip(values, measure(settings, repeats=repeats), strict=True)
+    ]
 
 
 def _draw(curves: dict[str, list[tuple[float, float, float]]], path: Path) -> None:
