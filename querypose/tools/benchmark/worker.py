@@ -89,7 +89,10 @@ def _serve(setting: Setting, connection: Connection) -> None:
         "run": workload.run,
         "peak": lambda: _peak_bytes(setting.device) - without_model,
         "decoded": lambda: workload.decoded_queries,
-        "cost": lambda: count_cost(workload.model, setting) if workload.is_querypose else None,
+        # Of a plain model: the counter cannot look into a compiled one.
+        "cost": lambda: (
+            count_cost(Workload(setting).model, setting) if workload.is_querypose else None
+        ),
     }
     while True:
         try:

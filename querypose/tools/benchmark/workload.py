@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -20,7 +21,11 @@ from querypose.config import add_querypose_config, read_config
 from querypose.data.picture import read_picture
 from querypose.engine.optimizer import build_optimizer
 from querypose.modeling import QueryPose
-from querypose.modeling.acceleration import accelerate_inference, accelerate_training
+from querypose.modeling.acceleration import (
+    PRECISIONS,
+    accelerate_inference,
+    accelerate_training,
+)
 from querypose.tools.benchmark.setting import Setting
 
 # Class logits of the queries that count as people, and of all others: untrained weights would
@@ -47,7 +52,6 @@ class Workload:
             fix = _fix_matches if setting.train else _fix_people
             fix(self.model, setting)
             self._attach_stopwatch(self.model)
-        self._step = self._training_step() if setting.train else self._inference_step()
 
     def run(self) -> dict[str, float]:
         """Runs once; returns seconds by part, ``total`` among them."""
@@ -55,6 +59,11 @@ class Workload:
         with self._timed("total"):
             self._step()
         return dict(self.seconds)
+
+    @functools.cached_property
+    def _step(self) -> Callable[[], object]:
+        """What runs, with the switches of the config; before its first run the model is plain."""
+        return self._training_step() if self.setting.train else self._inference_step()
 
     def _inference_step(self) -> Callable[[], object]:
         model = self.model.eval()
@@ -70,11 +79,12 @@ class Workload:
     def _training_step(self) -> Callable[[], object]:
         model = accelerate_training(self.model.train(), self.cfg)
         optimizer = build_optimizer(self.cfg, model)
+        amp = self.cfg.SOLVER.AMP
+        dtype = PRECISIONS[amp.PRECISION]
 
         def step() -> None:
             optimizer.zero_grad()
-            dtype = torch.bfloat16 if self.cfg.SOLVER.AMP.ENABLED else None
-            with torch.autocast(self.setting.device, dtype=dtype, enabled=dtype is not None):
+            with torch.autocast(self.setting.device, dtype=dtype, enabled=amp.ENABLED):
                 losses = model(self.inputs)
             sum(losses.values()).backward()
             optimizer.step()
