@@ -10,6 +10,13 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 
+def default_config() -> CfgNode:
+    """Detectron2's defaults and QueryPose's."""
+    cfg = get_cfg()
+    add_querypose_config(cfg)
+    return cfg
+
+
 def read_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     """Reads a QueryPose config file over all defaults.
 
@@ -24,8 +31,7 @@ def read_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     config_file = Path(config_file)
     if not config_file.is_file():
         raise FileNotFoundError(f"There is no config file {config_file}.")
-    cfg = get_cfg()
-    add_querypose_config(cfg)
+    cfg = default_config()
     try:
         # Detectron2 would run Python objects in the file.
         cfg.merge_from_file(str(config_file), allow_unsafe=False)
@@ -64,6 +70,7 @@ def add_querypose_config(cfg: CfgNode) -> None:
     _add_model(cfg)
     _add_loss(cfg)
     _add_speed(cfg)
+    _add_demo(cfg)
     _add_backbones(cfg)
     _add_data(cfg)
     _add_solver(cfg)
@@ -124,6 +131,16 @@ def _add_speed(cfg: CfgNode) -> None:
     # Full model, inference only: refine just so many queries per stage, those of the highest
     # class scores. 0 refines all, which is exact.
     cfg.MODEL.QUERYPOSE.FEEDBACK_TOP_K = 0
+
+
+def _add_demo(cfg: CfgNode) -> None:
+    node = cfg.DEMO = CfgNode()
+    # PosePredictor and the demo leave out people of a lower final score; evaluation does not.
+    node.CONFIDENCE_THRESHOLD = 0.3
+    # Drawings leave out keypoints that do not score higher. A keypoint score is one minus the mean
+    # predicted deviation, in units of the person's box: at 0.7 the model expects to be off by three
+    # tenths of the box.
+    node.KEYPOINT_THRESHOLD = 0.7
 
 
 def _add_loss(cfg: CfgNode) -> None:

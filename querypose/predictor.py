@@ -20,8 +20,9 @@ from detectron2.structures import Instances
 from PIL import Image
 from torch import Tensor, nn
 
+from querypose import model_zoo
 from querypose.checkpoint import QueryPoseCheckpointer
-from querypose.config import read_config
+from querypose.config import default_config, read_config
 from querypose.data.datasets.coco import register_configured_datasets
 from querypose.data.picture import CHANNEL_ORDERS, Picture, picture_to_array
 from querypose.modeling.acceleration import PRECISIONS, check_precision, prepare_for_inference
@@ -34,14 +35,20 @@ from querypose.skeleton import Skeleton
 class PosePredictor:
     """Finds people and their keypoints in pictures.
 
-    A predictor may be called from several threads.
+    ``PosePredictor()`` takes the small model that comes with the package. A predictor may be called
+    from several threads. Of the other arguments, None takes the configuration key in brackets: from
+    the packaged model's config with that model, else the key's default.
 
     Args:
-        model: with its weights, on its device; it is switched to inference.
-        min_size: pictures are resized to this shortest edge, in pixels.
-        max_size: unless their longest edge would exceed this.
+        model: with its weights, on its device; it is switched to inference. None takes the one that
+            comes with the package, on a GPU where there is one.
+        min_size: pictures are resized to this shortest edge, in pixels (``INPUT.MIN_SIZE_TEST``),
+        max_size: unless their longest edge would exceed this (``INPUT.MAX_SIZE_TEST``).
         image_format: the channel order that the model reads, "RGB" or "BGR".
-        confidence_threshold: people with a lower final score are left out.
+        confidence_threshold: people with a lower final score are left out
+            (``DEMO.CONFIDENCE_THRESHOLD``).
+        keypoint_threshold: does not change the predictions; drawings of them should leave out
+            keypoints that do not score higher (``DEMO.KEYPOINT_THRESHOLD``).
         precision: "fp32", or "bf16" or "fp16" for automatic mixed precision.
         batch_size: at most so many pictures go through the model at once; only pictures of the
             same resized size share a batch, so that none is padded.
@@ -52,22 +59,32 @@ class PosePredictor:
 
     def __init__(
         self,
-        model: QueryPose,
+        model: QueryPose | None = None,
         *,
-        min_size: int = 800,
-        max_size: int = 1333,
+        min_size: int | None = None,
+        max_size: int | None = None,
         image_format: str = "RGB",
-        confidence_threshold: float = 0.3,
+        confidence_threshold: float | None = None,
+        keypoint_threshold: float | None = None,
         precision: str = "fp32",
         batch_size: int = 8,
     ) -> None:
+        cfg = model_zoo.get_config() if model is None else default_config()
+        if confidence_threshold is None:
+            confidence_threshold = cfg.DEMO.CONFIDENCE_THRESHOLD
+        if keypoint_threshold is None:
+            keypoint_threshold = cfg.DEMO.KEYPOINT_THRESHOLD
         _check_arguments(image_format, confidence_threshold, batch_size)
+        if model is None:
+            cfg.MODEL.DEVICE = str(_find_device(None, cfg.MODEL.DEVICE))
+            model = _load_model(cfg, confidence_threshold=confidence_threshold)
         check_precision(precision, model.device)
         self.model = model.eval()
-        self.min_size = min_size
-        self.max_size = max_size
+        self.min_size = min_size or cfg.INPUT.MIN_SIZE_TEST
+        self.max_size = max_size or cfg.INPUT.MAX_SIZE_TEST
         self.image_format = image_format
         self.confidence_threshold = confidence_threshold
+        self.keypoint_threshold = keypoint_threshold
         self.precision = precision
         self.batch_size = batch_size
         self._tap = _DecoderTap(model.decoder)
@@ -75,23 +92,25 @@ class PosePredictor:
     @classmethod
     def from_config(
         cls,
-        config: CfgNode | str | PathLike[str],
+        config: CfgNode | str | PathLike[str] | None = None,
         *,
         weights: str | PathLike[str] | None = None,
         opts: Sequence[str] = (),
         device: str | torch.device | None = None,
-        confidence_threshold: float = 0.3,
+        confidence_threshold: float | None = None,
         precision: str | None = None,
         batch_size: int = 8,
     ) -> PosePredictor:
         """Builds the model that a config describes and loads its weights.
 
         Args:
-            config: a config, or the file of one.
+            config: a config, or the file of one; None takes that of the model that comes with the
+                package.
             weights: a checkpoint; None takes ``MODEL.WEIGHTS``.
             opts: config keys and values in turn.
             device: None takes ``MODEL.DEVICE``, or the CPU where there is no such device.
-            confidence_threshold: see the class; also spares the model the people below it.
+            confidence_threshold: see the class; also spares the model the people below it. None
+                takes ``DEMO.CONFIDENCE_THRESHOLD``.
             precision: see the class; None takes ``MODEL.INFERENCE.PRECISION``.
             batch_size: see the class.
 
@@ -100,24 +119,22 @@ class PosePredictor:
             ValueError: they do not fit, there are no weights, or the weights are of a backbone
                 alone.
         """
-        if isinstance(config, CfgNode):
-            cfg = config.clone()
-            cfg.defrost()
-            cfg.merge_from_list(list(opts))
-        else:
-            cfg = read_config(config, opts)
+        cfg = _editable_config(config, opts)
+        if weights is not None:
+            cfg.MODEL.WEIGHTS = str(weights)
+        if confidence_threshold is None:
+            confidence_threshold = cfg.DEMO.CONFIDENCE_THRESHOLD
         _check_arguments(cfg.INPUT.FORMAT, confidence_threshold, batch_size)
         cfg.MODEL.DEVICE = str(_find_device(device, cfg.MODEL.DEVICE))
         precision = precision or cfg.MODEL.INFERENCE.PRECISION
         check_precision(precision, torch.device(cfg.MODEL.DEVICE))
-        # A final score never exceeds the class score.
-        cfg.MODEL.QUERYPOSE.CLASS_SCORE_THRESH = confidence_threshold
         return cls(
-            _load_model(cfg, str(weights or cfg.MODEL.WEIGHTS)),
+            _load_model(cfg, confidence_threshold=confidence_threshold),
             min_size=cfg.INPUT.MIN_SIZE_TEST,
             max_size=cfg.INPUT.MAX_SIZE_TEST,
             image_format=cfg.INPUT.FORMAT,
             confidence_threshold=confidence_threshold,
+            keypoint_threshold=cfg.DEMO.KEYPOINT_THRESHOLD,
             precision=precision,
             batch_size=batch_size,
         )
@@ -288,14 +305,26 @@ def _find_device(wanted: str | torch.device | None, configured: str) -> torch.de
     if device.type == "cuda" and not torch.cuda.is_available():
         if wanted is not None:
             raise ValueError(f"PyTorch finds no CUDA device here, so no {device}; use 'cpu'.")
-        logging.getLogger(__name__).warning("PyTorch finds no CUDA device; predicting on the CPU.")
+        logging.getLogger(__name__).info("PyTorch finds no CUDA device; predicting on the CPU.")
         return torch.device("cpu")
     return device
 
 
-def _load_model(cfg: CfgNode, weights: str) -> QueryPose:
+def _editable_config(config: CfgNode | str | PathLike[str] | None, opts: Sequence[str]) -> CfgNode:
+    if isinstance(config, str | PathLike):
+        return read_config(config, opts)
+    cfg = model_zoo.get_config() if config is None else config.clone()
+    cfg.defrost()
+    cfg.merge_from_list(list(opts))
+    return cfg
+
+
+def _load_model(cfg: CfgNode, *, confidence_threshold: float) -> QueryPose:
+    weights = cfg.MODEL.WEIGHTS
     if not weights:
         raise ValueError("There are no weights to predict with: pass `weights` or MODEL.WEIGHTS.")
+    # A final score never exceeds the class score.
+    cfg.MODEL.QUERYPOSE.CLASS_SCORE_THRESH = confidence_threshold
     if not cfg.MODEL.QUERYPOSE.SKELETON:
         register_configured_datasets(cfg)
     # The checkpoint holds the backbone, too; nothing else should be downloaded or read.

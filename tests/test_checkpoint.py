@@ -3,7 +3,7 @@ from __future__ import annotations
 import logging
 import pickle
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,12 @@ def released(golden) -> Callable[[str], dict[str, torch.Tensor]]:
         return dict(_released_weights[name])
 
     return load
+
+
+def _without_heatmap_head(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, value in model.state_dict().items():
+        if not name.startswith("heatmap_head."):
+            yield name, value
 
 
 def _saved(tmp_path: Path, content: object, name: str = "weights.pth") -> str:
@@ -269,6 +275,13 @@ class TestMisfits:
         del weights["decoder.queries.weight"]
         with pytest.raises(ValueError, match=r"\(1 tensors\): decoder\.queries\.weight is missing"):
             QueryPoseCheckpointer(model).load(_saved(tmp_path, weights))
+
+    def test_prediction_does_without_the_auxiliary_head(self, small_model, tmp_path):
+        trained = small_model(LIGHT | {"MODEL.QUERYPOSE.AUX_HEATMAP.ENABLED": True})
+        path = _saved(tmp_path, {"model": trained.state_dict()})
+        model = small_model(LIGHT)
+        QueryPoseCheckpointer(model).load(path)
+        torch.testing.assert_close(model.state_dict(), dict(_without_heatmap_head(trained)))
 
     def test_an_unexpected_tensor_is_named(self, small_model, tmp_path):
         model = small_model()

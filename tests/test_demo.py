@@ -194,6 +194,23 @@ def test_a_video_keeps_its_frames_rate_and_size_and_gives_ids(model, predictor, 
     assert "id" not in plain["frames"][0]["people"][0] and "track_id" not in coco[0]
 
 
+def test_the_keypoint_threshold_is_the_configs_unless_given(model, tmp_path):
+    source = tmp_path / "a.png"
+    Image.fromarray(picture()).save(source)
+    arguments = model[: model.index("--keypoint-threshold")]
+
+    def limbs_drawn(*further: str) -> bool:
+        out = tmp_path / "out.png"
+        drawing = [str(source), "--output", str(out), "--draw", "skeleton", *arguments, *further]
+        assert main(drawing) == 0
+        return bool((np.asarray(Image.open(out)) != picture()).any())
+
+    nothing = ("--opts", "DEMO.KEYPOINT_THRESHOLD", "1.0")
+    assert not limbs_drawn(*nothing)
+    assert limbs_drawn("--opts", "DEMO.KEYPOINT_THRESHOLD", "0.0")
+    assert limbs_drawn("--keypoint-threshold", "0", *nothing)
+
+
 def test_pictures_are_tracked_only_if_asked(model, tmp_path):
     for index in range(3):
         Image.fromarray(picture()).save(tmp_path / f"{index:03d}.png")

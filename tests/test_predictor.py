@@ -122,6 +122,15 @@ def test_only_confident_people_are_returned(tiny_cfg, weights, predictor):
     assert 0 < len(confident) < len(everyone)
 
 
+def test_thresholds_come_from_the_config(tiny_cfg, weights):
+    cfg = tiny_cfg(SMALL | {"DEMO.CONFIDENCE_THRESHOLD": 0.99, "DEMO.KEYPOINT_THRESHOLD": 0.25})
+    predict = PosePredictor.from_config(cfg, weights=weights)
+    assert (predict.confidence_threshold, predict.keypoint_threshold) == (0.99, 0.25)
+    assert len(predict(picture())) == 0
+    usual = PosePredictor(predict.model)
+    assert (usual.confidence_threshold, usual.keypoint_threshold) == (0.3, 0.7)
+
+
 def test_nobody_found_is_an_empty_prediction(tiny_cfg, weights):
     strict = PosePredictor.from_config(tiny_cfg(SMALL), weights=weights, confidence_threshold=1)
     nobody = strict(picture(), return_attention=True)

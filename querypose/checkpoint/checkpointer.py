@@ -143,8 +143,9 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         fresh = self._check(state_dict, self.model.state_dict(), backbone_only)
         for name in fresh:
             state_dict.pop(name, None)
-        incompatible = self.model.load_state_dict(state_dict, strict=False)
-        return _IncompatibleKeys([], incompatible.unexpected_keys, [])
+        self.model.load_state_dict(state_dict, strict=False)
+        # What may be missing or left over is checked; Detectron2 would warn of it again.
+        return _IncompatibleKeys([], [], [])
 
     def _averaged_weights(self, checkpoint: dict[str, Any]) -> StateDict:
         if "ema" not in checkpoint:
@@ -189,7 +190,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         """
         optional = may_be_missing_in_backbone if backbone_only else may_be_missing
         missing = {name for name in expected if name not in given and not optional(name)}
-        unexpected = {name for name in given if name not in expected}
+        unexpected = {name for name in given if name not in expected and not _aids_training(name)}
         reshaped = {
             name
             for name, value in given.items()
@@ -215,3 +216,8 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
                 f"{shown}. Use the config that the file was trained with."
             )
         return fresh
+
+
+def _aids_training(name: str) -> bool:
+    """Whether a model for prediction does without a tensor."""
+    return name.startswith("heatmap_head.")

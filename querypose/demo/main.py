@@ -14,7 +14,7 @@ from querypose.demo.outputs import WRITABLE_PICTURES, plan_outputs
 from querypose.demo.runner import Demo, DemoOptions, report
 from querypose.demo.window import Window
 from querypose.predictor import PosePredictor
-from querypose.visualization.visualizer import DEFAULT_KEYPOINT_THRESHOLD, DRAWABLE
+from querypose.visualization.visualizer import DRAWABLE
 
 _GPU_BATCH_SIZE = 8
 
@@ -57,12 +57,18 @@ def _add_inputs_and_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config-file", required=True, help="of the model")
+    parser.add_argument(
+        "--config-file", help="of the model; default: the small model that comes with querypose"
+    )
     parser.add_argument("--weights", help="checkpoint; default: MODEL.WEIGHTS of the config")
     parser.add_argument(
         "--device", help="cpu, cuda, cuda:1, ...; default: a GPU where there is one"
     )
-    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="default: MODEL.INFERENCE.PRECISION of the config",
+    )
     parser.add_argument(
         "--batch-size",
         type=int,
@@ -71,8 +77,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confidence-threshold",
         type=float,
-        default=0.3,
-        help="people of a lower final score are left out (%(default)s)",
+        help="people of a lower final score are left out; default: the config's "
+        "DEMO.CONFIDENCE_THRESHOLD",
     )
     parser.add_argument(
         "--opts",
@@ -98,8 +104,8 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keypoint-threshold",
         type=float,
-        default=DEFAULT_KEYPOINT_THRESHOLD,
-        help="keypoints that do not score higher are not drawn (%(default)s)",
+        help="keypoints that do not score higher are not drawn; default: the config's "
+        "DEMO.KEYPOINT_THRESHOLD",
     )
     parser.add_argument(
         "--track",

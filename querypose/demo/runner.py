@@ -33,7 +33,6 @@ from querypose.predictor import PosePredictor
 from querypose.tracking import PoseTracker
 from querypose.visualization import PoseVisualizer, draw_attention, pose_sheet
 from querypose.visualization.sheet import sheet_tile
-from querypose.visualization.visualizer import DEFAULT_KEYPOINT_THRESHOLD
 
 # Pictures of one size share a batch; so many batches' worth are looked through for them.
 _BATCHES_PER_CHUNK = 2
@@ -51,7 +50,7 @@ class DemoOptions:
         draw: see :class:`PoseVisualizer`.
         attention: draw part attention of pictures, too.
         attention_stage: whose.
-        keypoint_threshold: see :class:`PoseVisualizer`.
+        keypoint_threshold: see :class:`PoseVisualizer`; None takes the predictor's.
         track: None tracks people in streams alone.
     """
 
@@ -61,7 +60,7 @@ class DemoOptions:
     draw: frozenset[str] = frozenset({"boxes", "skeleton", "scores"})
     attention: bool = False
     attention_stage: int = -1
-    keypoint_threshold: float = DEFAULT_KEYPOINT_THRESHOLD
+    keypoint_threshold: float | None = None
     track: bool | None = None
 
 
@@ -80,6 +79,11 @@ class Demo:
         self.predictor = predictor
         self.options = options
         self.interruption = Interruption()
+        self._keypoint_threshold = (
+            predictor.keypoint_threshold
+            if options.keypoint_threshold is None
+            else options.keypoint_threshold
+        )
         self.num_failures = 0
         self._num_recorded = 0
         self._tiles: list[np.ndarray] = []
@@ -222,7 +226,7 @@ class Demo:
             frame.picture,
             self.predictor.metadata,
             draw=self.options.draw,
-            keypoint_threshold=self.options.keypoint_threshold,
+            keypoint_threshold=self._keypoint_threshold,
         )
         return visualizer.draw_instance_predictions(prediction.instances).get_image()
 

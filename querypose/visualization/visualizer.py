@@ -22,10 +22,6 @@ from querypose.visualization.labels import Colour, draw_text, place_label, text_
 DRAWABLE = ("boxes", "skeleton", "scores", "parts")
 """What :class:`PoseVisualizer` can draw of a person."""
 
-DEFAULT_KEYPOINT_THRESHOLD = 0.7
-"""A keypoint score is one minus the mean predicted deviation, in units of the person's box. At 0.7
-the model expects to be off by three tenths of the box: nothing to draw."""
-
 # OpenCV takes coordinates in fractions of a pixel as integers.
 _FRACTION_BITS = 4
 # The golden section of the colour circle keeps any number of neighbours apart.
@@ -73,7 +69,9 @@ class PoseVisualizer(Visualizer):
         metadata: of the dataset: ``keypoint_names``, ``keypoint_connection_rules`` and, for
             drawing parts, ``keypoint_parts``.
         draw: what to draw, of :data:`DRAWABLE`.
-        keypoint_threshold: keypoints that do not score higher are left out, with their limbs.
+        keypoint_threshold: keypoints that do not score higher are left out, with their limbs. A
+            score is one minus the mean predicted deviation, in units of the person's box: at 0.7
+            the model expects to be off by three tenths of the box.
 
     Raises:
         ValueError: ``draw`` names something else.
@@ -85,7 +83,7 @@ class PoseVisualizer(Visualizer):
         metadata: Any,
         *,
         draw: Collection[str] = ("boxes", "skeleton", "scores"),
-        keypoint_threshold: float = DEFAULT_KEYPOINT_THRESHOLD,
+        keypoint_threshold: float = 0.7,
     ) -> None:
         unknown = set(draw) - set(DRAWABLE)
         if unknown:
