@@ -22,6 +22,7 @@ from querypose.demo.inputs import Input, Kind, find_inputs, image_ids
 from querypose.demo.interruption import Interruption
 from querypose.demo.main import main
 from querypose.demo.outputs import plan_outputs
+from querypose.demo.timing import Stopwatch
 from querypose.demo.video import VideoReader, VideoWriter, read_ahead
 from querypose.predictor import PosePredictor
 
@@ -209,6 +210,37 @@ def test_the_keypoint_threshold_is_the_configs_unless_given(model, tmp_path):
     assert not limbs_drawn(*nothing)
     assert limbs_drawn("--opts", "DEMO.KEYPOINT_THRESHOLD", "0.0")
     assert limbs_drawn("--keypoint-threshold", "0", *nothing)
+
+
+def test_timing_tells_where_the_time_went(model, tmp_path, capsys):
+    source = write_video(tmp_path / "clip.mp4", 6)
+    out, records = tmp_path / "out.mp4", tmp_path / "poses.json"
+    start = time.perf_counter()
+    arguments = [str(source), "--output", str(out), "--save-json", str(records), "--timing", *model]
+    assert main(arguments) == 0
+    milliseconds = (time.perf_counter() - start) * 1000
+    lines = re.findall(r"^(\w.*?) {2,}([\d.]+)$", capsys.readouterr().err, re.MULTILINE)
+    steps = {name: float(value) for name, value in lines}
+    assert list(steps) == ["read, meanwhile", "predict", "track", "draw", "write", "record"]
+    assert min(steps.values()) > 0
+    assert 6 * sum(value for name, value in steps.items() if "meanwhile" not in name) < milliseconds
+
+
+def test_a_stopwatch_passes_items_on_and_ends_their_source():
+    ended = []
+
+    def items():
+        try:
+            yield from range(5)
+        finally:
+            ended.append(True)
+
+    stopwatch = Stopwatch()
+    assert list(stopwatch.measured("all", items())) == list(range(5))
+    some = stopwatch.measured("some", items())
+    assert next(some) == 0
+    some.close()
+    assert len(ended) == 2 and set(stopwatch.seconds) == {"all", "some"}
 
 
 def test_pictures_are_tracked_only_if_asked(model, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -36,7 +36,7 @@ class Frame:
     seconds: float | None = None
 
 
-def read_pictures(items: Sequence[Input]) -> Iterator[Frame]:
+def read_pictures(items: Sequence[Input]) -> Generator[Frame, None, None]:
     """Reads pictures; one that cannot be read comes as an error."""
     for item in items:
         try:
@@ -45,13 +45,13 @@ def read_pictures(items: Sequence[Input]) -> Iterator[Frame]:
             yield Frame(item, None, error=str(error))
 
 
-def read_video(item: Input, reader: VideoReader) -> Iterator[Frame]:
+def read_video(item: Input, reader: VideoReader) -> Generator[Frame, None, None]:
     """Reads a video, timed by its frame rate."""
     for index, picture in reader:
         yield Frame(item, picture, index=index, seconds=index / reader.frame_rate)
 
 
-def read_webcam(item: Input, reader: VideoReader) -> Iterator[Frame]:
+def read_webcam(item: Input, reader: VideoReader) -> Generator[Frame, None, None]:
     """Reads a webcam, timed by the clock."""
     start = time.monotonic()
     for index, picture in reader:

@@ -54,6 +54,9 @@ def _add_inputs_and_outputs(parser: argparse.ArgumentParser) -> None:
         "--sheet", default="", metavar="FILE", help="a mosaic of all drawn pictures"
     )
     parser.add_argument("--show", action="store_true", help="in a window; q quits")
+    parser.add_argument(
+        "--timing", action="store_true", help="print where the time went, a frame on average"
+    )
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -207,6 +210,8 @@ def _run(args: argparse.Namespace, inputs: Sequence[Input], problems: Sequence[s
     finally:
         if window is not None:
             window.close()
+    if args.timing:
+        report(f"{demo.num_frames} frames\n{demo.stopwatch.table(demo.num_frames)}")
     if demo.interruption.requested:
         return 130
     return 1 if demo.num_failures else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -26,6 +26,7 @@ from querypose.demo.frames import (
 from querypose.demo.inputs import Input, Kind, image_ids
 from querypose.demo.interruption import Interruption
 from querypose.demo.records import PoseRecords, open_records
+from querypose.demo.timing import Stopwatch
 from querypose.demo.video import VideoReader, VideoWriter, read_ahead
 from querypose.demo.window import Window
 from querypose.prediction import PosePrediction
@@ -73,6 +74,12 @@ class Demo:
     Args:
         predictor: finds the people.
         options: what to do with them.
+
+    Attributes:
+        interruption: whether Ctrl-C was pressed.
+        num_failures: what could not be done.
+        num_frames: pictures and frames that are done, unreadable ones included.
+        stopwatch: where the time went.
     """
 
     def __init__(self, predictor: PosePredictor, options: DemoOptions) -> None:
@@ -85,6 +92,8 @@ class Demo:
             else options.keypoint_threshold
         )
         self.num_failures = 0
+        self.num_frames = 0
+        self.stopwatch = Stopwatch()
         self._num_recorded = 0
         self._tiles: list[np.ndarray] = []
 
@@ -107,7 +116,7 @@ class Demo:
                         self._stream_or_skip(item)
         if self.options.sheet and self._tiles:
             sheet = pose_sheet(self._tiles, row_height=_SHEET_ROW_HEIGHT)
-            _save(sheet, Path(self.options.sheet))
+            self._save(sheet, Path(self.options.sheet))
 
     def _open_records(self) -> Any:
         if not self.options.save_json:
@@ -120,12 +129,13 @@ class Demo:
         report(message)
 
     def _predict(self, pictures: list[np.ndarray]) -> list[PosePrediction]:
-        return self.predictor(pictures)
+        with self.stopwatch.measure("predict"):
+            return self.predictor(pictures)
 
     def _predict_with_attention(self, pictures: list[np.ndarray]) -> list[PosePrediction]:
-        return self.predictor(
-            pictures, return_attention=True, attention_stage=self.options.attention_stage
-        )
+        stage = self.options.attention_stage
+        with self.stopwatch.measure("predict"):
+            return self.predictor(pictures, return_attention=True, attention_stage=stage)
 
     def _pictures(self, items: Sequence[Input]) -> None:
         tracker = self._tracker() if self.options.track else None
@@ -139,16 +149,18 @@ class Demo:
                 if prediction is None:
                     self.fail(f"Skipped: {frame.error}")
                     continue
-                self._picture(frame, _tracked(prediction, tracker))
+                self._track(prediction, tracker)
+                self._picture(frame, prediction)
 
     def _picture(self, frame: Frame, prediction: PosePrediction) -> None:
         target = self._targets.get(frame.item)
         drawn = self._drawn(frame, prediction)
         if target is not None:
-            _save(drawn, target)
+            self._save(drawn, target)
             if self.options.attention and len(prediction):
-                attention = draw_attention(frame.picture, prediction)
-                _save(attention, target.with_name(f"{target.stem}.attention{target.suffix}"))
+                with self.stopwatch.measure("draw"):
+                    attention = draw_attention(frame.picture, prediction)
+                self._save(attention, target.with_name(f"{target.stem}.attention{target.suffix}"))
         if self.options.sheet:
             self._tiles.append(sheet_tile(drawn, _SHEET_ROW_HEIGHT))
         self._record(frame, prediction)
@@ -181,14 +193,16 @@ class Demo:
                 writer = stack.enter_context(VideoWriter(target, reader.frame_rate))
             for frame, prediction in frames:
                 num_frames += 1
-                self._frame(frame, _tracked(prediction, tracker), writer)
+                self._track(prediction, tracker)
+                self._frame(frame, prediction, writer)
         self._report_losses(item, reader, num_frames)
 
     def _frame(self, frame: Frame, prediction: PosePrediction, writer: VideoWriter | None) -> None:
         if writer is not None or self.options.window is not None:
             drawn = self._drawn(frame, prediction)
             if writer is not None:
-                _write_in_time(writer, drawn, frame)
+                with self.stopwatch.measure("write"):
+                    _write_in_time(writer, drawn, frame)
             self._show(drawn, wait=False)
         self._record(frame, prediction)
 
@@ -202,33 +216,51 @@ class Demo:
             report(f"{item.source} ended {unread} frames before its stated length.")
 
     def _watched(
-        self, frames: Iterator[Frame], predict: Predict, chunk_size: int, **progress: Any
+        self,
+        frames: Generator[Frame, None, None],
+        predict: Predict,
+        chunk_size: int,
+        **progress: Any,
     ) -> Iterator[tuple[Frame, PosePrediction | None]]:
         """Predicts with reading ahead and a progress bar, until an interruption.
 
-        Reading, prediction and what the caller does with it run on three threads, so drawing and
-        writing cost a GPU no time.
+        Reading has a thread of its own. So has prediction on a GPU, which drawing and writing then
+        cost no time. On a CPU PyTorch would start a second team of OpenMP threads for it, and
+        OpenMP slows down where its threads outnumber the cores.
         """
-        read = read_ahead(frames, chunk_size)
-        pairs = read_ahead(predicted(read, predict, chunk_size), chunk_size)
+        read = read_ahead(self.stopwatch.measured("read, meanwhile", frames), chunk_size)
+        pairs = predicted(read, predict, chunk_size)
+        if self.predictor.model.device.type != "cpu":
+            pairs = read_ahead(pairs, chunk_size)
         with closing(pairs), tqdm(**progress) as bar:
             for pair in pairs:
                 if self.interruption.requested:
                     return
                 yield pair
                 bar.update()
+                self.num_frames += 1
 
     def _tracker(self) -> PoseTracker:
         return PoseTracker(self.predictor.skeleton.sigmas)
 
+    def _track(self, prediction: PosePrediction, tracker: PoseTracker | None) -> None:
+        if tracker is not None:
+            with self.stopwatch.measure("track"):
+                prediction.instances.track_ids = tracker.update(prediction.instances)
+
     def _drawn(self, frame: Frame, prediction: PosePrediction) -> np.ndarray:
-        visualizer = PoseVisualizer(
-            frame.picture,
-            self.predictor.metadata,
-            draw=self.options.draw,
-            keypoint_threshold=self._keypoint_threshold,
-        )
-        return visualizer.draw_instance_predictions(prediction.instances).get_image()
+        with self.stopwatch.measure("draw"):
+            visualizer = PoseVisualizer(
+                frame.picture,
+                self.predictor.metadata,
+                draw=self.options.draw,
+                keypoint_threshold=self._keypoint_threshold,
+            )
+            return visualizer.draw_instance_predictions(prediction.instances).get_image()
+
+    def _save(self, picture: np.ndarray, target: Path) -> None:
+        with self.stopwatch.measure("write"), whole_file(target) as path:
+            Image.fromarray(picture).save(path, **_quality(target))
 
     def _record(self, frame: Frame, prediction: PosePrediction) -> None:
         records: PoseRecords | None = self._records
@@ -238,7 +270,8 @@ class Demo:
         place: dict[str, Any] = {"image_id": image_id, "source": frame.item.source}
         if frame.index is not None:
             place |= {"frame": frame.index, "time": round(frame.seconds, 4)}
-        records.add(place, prediction)
+        with self.stopwatch.measure("record"):
+            records.add(place, prediction)
         self._num_recorded += 1
 
     def _show(self, drawn: np.ndarray, wait: bool) -> None:
@@ -252,22 +285,11 @@ def report(message: str) -> None:
     tqdm.write(f"querypose-demo: {message}", file=sys.stderr)
 
 
-def _tracked(prediction: PosePrediction, tracker: PoseTracker | None) -> PosePrediction:
-    if tracker is not None:
-        prediction.instances.track_ids = tracker.update(prediction.instances)
-    return prediction
-
-
 def _write_in_time(writer: VideoWriter, drawn: np.ndarray, frame: Frame) -> None:
     """Keeps the video's clock: a slow webcam's or a broken frame's place is filled up."""
     due = round(frame.seconds * writer.frame_rate) + 1
     while writer.num_frames < due:
         writer.write(drawn)
-
-
-def _save(picture: np.ndarray, target: Path) -> None:
-    with whole_file(target) as path:
-        Image.fromarray(picture).save(path, **_quality(target))
 
 
 def _quality(target: Path) -> dict[str, int]:
