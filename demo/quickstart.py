@@ -2,7 +2,7 @@
 
 It needs no download and no GPU. The tiny model sees eight pictures for a moment, which shows that
 training and evaluation work, not how well the method does. The model that comes with the package
-then looks at generated pictures that it has not seen, and at those named on the command line.
+then looks at generated pictures and a clip that it has not seen, and at what the command line names.
 """
 
 from __future__ import annotations
@@ -11,23 +11,22 @@ import sys
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.engine import default_setup
-from PIL import Image
+from generated import write_clip, write_pictures
 
 from querypose.config import read_config
-from querypose.data.picture import read_picture
 from querypose.demo.main import main as draw
 from querypose.engine import QueryPoseTrainer
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _CONFIG = _REPOSITORY / "configs" / "quick" / "tiny.yaml"
-_NUM_GENERATED = 8
+_NUM_PICTURES = 8
+_NUM_FRAMES = 40
 # The tiny model is young: its scores are low.
 _CONFIDENCE, _KEYPOINT_CONFIDENCE = "0.2", "0.1"
 
 
-def main(pictures: list[str]) -> int:
+def main(named: list[str]) -> int:
     """Runs the whole tour; returns the exit code of the last drawing."""
     cfg = read_config(_CONFIG)
     default_setup(cfg, None)
@@ -36,13 +35,14 @@ def main(pictures: list[str]) -> int:
     trainer.train()
 
     output = Path(cfg.OUTPUT_DIR).resolve()
-    learned = _write_generated(cfg.DATASETS.TEST[0], output / "learned")
-    draw([str(learned), "--output", str(output / "poses_of_tiny_model"), *_tiny_model(cfg)])
-    unseen = _write_generated("synthetic_people_val", output / "unseen")
-    code = draw([str(unseen), *pictures, "--output", str(output / "poses")])
+    learned = write_pictures(cfg.DATASETS.TEST[0], range(_NUM_PICTURES), output / "learned")
+    draw([*learned, "--output", str(output / "poses_of_tiny_model"), *_tiny_model(cfg)])
+    unseen = write_pictures("synthetic_people_val", range(_NUM_PICTURES), output / "unseen")
+    unseen.append(write_clip(output / "unseen" / "walking.mp4", _NUM_FRAMES))
+    code = draw([*unseen, *named, "--output", str(output / "poses")])
     print(f"\nIn {output}: the log and the weights of the tiny model, and the drawn poses,")
     print("poses_of_tiny_model: the tiny model's, on the pictures that it learned;")
-    print("poses: the packaged model's, on pictures that it has not seen.")
+    print("poses: the packaged model's, on pictures and a clip that it has not seen.")
     return code
 
 
@@ -53,15 +53,6 @@ def _tiny_model(cfg: CfgNode) -> list[str]:
         *("--confidence-threshold", _CONFIDENCE),
         *("--keypoint-threshold", _KEYPOINT_CONFIDENCE),
     ]
-
-
-def _write_generated(dataset: str, folder: Path) -> Path:
-    """Writes some pictures of a dataset as files, as a user's own would be."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for record in DatasetCatalog.get(dataset)[:_NUM_GENERATED]:
-        path = folder / f"generated_{record['image_id']}.png"
-        Image.fromarray(read_picture(record["file_name"], "RGB")).save(path)
-    return folder
 
 
 if __name__ == "__main__":

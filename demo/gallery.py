@@ -1,0 +1,67 @@
+"""Draws the pictures of the README: what the demo makes of generated people.
+
+The packaged model has not seen them: they are of the validation dataset, chosen by hand, and a clip.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from generated import write_clip, write_pictures
+from PIL import Image
+
+from querypose.demo.main import main as draw
+from querypose.demo.video import VideoReader
+from querypose.visualization import pose_sheet
+
+_DATASET = "synthetic_people_val"
+_GALLERY = Path(__file__).resolve().parent.parent / "docs" / "gallery"
+_PICTURE = 45
+_SHEET = (1, 2, 3, 4, 5, 6, 7, 8)
+_ATTENTION = 8
+_NUM_FRAMES = 32
+_SHOWN_FRAMES = (9, 14, 19, 24)
+_WIDTH, _QUALITY = 960, 85
+
+
+def main() -> None:
+    """Writes ``docs/gallery``."""
+    _GALLERY.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _draw_picture(folder)
+        _draw_sheet(folder)
+        _draw_attention(folder)
+        _draw_video(folder)
+
+
+def _draw_picture(folder: Path) -> None:
+    pictures = write_pictures(_DATASET, [_PICTURE], folder)
+    draw([*pictures, "--output", str(_GALLERY / "picture.jpg")])
+
+
+def _draw_sheet(folder: Path) -> None:
+    pictures = write_pictures(_DATASET, _SHEET, folder)
+    draw([*pictures, "--sheet", str(_GALLERY / "sheet.jpg")])
+
+
+def _draw_attention(folder: Path) -> None:
+    [picture] = write_pictures(_DATASET, [_ATTENTION], folder)
+    drawn = folder / "drawn"
+    draw([picture, "--output", f"{drawn}/", "--draw", "skeleton,attention"])
+    attention = Image.open(drawn / f"{Path(picture).stem}.attention.png")
+    attention.save(_GALLERY / "attention.jpg", quality=_QUALITY)
+
+
+def _draw_video(folder: Path) -> None:
+    drawn = folder / "drawn.mp4"
+    draw([write_clip(folder / "clip.mp4", _NUM_FRAMES), "--output", str(drawn)])
+    shown = [frame for index, frame in VideoReader(str(drawn)) if index in _SHOWN_FRAMES]
+    strip = pose_sheet(shown, width=_WIDTH)
+    Image.fromarray(strip).save(_GALLERY / "video.jpg", quality=_QUALITY)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

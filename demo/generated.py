@@ -1,0 +1,31 @@
+"""Generated pictures and clips as files, as a user's own would be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog
+from PIL import Image
+
+from querypose.data.datasets.synthetic.walk import FRAME_RATE, walking_people
+from querypose.data.picture import read_picture
+from querypose.demo.video import VideoWriter
+
+
+def write_pictures(dataset: str, indices: Sequence[int], folder: Path) -> list[str]:
+    """Writes some pictures of a registered dataset into a folder; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    records = DatasetCatalog.get(dataset)
+    paths = [folder / f"generated_{index:03}.png" for index in indices]
+    for index, path in zip(indices, paths, strict=True):
+        Image.fromarray(read_picture(records[index]["file_name"], "RGB")).save(path)
+    return [str(path) for path in paths]
+
+
+def write_clip(path: Path, num_frames: int) -> str:
+    """Writes a clip of people who walk; returns its path."""
+    with VideoWriter(path, FRAME_RATE) as writer:
+        for frame in walking_people(num_frames):
+            writer.write(frame)
+    return str(path)
