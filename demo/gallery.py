@@ -1,6 +1,7 @@
 """Draws the pictures of the README: what the demo makes of generated people.
 
-The packaged model has not seen them: they are of the validation dataset, chosen by hand, and a clip.
+The packaged model has not seen them: a clip, and pictures of the validation dataset that were chosen
+by hand.
 """
 
 from __future__ import annotations

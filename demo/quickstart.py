@@ -2,7 +2,8 @@
 
 It needs no download and no GPU. The tiny model sees eight pictures for a moment, which shows that
 training and evaluation work, not how well the method does. The model that comes with the package
-then looks at generated pictures and a clip that it has not seen, and at what the command line names.
+then looks at generated pictures and a clip that it has not seen, and at whatever the command line
+names.
 """
 
 from __future__ import annotations
