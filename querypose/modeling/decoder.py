@@ -138,6 +138,7 @@ class QueryPoseDecoder(nn.Module):
             "pooler_resolution": cfg.MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION,
             "feedback": node.KEYPOINT_FEEDBACK,
             "checkpoint_convs": cfg.MODEL.TRAINING.CHECKPOINT_KEYPOINTS,
+            "attention_anchors": node.ATTENTION_ANCHORS,
         }
         box_in_features = cfg.MODEL.ROI_HEADS.IN_FEATURES
         keypoint_in_features = node.KEYPOINT_IN_FEATURES

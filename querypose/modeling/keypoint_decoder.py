@@ -220,6 +220,8 @@ class KeypointDecoderStage(nn.Module):
         dropout: probability of dropping an activation.
         checkpoint_convs: recompute the convolutions in the backward pass. They hold most of a
             stage's activations.
+        attention_anchors: regress a keypoint from the centre of its part's attention, as integral
+            regression does (Sun et al., ECCV 2018), instead of from the centre of the box.
 
     Raises:
         ValueError: ``num_convs`` is below 1.
@@ -239,12 +241,14 @@ class KeypointDecoderStage(nn.Module):
         feedback: bool,
         dropout: float,
         checkpoint_convs: bool = False,
+        attention_anchors: bool = False,
     ) -> None:
         super().__init__()
         if num_convs < 1:
             raise ValueError(f"NUM_KEYPOINT_CONVS must be at least 1, got {num_convs}.")
         self.convs = _conv_trunk(dim, num_convs)
         self.checkpoint_convs = checkpoint_convs
+        self.attention_anchors = attention_anchors
         self.feedback = None
         if feedback:
             self.feedback = QueryFeedback(
@@ -312,4 +316,23 @@ class KeypointDecoderStage(nn.Module):
         part_queries = self.attention_norm(part_queries + self.dropout(attended))
         part_queries = self.feed_forward(part_queries)
         coordinates, sigmas = self.heads(part_queries)
+        if self.attention_anchors:
+            centres = attention_centres(attention)
+            coordinates = coordinates + centres[:, self.heads.part_of_keypoint]
         return KeypointStageOutput(coordinates, sigmas, part_queries, attention)
+
+
+def attention_centres(attention: Tensor) -> Tensor:
+    """Where attention maps look on average, box-relative: 0 the box's centre, +-0.5 its edges.
+
+    Args:
+        attention: (R, P, H, W), each map summing to 1.
+
+    Returns:
+        (R, P, 2) x and y, float32.
+    """
+    attention = attention.float()
+    height, width = attention.shape[-2:]
+    x = (torch.arange(width, device=attention.device) + 0.5) / width - 0.5
+    y = (torch.arange(height, device=attention.device) + 0.5) / height - 0.5
+    return torch.stack([attention.sum(dim=-2) @ x, attention.sum(dim=-1) @ y], dim=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -264,11 +265,18 @@ def skeleton_from_config(cfg: CfgNode) -> Skeleton:
     """The skeleton that a config's model predicts.
 
     It comes from ``MODEL.QUERYPOSE.SKELETON``, else from the metadata of the first training
-    dataset, else of the first test dataset.
+    dataset, else of the first test dataset; ``MODEL.QUERYPOSE.PART_PER_KEYPOINT`` splits its parts.
 
     Raises:
         ValueError: none of them declares keypoints.
     """
+    skeleton = _declared_skeleton(cfg)
+    if cfg.MODEL.QUERYPOSE.PART_PER_KEYPOINT:
+        return dataclasses.replace(skeleton, parts=())
+    return skeleton
+
+
+def _declared_skeleton(cfg: CfgNode) -> Skeleton:
     if cfg.MODEL.QUERYPOSE.SKELETON:
         return Skeleton.from_file(cfg.MODEL.QUERYPOSE.SKELETON)
     datasets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
