@@ -1,6 +1,6 @@
 """Draws the pictures of the README: what the demo makes of generated people.
 
-The packaged model has not seen them: a clip, and pictures of the validation dataset, chosen by hand.
+The packaged model has not seen them: a clip, and some pictures of the validation dataset.
 """
 
 from __future__ import annotations
