@@ -198,6 +198,8 @@ def _add_backbones(cfg: CfgNode) -> None:
     # Or read them from this file.
     cfg.MODEL.TIMM.WEIGHTS = ""
     cfg.MODEL.TIMM.FREEZE_BN = False
+    # Keep the pretrained weights that lead to so many of the feature maps, from the finest on.
+    cfg.MODEL.TIMM.FREEZE_AT = 0
 
     # Load checkpoints as weights alone. False unpickles MODEL.WEIGHTS, which runs any code in it.
     cfg.MODEL.WEIGHTS_ONLY = True

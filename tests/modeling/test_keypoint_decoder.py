@@ -11,6 +11,7 @@ from querypose.modeling.keypoint_decoder import (
     PartHeads,
     SelectiveIteration,
     SpatialPartEmbedding,
+    attention_centres,
 )
 
 DIM, PART_DIM, POOL = 8, 16, 3
@@ -145,6 +146,16 @@ def test_keypoint_score_is_one_minus_the_mean_sigma():
     torch.testing.assert_close(output.scores, torch.tensor([[0.8, 0.5]]))
 
 
+def test_attention_centres_are_box_relative():
+    attention = torch.zeros(1, 3, 2, 4)
+    attention[0, 0, 1, 3] = 1  # the last cell of four by two
+    attention[0, 1] = 1 / 8  # everywhere
+    attention[0, 2, 0, 0] = attention[0, 2, 0, 1] = 0.5  # between two cells
+    expected = torch.tensor([[[0.375, 0.25], [0.0, 0.0], [-0.25, -0.25]]])
+    torch.testing.assert_close(attention_centres(attention), expected)
+    torch.testing.assert_close(attention_centres(attention.bfloat16()), expected)
+
+
 class TestStage:
     def test_instances_do_not_mix_in_inference(self, randomise):
         stage = randomise(_stage(feedback=True)).eval()
@@ -206,3 +217,17 @@ class TestStage:
     def test_no_convolution_is_refused(self):
         with pytest.raises(ValueError, match="NUM_KEYPOINT_CONVS must be at least 1, got 0"):
             _stage(num_convs=0)
+
+    def test_anchored_keypoints_move_with_the_attention_of_their_part(self, randomise):
+        plain, anchored = _stage(), _stage(attention_anchors=True)
+        randomise(plain).eval()
+        anchored.load_state_dict(plain.state_dict())
+        inputs = torch.randn(2, DIM, POOL, POOL), torch.randn(2, DIM), torch.randn(2, 3, PART_DIM)
+        with torch.no_grad():
+            from_box, from_attention = plain(*inputs), anchored.eval()(*inputs)
+        moved = from_attention.coordinates - from_box.coordinates
+        centres = attention_centres(from_box.attention)
+        for part, keypoints in enumerate(PARTS):
+            for keypoint in keypoints:
+                torch.testing.assert_close(moved[:, keypoint], centres[:, part])
+        torch.testing.assert_close(from_attention.sigmas, from_box.sigmas)

@@ -12,6 +12,7 @@ from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON
 
 LIGHT, FULL = {}, {"MODEL.QUERYPOSE.KEYPOINT_FEEDBACK": True}
 HEATMAP = {"MODEL.QUERYPOSE.AUX_HEATMAP.ENABLED": True}
+ANCHORS = {"MODEL.QUERYPOSE.ATTENTION_ANCHORS": True}
 SIZE = (64, 96)
 
 
@@ -160,7 +161,7 @@ class TestInference:
 
 
 class TestTraining:
-    @pytest.mark.parametrize("changes", [LIGHT, FULL, LIGHT | HEATMAP, FULL | HEATMAP])
+    @pytest.mark.parametrize("changes", [LIGHT, FULL, HEATMAP | ANCHORS, FULL | HEATMAP])
     @pytest.mark.parametrize("people", [(0, 0), (2, 0), (3, 2)])
     def test_every_parameter_gets_a_finite_gradient(
         self, changes, people, small_model, training_input
@@ -267,6 +268,14 @@ class TestSkeletons:
     def test_without_training_datasets_the_first_test_dataset_does(self, tiny_cfg):
         cfg = tiny_cfg({"DATASETS.TRAIN": (), "DATASETS.TEST": ("keypoints_coco_2017_val",)})
         assert skeleton_from_config(cfg) == COCO_SKELETON
+
+    def test_every_keypoint_may_be_a_part_of_its_own(self, small_model, training_input):
+        model = small_model({"MODEL.QUERYPOSE.PART_PER_KEYPOINT": True})
+        assert model.skeleton.parts == tuple((name,) for name in COCO_SKELETON.keypoints)
+        assert model.skeleton.flips == COCO_SKELETON.flips
+        assert model.decoder.part_queries.num_embeddings == 17
+        losses = model([training_input(2, SIZE)])
+        assert all(loss.isfinite() for loss in losses.values())
 
     def test_without_any_dataset_the_way_out_is_named(self, tiny_cfg):
         cfg = tiny_cfg({"DATASETS.TRAIN": (), "DATASETS.TEST": ()})

@@ -27,11 +27,14 @@ class TimmBackbone(Backbone):
         weights: a file with all tensors of the classification network, head included, in timm's
             layout (.pth or .safetensors); "" for none. It goes before ``pretrained``.
         freeze_bn: turn batch norms into fixed affine maps.
+        freeze_at: how many of the feature maps, from the finest on, keep the weights that lead to
+            them; 0 trains all. For pretrained networks.
         in_channels: channels of the picture.
 
     Raises:
         ValueError: timm has no such network, the network has no such feature maps or takes
-            pictures of one size only, or ``weights`` does not fit it.
+            pictures of one size only, ``weights`` does not fit it, or ``freeze_at`` is not within
+            0..4.
         FileNotFoundError: there is no file ``weights``.
     """
 
@@ -43,9 +46,12 @@ class TimmBackbone(Backbone):
         pretrained: bool = False,
         weights: str = "",
         freeze_bn: bool = False,
+        freeze_at: int = 0,
         in_channels: int = 3,
     ) -> None:
         super().__init__()
+        if not 0 <= freeze_at <= len(_STRIDES):
+            raise ValueError(f"MODEL.TIMM.FREEZE_AT is within 0..{len(_STRIDES)}, not {freeze_at}.")
         network = _create_network(
             name, pretrained=pretrained, weights=weights, in_channels=in_channels
         )
@@ -56,6 +62,8 @@ class TimmBackbone(Backbone):
             feature: network.feature_info[level]["num_chs"]
             for feature, level in zip(_STRIDES, levels, strict=True)
         }
+        if freeze_at:
+            _freeze_through(network, network.feature_info[levels[freeze_at - 1]]["module"])
         # Parameters behind the last map would get no gradient, which DDP does not forgive.
         self._levels = network.prune_intermediate_layers(levels, prune_norm=True, prune_head=True)
         # Detectron2's own conversion would drop the activation inside timm's BatchNormAct2d.
@@ -69,6 +77,7 @@ class TimmBackbone(Backbone):
             "pretrained": cfg.MODEL.TIMM.PRETRAINED,
             "weights": cfg.MODEL.TIMM.WEIGHTS,
             "freeze_bn": cfg.MODEL.TIMM.FREEZE_BN,
+            "freeze_at": cfg.MODEL.TIMM.FREEZE_AT,
             "in_channels": input_shape.channels,
         }
 
@@ -123,6 +132,14 @@ def _find_levels(name: str, network: nn.Module) -> list[int]:
         )
     last_level = {stride: level for level, stride in enumerate(strides)}
     return [last_level[stride] for stride in _STRIDES.values()]
+
+
+def _freeze_through(network: nn.Module, module: str) -> None:
+    """Fixes the parameters of a module and of all before it, in the order of the network."""
+    names = [name for name, _ in network.named_parameters()]
+    last = max(index for index, name in enumerate(names) if name.startswith(f"{module}."))
+    for name in names[: last + 1]:
+        network.get_parameter(name).requires_grad_(False)
 
 
 @BACKBONE_REGISTRY.register()

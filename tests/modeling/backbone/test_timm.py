@@ -79,6 +79,26 @@ def test_frozen_batch_norm_keeps_its_statistics_in_training(name, checkpoint):
         torch.testing.assert_close(actual[feature], value, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "frozen", "trained"),
+    [
+        ("resnet18", ("conv1.", "bn1.", "layer1.", "layer2."), ("layer3.", "layer4.")),
+        ("tf_efficientnet_lite0", ("conv_stem.", "bn1.", "blocks.0."), ("blocks.3.", "blocks.6.")),
+        ("convnext_atto", ("stem.", "stages.0.", "stages.1."), ("stages.2.", "stages.3.")),
+    ],
+)
+def test_frozen_maps_keep_the_weights_that_lead_to_them(name, frozen, trained):
+    network = TimmBackbone(name=name, freeze_at=2).network
+    gradients = {key: parameter.requires_grad for key, parameter in network.named_parameters()}
+    assert not any(needed for key, needed in gradients.items() if key.startswith(frozen))
+    assert all(needed for key, needed in gradients.items() if key.startswith(trained))
+
+
+def test_more_frozen_maps_than_there_are_is_refused():
+    with pytest.raises(ValueError, match=r"MODEL\.TIMM\.FREEZE_AT is within 0\.\.4, not 5"):
+        TimmBackbone(name="resnet18", freeze_at=5)
+
+
 def test_unknown_name_suggests_close_ones():
     with pytest.raises(ValueError, match=r"MODEL\.TIMM\.NAME.*'resnet_18'.*resnet18"):
         TimmBackbone(name="resnet_18")
