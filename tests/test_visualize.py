@@ -285,6 +285,18 @@ def test_a_sheet_holds_every_picture_in_order_and_shape():
     assert first_seen == sorted(first_seen)
 
 
+@pytest.mark.parametrize(("count", "rows"), [(4, 1), (8, 1), (12, 2), (30, 4)])
+def test_rows_of_a_sheet_are_filled_evenly(count, rows):
+    pictures = [np.full((90, 90, 3), index + 1, np.uint8) for index in range(count)]
+    sheet = pose_sheet(pictures, width=900, row_height=120)
+    # Each row's first tile starts at the left edge; white lies between rows.
+    firsts = [value for value in np.unique(sheet[:, 0, 0]) if value < 255]
+    assert len(firsts) == rows
+    sizes = np.diff([*firsts, count + 1])
+    assert sizes.max() - sizes.min() <= 1
+    assert (sheet == 255).all(axis=2).mean() < (0.25 if count == 4 else 0.08)
+
+
 def test_a_sheet_of_one_wide_picture_fits_and_of_none_is_refused():
     assert pose_sheet([np.zeros((10, 500, 3), np.uint8)], width=100, row_height=50).shape[1] == 100
     with pytest.raises(ValueError, match="at least one picture"):

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 
 _GAP = 4
+# A few pictures are not blown up to the width of a sheet.
+_LARGEST_ZOOM = 1.5
 
 
 def sheet_tile(picture: np.ndarray, row_height: int) -> np.ndarray:
@@ -26,8 +28,7 @@ def pose_sheet(
     Args:
         pictures: RGB, (H, W, 3) uint8, of any sizes.
         width: of the sheet in pixels.
-        row_height: about the height of a row in pixels; rows shrink to fit the width, and the last
-            one stays as it is.
+        row_height: about the height of a row in pixels; rows are scaled to fit the width.
 
     Returns:
         (H, width, 3) uint8 RGB on white.
@@ -45,22 +46,20 @@ def pose_sheet(
 
 
 def _wrapped(tiles: Sequence[np.ndarray], width: int) -> Iterator[list[np.ndarray]]:
-    """Groups tiles into rows that are at least as wide as the sheet, but for the last."""
-    row: list[np.ndarray] = []
-    for tile in tiles:
-        row.append(tile)
-        if sum(member.shape[1] + _GAP for member in row) - _GAP >= width:
-            yield row
-            row = []
-    if row:
-        yield row
+    """Groups tiles into rows of about equal width, as near to the sheet's as can be."""
+    right_edges = np.cumsum([tile.shape[1] + _GAP for tile in tiles])
+    centres = right_edges - [tile.shape[1] / 2 for tile in tiles]
+    num_rows = max(1, round(right_edges[-1] / width))
+    row_of_tile = (centres / right_edges[-1] * num_rows).astype(int)
+    for row in np.unique(row_of_tile):
+        yield [tile for tile, own in zip(tiles, row_of_tile, strict=True) if own == row]
 
 
 def _row(tiles: Sequence[np.ndarray], width: int) -> np.ndarray:
-    """Tiles side by side, shrunk together to the width, or white up to it."""
+    """Tiles side by side, scaled together to the width, or white up to it."""
     gaps = _GAP * (len(tiles) - 1)
     total = sum(tile.shape[1] for tile in tiles)
-    zoom = min(1.0, (width - gaps) / total)
+    zoom = min(_LARGEST_ZOOM, (width - gaps) / total)
     height = max(1, round(tiles[0].shape[0] * zoom))
     row = np.full((height, width, 3), 255, np.uint8)
     left = 0.0
