@@ -155,6 +155,8 @@ def _add_loss(cfg: CfgNode) -> None:
     node.L1_WEIGHT = 5.0
     node.GIOU_WEIGHT = 2.0
     node.KEYPOINT_WEIGHT = 1.0
+    # Not in the paper: tells each part's attention where its keypoints are; 0 leaves it alone.
+    node.ATTENTION_WEIGHT = 0.0
     # Sigmoid focal loss.
     node.FOCAL_ALPHA = 0.25
     node.FOCAL_GAMMA = 2.0

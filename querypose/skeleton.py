@@ -101,6 +101,12 @@ class Skeleton:
         return tuple(tuple(index[name] for name in part) for part in self.parts)
 
     @property
+    def part_of_keypoint(self) -> tuple[int, ...]:
+        """For every keypoint, the index of its part."""
+        part_of = {name: index for index, part in enumerate(self.parts) for name in part}
+        return tuple(part_of[name] for name in self.keypoints)
+
+    @property
     def edge_indices(self) -> tuple[tuple[int, int], ...]:
         """The edges as indices into :attr:`keypoints`."""
         index = {name: i for i, name in enumerate(self.keypoints)}

@@ -257,3 +257,9 @@ class TestKnownSkeletons:
         expected = [26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]
         assert [round(1000 * sigma) for sigma in COCO_SKELETON.sigmas] == expected
         assert pytest.approx(DEFAULT_SIGMA, abs=5e-4) == sum(expected) / 17000
+
+
+def test_parts_and_keypoints_know_each_other():
+    for skeleton in (COCO_SKELETON, CROWDPOSE_SKELETON):
+        for part, keypoints in enumerate(skeleton.part_indices):
+            assert {skeleton.part_of_keypoint[keypoint] for keypoint in keypoints} == {part}

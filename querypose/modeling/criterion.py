@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from querypose.modeling.decoder import StageState, flat_rows, positions_among
@@ -16,6 +17,9 @@ from querypose.modeling.rle import ResidualLogLikelihoodLoss
 from querypose.modeling.targets import PersonTargets
 
 Matches = Sequence[tuple[Tensor, Tensor]]
+
+# Its logarithm stays finite.
+_SMALLEST_ATTENTION = 1e-12
 
 
 class QueryPoseCriterion(nn.Module):
@@ -27,6 +31,9 @@ class QueryPoseCriterion(nn.Module):
         l1_weight: weight of the L1 loss of boxes divided by the picture's size.
         giou_weight: weight of the generalised IoU loss.
         keypoint_weight: weight of the residual log-likelihood loss.
+        attention_weight: weight of the part attention's cross entropy; with 0 there is none, as in
+            the paper.
+        part_of_keypoint: whose attention looks for each keypoint, K numbers.
         focal_alpha: focal loss's balance of positives.
         focal_gamma: focal loss's exponent.
     """
@@ -41,6 +48,8 @@ class QueryPoseCriterion(nn.Module):
         keypoint_weight: float,
         focal_alpha: float,
         focal_gamma: float,
+        attention_weight: float = 0.0,
+        part_of_keypoint: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.matcher = matcher
@@ -49,7 +58,9 @@ class QueryPoseCriterion(nn.Module):
             "loss_bbox": l1_weight,
             "loss_giou": giou_weight,
             "loss_keypoint": keypoint_weight,
+            "loss_attention": attention_weight,
         }
+        self.part_of_keypoint = list(part_of_keypoint)
         self.focal_alpha = focal_alpha
         self.focal_gamma = focal_gamma
         self.keypoint_loss = ResidualLogLikelihoodLoss()
@@ -85,8 +96,9 @@ class QueryPoseCriterion(nn.Module):
             targets: per picture.
 
         Returns:
-            Scalars ``loss_ce``, ``loss_bbox``, ``loss_giou``, ``loss_keypoint`` of the last stage,
-            and the same with ``_0``, ``_1``, ... of the stages before it.
+            Scalars ``loss_ce``, ``loss_bbox``, ``loss_giou``, ``loss_keypoint`` and, with an
+            ``attention_weight``, ``loss_attention`` of the last stage, and the same with ``_0``,
+            ``_1``, ... of the stages before it.
         """
         person_losses = self._person_losses(states, keypoints, query_indices, matches, targets)
         losses = [
@@ -135,9 +147,8 @@ class QueryPoseCriterion(nn.Module):
             states, keypoints, query_indices, matches, strict=True
         ):
             rows = _matched_rows(decoded, match, state.boxes.shape[1])
-            keypoint_loss = self._keypoint_loss(points, rows, state.boxes, match, targets)
-            box_losses = self._box_losses(state.boxes, match, targets)
-            losses.append(box_losses | {"loss_keypoint": keypoint_loss})
+            keypoint_losses = self._keypoint_losses(points, rows, state.boxes, match, targets)
+            losses.append(self._box_losses(state.boxes, match, targets) | keypoint_losses)
         return losses
 
     def _weighted(
@@ -190,27 +201,55 @@ class QueryPoseCriterion(nn.Module):
             "loss_giou": generalized_box_iou_loss(predicted, expected, reduction="sum"),
         }
 
-    def _keypoint_loss(
+    def _keypoint_losses(
         self,
         output: KeypointStageOutput,
         rows: Tensor,
         boxes: Tensor,
         matches: Matches,
         targets: Sequence[PersonTargets],
-    ) -> Tensor:
-        """Residual log-likelihood of supervised keypoints, per keypoint of a person."""
+    ) -> dict[str, Tensor]:
+        """Losses of supervised keypoints, per keypoint of a person."""
         people = torch.cat(
             [target.keypoints[people] for (_, people), target in zip(matches, targets, strict=True)]
         )
         relative = keypoints_to_box(people[..., :2], _matched(boxes.detach(), matches))
         # A keypoint outside the predicted box is out of the head's reach.
         supervised = (people[..., 2] > 0) & (relative.abs() <= 0.5).all(dim=-1)
-        loss = self.keypoint_loss(
+        likelihood_loss = self.keypoint_loss(
             output.coordinates[rows][supervised],
             output.sigmas[rows][supervised],
             relative[supervised],
         )
-        return loss / people.shape[1]
+        losses = {"loss_keypoint": likelihood_loss / people.shape[1]}
+        if self.weights["loss_attention"]:
+            maps = output.attention[rows][:, self.part_of_keypoint][supervised]
+            losses["loss_attention"] = attention_loss(maps, relative[supervised]) / people.shape[1]
+        return losses
+
+
+def attention_loss(attention: Tensor, places: Tensor) -> Tensor:
+    """Cross entropy between attention maps and where they should look (Mask R-CNN, section 5).
+
+    A place between cells is shared out among its four neighbours, bilinearly, so that the centre of
+    the best map is the place itself.
+
+    Args:
+        attention: (M, H, W), each map summing to 1.
+        places: (M, 2) x and y, box-relative: 0 the box's centre, +-0.5 its edges.
+
+    Returns:
+        The sum over the maps.
+    """
+    log_attention = attention.float().clamp(min=_SMALLEST_ATTENTION).log()
+    # The sampler's coordinates end at +-1.
+    sampled = F.grid_sample(
+        log_attention[:, None],
+        2 * places[:, None, None],
+        padding_mode="border",
+        align_corners=False,
+    )
+    return -sampled.sum()
 
 
 def keypoints_to_box(points: Tensor, boxes: Tensor) -> Tensor:

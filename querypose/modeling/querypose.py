@@ -103,7 +103,7 @@ class QueryPose(nn.Module):
         return {
             "backbone": backbone,
             "decoder": QueryPoseDecoder(cfg, shapes, skeleton),
-            "criterion": _criterion(node),
+            "criterion": _criterion(node, skeleton),
             "skeleton": skeleton,
             "num_classes": node.NUM_CLASSES,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
@@ -288,7 +288,7 @@ def _declared_skeleton(cfg: CfgNode) -> Skeleton:
     return Skeleton.from_metadata(MetadataCatalog.get(datasets[0]))
 
 
-def _criterion(node: CfgNode) -> QueryPoseCriterion:
+def _criterion(node: CfgNode, skeleton: Skeleton) -> QueryPoseCriterion:
     focal = {"focal_alpha": node.FOCAL_ALPHA, "focal_gamma": node.FOCAL_GAMMA}
     matcher = HungarianMatcher(
         class_cost=node.MATCHER.CLASS_COST,
@@ -302,6 +302,8 @@ def _criterion(node: CfgNode) -> QueryPoseCriterion:
         l1_weight=node.L1_WEIGHT,
         giou_weight=node.GIOU_WEIGHT,
         keypoint_weight=node.KEYPOINT_WEIGHT,
+        attention_weight=node.ATTENTION_WEIGHT,
+        part_of_keypoint=skeleton.part_of_keypoint,
         **focal,
     )
 

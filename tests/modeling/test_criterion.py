@@ -8,10 +8,14 @@ import pytest
 import torch
 from torch import distributed
 
-from querypose.modeling.criterion import QueryPoseCriterion, keypoints_to_box
+from querypose.modeling.criterion import (
+    QueryPoseCriterion,
+    attention_loss,
+    keypoints_to_box,
+)
 from querypose.modeling.decoder import StageState
 from querypose.modeling.detections import keypoints_to_pixels
-from querypose.modeling.keypoint_decoder import KeypointStageOutput
+from querypose.modeling.keypoint_decoder import KeypointStageOutput, attention_centres
 from querypose.modeling.matcher import HungarianMatcher
 from querypose.modeling.targets import PersonTargets
 
@@ -19,7 +23,7 @@ NUM_KEYPOINTS = 3
 SIZE = torch.tensor([100.0, 80.0, 100.0, 80.0])
 
 
-def _criterion(**weights: float) -> QueryPoseCriterion:
+def _criterion(**weights: object) -> QueryPoseCriterion:
     focal = {"focal_alpha": 0.25, "focal_gamma": 2.0}
     ones = dict.fromkeys(("class_weight", "l1_weight", "giou_weight", "keypoint_weight"), 1.0)
     torch.manual_seed(0)
@@ -279,3 +283,48 @@ def test_pixels_and_box_relative_coordinates_are_inverse():
     torch.manual_seed(0)
     boxes, points = _boxes(5), 100 * torch.rand(5, NUM_KEYPOINTS, 2)
     torch.testing.assert_close(keypoints_to_pixels(keypoints_to_box(points, boxes), boxes), points)
+
+
+class TestAttention:
+    def test_loss_is_the_cross_entropy_of_the_bilinear_share(self):
+        attention = torch.rand(1, 2, 4)
+        attention /= attention.sum()
+        # A quarter of a cell to the right of the second column's centre, on the upper row's centre.
+        place = torch.tensor([[(1.5 + 0.25) / 4 - 0.5, 0.5 / 2 - 0.5]])
+        expected = -(0.75 * attention[0, 0, 1].log() + 0.25 * attention[0, 0, 2].log())
+        torch.testing.assert_close(attention_loss(attention, place), expected)
+
+    def test_best_map_is_centred_on_the_place(self):
+        place = torch.tensor([[0.13, -0.21]])
+        logits = torch.zeros(1, 14 * 14, requires_grad=True)
+        optimizer = torch.optim.Adam([logits], lr=0.3)
+        for _ in range(400):
+            optimizer.zero_grad()
+            attention_loss(logits.softmax(dim=1).view(1, 14, 14), place).backward()
+            optimizer.step()
+        attention = logits.detach().softmax(dim=1).view(1, 1, 14, 14)
+        torch.testing.assert_close(attention_centres(attention)[0], place, atol=1e-3, rtol=0)
+
+    def test_certain_and_empty_maps_are_finite(self):
+        certain = torch.zeros(1, 3, 3, requires_grad=True)
+        attention_loss(certain, torch.zeros(1, 2)).backward()
+        assert certain.grad.isfinite().all()
+        assert attention_loss(torch.zeros(0, 1, 1), torch.zeros(0, 2)) == 0
+
+    def test_weight_adds_a_loss_for_every_stage_and_leaves_the_others_alone(self):
+        case = _case(3, 0)
+        attention = torch.full((8, 2, 6, 6), 1 / 36)
+        case = case._replace(
+            states=[
+                state._replace(boxes=torch.tensor([0.0, 0, 100, 80]).expand(2, 4, 4))
+                for state in case.states
+            ],
+            keypoints=[output._replace(attention=attention) for output in case.keypoints],
+        )
+        plain = case.losses(_criterion())
+        losses = case.losses(_criterion(attention_weight=2.0, part_of_keypoint=(1, 0, 1)))
+        assert losses.keys() - plain.keys() == {"loss_attention", "loss_attention_0"}
+        for name, loss in plain.items():
+            torch.testing.assert_close(losses[name], loss)
+        # Every keypoint lies inside the box, and every cell is as likely.
+        assert losses["loss_attention"].item() == pytest.approx(2 * math.log(36), rel=1e-5)
