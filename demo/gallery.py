@@ -1,7 +1,7 @@
 """Draws the pictures of the README: what the demo makes of generated people.
 
-The packaged model has not seen them: a clip, and pictures of the validation dataset that were chosen
-by hand.
+The packaged model has not seen them: a clip, and pictures of the validation dataset that were
+chosen by hand.
 """
 
 from __future__ import annotations
