@@ -346,8 +346,7 @@ def _find_device(wanted: str | torch.device | None, configured: str) -> torch.de
     try:
         torch.zeros(1, device=device).item()
     except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"PyTorch cannot compute on {str(device)!r} here: {reason}") from error
+        raise ValueError(f"PyTorch cannot compute on {str(device)!r} here.") from error
     return device
 
 
