@@ -210,6 +210,8 @@ class Demo:
                 num_frames += 1
                 self._track(prediction, tracker)
                 self._frame(frame, prediction, writer)
+        if writer is not None and writer.target != target:
+            report(f"This OpenCV has no codec for {target}: the video is {writer.target}.")
         self._report_losses(item, reader, num_frames)
 
     def _frame(self, frame: Frame, prediction: PosePrediction, writer: VideoWriter | None) -> None:
