@@ -1,5 +1,7 @@
 """QueryPose for Detectron2. Importing the package registers its models and datasets."""
 
+import warnings
+
 try:
     import detectron2  # noqa: F401
 except ModuleNotFoundError as error:
@@ -8,7 +10,11 @@ except ModuleNotFoundError as error:
         "https://detectron2.readthedocs.io describes, or run `make setup` in a clone of querypose."
     ) from error
 
-from querypose import data, modeling
+with warnings.catch_warnings():
+    # Detectron2 compiles functions in a way that newer PyTorch advises its users' users against.
+    warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+    from querypose import data, modeling
+
 from querypose.config import add_querypose_config
 from querypose.data import register_coco_keypoints
 from querypose.predictor import PosePredictor

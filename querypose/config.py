@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -32,18 +33,39 @@ def read_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     if not config_file.is_file():
         raise FileNotFoundError(f"There is no config file {config_file}.")
     cfg = default_config()
-    try:
+    with _explained(str(config_file), cfg):
         # Detectron2 would run Python objects in the file.
         cfg.merge_from_file(str(config_file), allow_unsafe=False)
         cfg.merge_from_list(list(opts))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{config_file} is not valid YAML: {error}") from error
+    return cfg
+
+
+def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
+    """Changes a config in place.
+
+    Args:
+        cfg: not frozen.
+        opts: keys and values in turn, as on a command line.
+
+    Raises:
+        ValueError: a key or a value does not fit.
+    """
+    with _explained("options", cfg):
+        cfg.merge_from_list(list(opts))
+
+
+@contextmanager
+def _explained(source: str, cfg: CfgNode) -> Iterator[None]:
+    """Turns what merging into a config raises into a ValueError that names the source."""
+    try:
+        yield
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{source} is not valid YAML: {error}") from error
     except (AttributeError, TypeError) as error:
-        raise ValueError(f"{config_file} does not map config keys to values.") from error
+        raise ValueError(f"{source} does not map config keys to values.") from error
     except (KeyError, AssertionError, ValueError) as error:
         reason = str(error.args[0] if error.args else error)
-        raise ValueError(f"{config_file}: {reason}{_suggestion(reason, cfg)}") from error
-    return cfg
+        raise ValueError(f"{source}: {reason}{_suggestion(reason, cfg)}") from error
 
 
 def _suggestion(reason: str, cfg: CfgNode) -> str:

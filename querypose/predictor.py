@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data.catalog import Metadata
-from detectron2.modeling import build_model
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.structures import Instances
 from PIL import Image
 from torch import Tensor, nn
 
 from querypose import model_zoo
 from querypose.checkpoint import QueryPoseCheckpointer
-from querypose.config import default_config, read_config
+from querypose.config import default_config, merge_options, read_config
 from querypose.data.datasets.coco import register_configured_datasets
 from querypose.data.picture import CHANNEL_ORDERS, Picture, picture_to_array
 from querypose.modeling.acceleration import PRECISIONS, check_precision, prepare_for_inference
@@ -30,6 +30,9 @@ from querypose.modeling.decoder import StageState
 from querypose.modeling.querypose import QueryPose
 from querypose.prediction import PartAttention, PosePrediction
 from querypose.skeleton import Skeleton
+
+# What can be iterated, and still is one picture or none.
+_NO_LISTS = (np.ndarray, Image.Image, Tensor, str, bytes, PathLike, Mapping)
 
 
 class PosePredictor:
@@ -41,8 +44,9 @@ class PosePredictor:
 
     Args:
         model: with its weights, on its device; it is switched to inference. None takes the one that
-            comes with the package, on a GPU where there is one.
-        min_size: pictures are resized to this shortest edge, in pixels (``INPUT.MIN_SIZE_TEST``),
+            comes with the package.
+        min_size: pictures are resized to this shortest edge, in pixels (``INPUT.MIN_SIZE_TEST``);
+            at 0 they keep their size,
         max_size: unless their longest edge would exceed this (``INPUT.MAX_SIZE_TEST``).
         image_format: the channel order that the model reads, "RGB" or "BGR".
         confidence_threshold: people with a lower final score are left out
@@ -52,9 +56,13 @@ class PosePredictor:
         precision: "fp32", or "bf16" or "fp16" for automatic mixed precision.
         batch_size: at most so many pictures go through the model at once; only pictures of the
             same resized size share a batch, so that none is padded.
+        device: of the packaged model, as "cpu" or "cuda:1"; None takes a GPU where there is one. A
+            model that is given stays where it is.
+        return_attention: what calls do that do not say.
 
     Raises:
-        ValueError: an argument is out of range, or the device lacks the precision.
+        ValueError: an argument is out of range, or there is no such device, or it lacks the
+            precision.
     """
 
     def __init__(
@@ -68,25 +76,31 @@ class PosePredictor:
         keypoint_threshold: float | None = None,
         precision: str = "fp32",
         batch_size: int = 8,
+        device: str | torch.device | None = None,
+        return_attention: bool = False,
     ) -> None:
+        if model is not None and device is not None:
+            raise ValueError("A model that is given has its device: move it with model.to(device).")
         cfg = model_zoo.get_config() if model is None else default_config()
         if confidence_threshold is None:
             confidence_threshold = cfg.DEMO.CONFIDENCE_THRESHOLD
         if keypoint_threshold is None:
             keypoint_threshold = cfg.DEMO.KEYPOINT_THRESHOLD
+        self.min_size = cfg.INPUT.MIN_SIZE_TEST if min_size is None else min_size
+        self.max_size = cfg.INPUT.MAX_SIZE_TEST if max_size is None else max_size
         _check_arguments(image_format, confidence_threshold, batch_size)
+        _check_sizes(self.min_size, self.max_size)
         if model is None:
-            cfg.MODEL.DEVICE = str(_find_device(None, cfg.MODEL.DEVICE))
+            cfg.MODEL.DEVICE = str(_find_device(device, cfg.MODEL.DEVICE))
             model = _load_model(cfg, confidence_threshold=confidence_threshold)
         check_precision(precision, model.device)
         self.model = model.eval()
-        self.min_size = min_size or cfg.INPUT.MIN_SIZE_TEST
-        self.max_size = max_size or cfg.INPUT.MAX_SIZE_TEST
         self.image_format = image_format
         self.confidence_threshold = confidence_threshold
         self.keypoint_threshold = keypoint_threshold
         self.precision = precision
         self.batch_size = batch_size
+        self.return_attention = return_attention
         self._tap = _DecoderTap(model.decoder)
 
     @classmethod
@@ -100,6 +114,7 @@ class PosePredictor:
         confidence_threshold: float | None = None,
         precision: str | None = None,
         batch_size: int = 8,
+        return_attention: bool = False,
     ) -> PosePredictor:
         """Builds the model that a config describes and loads its weights.
 
@@ -113,11 +128,12 @@ class PosePredictor:
                 takes ``DEMO.CONFIDENCE_THRESHOLD``.
             precision: see the class; None takes ``MODEL.INFERENCE.PRECISION``.
             batch_size: see the class.
+            return_attention: see the class.
 
         Raises:
             FileNotFoundError: the config or the weights are not there.
-            ValueError: they do not fit, there are no weights, or the weights are of a backbone
-                alone.
+            ValueError: they do not fit, there are no weights, the weights are of a backbone alone,
+                or an argument is out of range.
         """
         cfg = _editable_config(config, opts)
         if weights is not None:
@@ -125,6 +141,7 @@ class PosePredictor:
         if confidence_threshold is None:
             confidence_threshold = cfg.DEMO.CONFIDENCE_THRESHOLD
         _check_arguments(cfg.INPUT.FORMAT, confidence_threshold, batch_size)
+        _check_sizes(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
         cfg.MODEL.DEVICE = str(_find_device(device, cfg.MODEL.DEVICE))
         precision = precision or cfg.MODEL.INFERENCE.PRECISION
         check_precision(precision, torch.device(cfg.MODEL.DEVICE))
@@ -137,6 +154,7 @@ class PosePredictor:
             keypoint_threshold=cfg.DEMO.KEYPOINT_THRESHOLD,
             precision=precision,
             batch_size=batch_size,
+            return_attention=return_attention,
         )
 
     @property
@@ -151,10 +169,10 @@ class PosePredictor:
 
     def __call__(
         self,
-        pictures: Picture | Sequence[Picture],
+        pictures: Picture | Iterable[Picture],
         *,
         channel_order: str = "RGB",
-        return_attention: bool = False,
+        return_attention: bool | None = None,
         attention_stage: int = -1,
     ) -> PosePrediction | list[PosePrediction]:
         """Predicts the people of one picture or of a list of them.
@@ -164,7 +182,7 @@ class PosePredictor:
                 as its pixels stand), or a uint8 array: (H, W) or (H, W, 1) grey, (H, W, 3) or
                 (H, W, 4) with alpha, which is ignored.
             channel_order: of arrays, "RGB" or "BGR" (OpenCV's), alpha last.
-            return_attention: also return the part attention maps.
+            return_attention: also return the part attention maps; None takes the predictor's.
             attention_stage: which decoder stage's; negative counts from the last.
 
         Returns:
@@ -176,8 +194,10 @@ class PosePredictor:
         """
         if channel_order not in CHANNEL_ORDERS:
             raise ValueError(f"channel_order is one of {CHANNEL_ORDERS}, got {channel_order!r}.")
+        if return_attention is None:
+            return_attention = self.return_attention
         stage = self._stage(attention_stage) if return_attention else None
-        single = isinstance(pictures, (np.ndarray, Image.Image, str, PathLike))
+        single = isinstance(pictures, _NO_LISTS) or not isinstance(pictures, Iterable)
         found = self._predict([pictures] if single else pictures, channel_order, stage)
         return found[0] if single else found
 
@@ -188,7 +208,7 @@ class PosePredictor:
         return stage % num_stages
 
     def _predict(
-        self, pictures: Sequence[Picture], channel_order: str, stage: int | None
+        self, pictures: Iterable[Picture], channel_order: str, stage: int | None
     ) -> list[PosePrediction]:
         """Predicts in batches of one size, each as soon as it is full."""
         found: dict[int, PosePrediction] = {}
@@ -197,7 +217,7 @@ class PosePredictor:
             prepared = self._prepare(picture, channel_order)
             batch = waiting[prepared["image"].shape]
             batch[index] = prepared
-            if len(batch) == self.batch_size:
+            if len(batch) >= self.batch_size:
                 found |= self._predict_batch(batch, stage)
                 batch.clear()
         for batch in waiting.values():
@@ -209,9 +229,13 @@ class PosePredictor:
         """The model's input, resized as Detectron2 resizes in testing."""
         image = picture_to_array(picture, channel_order, self.image_format)
         height, width = image.shape[:2]
-        size = T.ResizeShortestEdge.get_output_shape(height, width, self.min_size, self.max_size)
-        resized = T.ResizeTransform(height, width, *size).apply_image(image)
-        tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        if self.min_size:
+            wanted = self.min_size, self.max_size
+            size = T.ResizeShortestEdge.get_output_shape(height, width, *wanted)
+            # A strip of a picture would shrink to no pixels at all.
+            size = [max(1, length) for length in size]
+            image = T.ResizeTransform(height, width, *size).apply_image(image)
+        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return {"image": tensor, "height": height, "width": width}
 
     def _predict_batch(
@@ -300,13 +324,29 @@ def _check_arguments(image_format: str, confidence_threshold: float, batch_size:
         raise ValueError(f"The batch size is at least 1, got {batch_size}.")
 
 
+def _check_sizes(min_size: int, max_size: int) -> None:
+    if min_size < 0 or max_size < 1:
+        raise ValueError(
+            "The shortest edge of a resized picture is at least 0 (INPUT.MIN_SIZE_TEST), the "
+            f"longest at least 1 (INPUT.MAX_SIZE_TEST), got {min_size} and {max_size}."
+        )
+
+
 def _find_device(wanted: str | torch.device | None, configured: str) -> torch.device:
-    device = torch.device(wanted or configured)
+    name = configured if wanted is None else wanted
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"{name!r} is no device; use 'cpu', 'cuda' or 'cuda:1'.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         if wanted is not None:
             raise ValueError(f"PyTorch finds no CUDA device here, so no {device}; use 'cpu'.")
         logging.getLogger(__name__).info("PyTorch finds no CUDA device; predicting on the CPU.")
         return torch.device("cpu")
+    try:
+        torch.zeros(1, device=device).item()
+    except RuntimeError as error:
+        raise ValueError(f"PyTorch cannot compute on {str(device)!r} here.") from error
     return device
 
 
@@ -315,8 +355,19 @@ def _editable_config(config: CfgNode | str | PathLike[str] | None, opts: Sequenc
         return read_config(config, opts)
     cfg = model_zoo.get_config() if config is None else config.clone()
     cfg.defrost()
-    cfg.merge_from_list(list(opts))
+    merge_options(cfg, opts)
     return cfg
+
+
+def _build_model(cfg: CfgNode) -> QueryPose:
+    try:
+        architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+        if not issubclass(architecture, QueryPose):
+            raise ValueError(f"A {cfg.MODEL.META_ARCHITECTURE} gives no poses: use QueryPose.")
+        return build_model(cfg)
+    except (KeyError, AssertionError) as error:
+        reason = error.args[0] if error.args else repr(error)
+        raise ValueError(f"The config's model cannot be built: {reason}") from error
 
 
 def _load_model(cfg: CfgNode, *, confidence_threshold: float) -> QueryPose:
@@ -330,7 +381,7 @@ def _load_model(cfg: CfgNode, *, confidence_threshold: float) -> QueryPose:
     # The checkpoint holds the backbone, too; nothing else should be downloaded or read.
     cfg.MODEL.TIMM.PRETRAINED = False
     cfg.MODEL.TIMM.WEIGHTS = ""
-    model = build_model(cfg)
+    model = _build_model(cfg)
     fresh = model.decoder.queries.weight.detach().clone()
     QueryPoseCheckpointer(model, weights_only=cfg.MODEL.WEIGHTS_ONLY).load(weights)
     if torch.equal(fresh, model.decoder.queries.weight):

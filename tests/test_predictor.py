@@ -273,6 +273,12 @@ def test_a_precision_the_processor_lacks_is_refused():
         (np.zeros((0, 4, 3), np.uint8), r"got \(0, 4, 3\)"),
         (Image.new("F", (4, 4)), "mode 'F' has no known range"),
         ([3], "a path, a Pillow image or an array, got int"),
+        # What OpenCV's imread returns for a file that is not there.
+        (None, "a path, a Pillow image or an array, got NoneType"),
+        (b"\x89PNG", "got bytes"),
+        ({"image": 1}, "got dict"),
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), "got Tensor"),
+        ("https://example.org/picture.jpg", "from files, not from the network"),
     ],
 )
 def test_a_wrong_picture_is_named(predictor, bad, message):
@@ -294,6 +300,60 @@ def test_wrong_arguments_are_named(tiny_cfg, weights, predictor, tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="no CUDA device here"):
             PosePredictor.from_config(tiny_cfg(SMALL), weights=weights, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.QUERYPOSE.NUM_QUERRIES", "3"], "did you mean MODEL.QUERYPOSE.NUM_QUERIES?"),
+        (["MODEL.MASK_ON"], "odd length"),
+        (["INPUT.MIN_SIZE_TEST", "small"], "INPUT.MIN_SIZE_TEST"),
+        (["INPUT.MIN_SIZE_TEST", "-5"], "at least 0 .* got -5 and 160"),
+        (["INPUT.MAX_SIZE_TEST", "0"], "at least 1 .* got 96 and 0"),
+        (["MODEL.BACKBONE.NAME", "build_nothing"], "cannot be built: No object named"),
+        (["MODEL.META_ARCHITECTURE", "RetinaNet"], "A RetinaNet gives no poses"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(tiny_cfg, weights, opts, message):
+    with pytest.raises(ValueError, match=message):
+        PosePredictor.from_config(tiny_cfg(SMALL), weights=weights, opts=opts)
+
+
+@pytest.mark.parametrize("device", ["toaster", "meta", "mps", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(tiny_cfg, weights, device):
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("there is such a device")
+    with pytest.raises(ValueError, match=rf"'?{device}'?"):
+        PosePredictor.from_config(tiny_cfg(SMALL), weights=weights, device=device)
+    with pytest.raises(ValueError, match=rf"'?{device}'?"):
+        PosePredictor(device=device)
+
+
+def test_a_given_model_stays_on_its_device(predictor):
+    with pytest.raises(ValueError, match=r"move it with model\.to"):
+        PosePredictor(predictor.model, device="cpu")
+
+
+def test_pictures_keep_their_size_where_the_shortest_edge_is_zero(predictor):
+    sizes = []
+    predictor.model.register_forward_pre_hook(
+        lambda _, arguments: sizes.extend(tuple(item["image"].shape[1:]) for item in arguments[0])
+    )
+    as_it_is = PosePredictor(predictor.model, min_size=0)
+    as_it_is([picture(60, 80), picture(1000, 40)])
+    assert sorted(sizes) == [(60, 80), (1000, 40)]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1)])
+def test_pictures_of_any_shape_are_looked_at(predictor, shape):
+    assert predictor(np.zeros(shape, np.uint8)).instances.image_size == shape
+
+
+def test_attention_can_be_asked_for_once_and_for_all(predictor):
+    attentive = PosePredictor(predictor.model, confidence_threshold=0, return_attention=True)
+    assert attentive(picture()).attention is not None
+    assert attentive(picture(), return_attention=False).attention is None
+    assert predictor(picture()).attention is None
 
 
 def test_a_configured_gpu_that_is_missing_gives_way_to_the_cpu(tiny_cfg, weights):

@@ -301,3 +301,9 @@ def test_a_sheet_of_one_wide_picture_fits_and_of_none_is_refused():
     assert pose_sheet([np.zeros((10, 500, 3), np.uint8)], width=100, row_height=50).shape[1] == 100
     with pytest.raises(ValueError, match="at least one picture"):
         pose_sheet([])
+
+
+def test_a_strip_of_a_picture_leaves_the_others_of_its_row_their_size():
+    strip, square = np.zeros((1, 9000, 3), np.uint8), np.full((50, 50, 3), 100, np.uint8)
+    sheet = pose_sheet([square, strip, square], width=258, row_height=50)
+    assert (sheet == 100).all(axis=2).sum() == 2 * 50**2

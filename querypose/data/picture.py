@@ -14,6 +14,7 @@ CHANNEL_ORDERS = ("RGB", "BGR")
 # Pillow modes of more than 8 bits, which a plain conversion would cut off at 255.
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 _UNBOUNDED_MODES = ("I", "F")
+_NETWORK_ADDRESSES = ("http://", "https://", "ftp://")
 
 
 def read_picture(file_name: str, image_format: str) -> np.ndarray:
@@ -35,14 +36,12 @@ def read_picture(file_name: str, image_format: str) -> np.ndarray:
             image = pillow_to_array(ImageOps.exif_transpose(picture))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no picture {file_name}.") from error
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
-        raise ValueError(f"The picture {file_name} cannot be read: {error}.") from error
+    except UnidentifiedImageError as error:
+        reason = "it is empty or in no known format"
+        raise ValueError(f"The picture {file_name} cannot be read: {reason}.") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"The picture {file_name} cannot be read: {reason}.") from error
     return _reordered(image, "RGB", image_format)
 
 
@@ -56,9 +55,12 @@ def picture_to_array(picture: Picture, channel_order: str, image_format: str) ->
 
     Raises:
         FileNotFoundError: the path leads nowhere.
-        ValueError: the picture is of another kind, or cannot be read.
+        ValueError: the picture is of another kind, an address on the network, or cannot be read.
     """
     if isinstance(picture, (str, PathLike)):
+        # PathManager would fetch it and keep a copy, which a call to predict should not.
+        if str(picture).startswith(_NETWORK_ADDRESSES):
+            raise ValueError(f"Pictures come from files, not from the network as {picture} does.")
         return read_picture(str(picture), image_format)
     if isinstance(picture, Image.Image):
         return _reordered(pillow_to_array(picture), "RGB", image_format)

@@ -9,9 +9,17 @@ from enum import Enum
 from pathlib import Path
 
 PICTURE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+    [
+        *(".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif"),
+        *(".tiff", ".webp"),
+    ]
 )
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
+VIDEO_SUFFIXES = frozenset(
+    [
+        *(".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv"),
+        *(".webm", ".wmv"),
+    ]
+)
 
 
 class Kind(Enum):
@@ -45,7 +53,7 @@ def find_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> tuple[list[In
 
     Args:
         arguments: files, folders (their pictures and videos by name, not their subfolders),
-            patterns, or "-" for one path a line of ``stdin``.
+            patterns of both, or "-" for one path a line of ``stdin``.
         stdin: lines.
 
     Returns:
@@ -69,20 +77,29 @@ def find_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> tuple[list[In
 
 def _expand(argument: str) -> list[Input]:
     path = Path(argument)
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file())
-        return [_input(file) for file in files if _is_media(file)]
-    if path.exists() or not glob.has_magic(argument):
-        return [_input(path)] if path.exists() else []
-    return [_input(Path(match)) for match in sorted(glob.glob(argument, recursive=True))]
+    # An empty argument, from a shell's unset variable, is not meant as the current folder.
+    if argument and path.exists():
+        return _at(path)
+    if not glob.has_magic(argument):
+        return []
+    matches = sorted(glob.glob(argument, recursive=True))
+    return [item for match in matches for item in _at(Path(match))]
+
+
+def _at(path: Path) -> list[Input]:
+    """A file, whatever it holds, or a folder's pictures and videos."""
+    if not path.is_dir():
+        return [_input(path)]
+    files = sorted(file for file in path.iterdir() if file.is_file())
+    return [_input(file) for file in files if _is_media(file)]
 
 
 def _why_nothing(argument: str) -> str:
-    if Path(argument).is_dir():
+    if argument and Path(argument).is_dir():
         return f"The folder {argument} holds no pictures or videos."
     if glob.has_magic(argument):
         return f"Nothing matches {argument}."
-    return f"There is no file {argument}."
+    return f"There is no file {argument or repr(argument)}."
 
 
 def _is_media(path: Path) -> bool:

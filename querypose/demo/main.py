@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,13 @@ from pathlib import Path
 import torch
 
 from querypose.demo.inputs import Input, Kind, find_inputs
-from querypose.demo.outputs import WRITABLE_PICTURES, plan_outputs
+from querypose.demo.outputs import (
+    WRITABLE_PICTURES,
+    attention_target,
+    check_targets,
+    plan_outputs,
+)
+from querypose.demo.records import json_files
 from querypose.demo.runner import Demo, DemoOptions, report
 from querypose.demo.window import Window
 from querypose.predictor import PosePredictor
@@ -19,8 +26,8 @@ from querypose.visualization.visualizer import DRAWABLE
 _GPU_BATCH_SIZE = 8
 
 _EPILOG = """\
-exit status: 0 all went well; 1 something was skipped; 2 nothing could be done; 130 interrupted
-(a video then ends at that frame and the JSON holds what was seen).
+exit status: 0 all went well; 1 something was skipped; 2 it could not begin or not go on; 130
+interrupted (a video then ends at that frame and the JSON holds what was seen).
 """
 
 
@@ -43,7 +50,12 @@ def _add_inputs_and_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--webcam", nargs="?", type=int, const=0, metavar="N", help="look through webcam N (0)"
     )
-    parser.add_argument("--output", default="", help="folder, or file for a single input")
+    parser.add_argument(
+        "--output",
+        default="none",
+        metavar="PATH",
+        help="drawings: a folder, or a file for a single input, or none (none)",
+    )
     parser.add_argument(
         "--save-json",
         default="",
@@ -102,7 +114,17 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
         "picture (boxes,skeleton,scores)",
     )
     parser.add_argument(
-        "--attention-stage", type=int, default=-1, help="decoder stage of the attention (last)"
+        "--attention-stage",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="decoder stage of the attention, from 0 (last)",
+    )
+    parser.add_argument(
+        "--attention-person",
+        type=int,
+        metavar="N",
+        help="whose attention, from 1 by score; default: a row for everybody",
     )
     parser.add_argument(
         "--keypoint-threshold",
@@ -118,11 +140,12 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
 
 
 def _drawings(text: str) -> frozenset[str]:
-    wanted = frozenset(text.split(","))
+    wanted = frozenset(word.strip() for word in text.split(","))
     unknown = wanted - {*DRAWABLE, "attention"}
     if unknown:
         raise argparse.ArgumentTypeError(
-            f"{', '.join(sorted(unknown))} cannot be drawn, only {', '.join(DRAWABLE)}, attention"
+            f"{', '.join(map(repr, sorted(unknown)))} cannot be drawn, "
+            f"only {', '.join(DRAWABLE)}, attention"
         )
     return wanted
 
@@ -134,18 +157,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; None takes the process's own.
 
     Returns:
-        The exit status: 0 all went well, 1 something was skipped, 2 nothing could be done, 130
-        interrupted.
+        The exit status: 0 all went well, 1 something was skipped, 2 it could not begin or not go
+        on, 130 interrupted.
     """
     parser = _parser()
     args = parser.parse_args(arguments)
-    inputs, problems = _find_inputs(args)
-    problem = _contradiction(args, inputs, problems)
-    if problem:
-        parser.error(problem)
+    # Detectron2 asks PyTorch a question whose answer newer versions of it comment on.
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     try:
+        inputs, problems = _find_inputs(args)
+        problem = _contradiction(args, inputs, problems)
+        if problem:
+            parser.error(problem)
         return _run(args, inputs, problems)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         report(str(error))
         return 2
     except torch.OutOfMemoryError:
@@ -166,31 +191,46 @@ def _contradiction(
 ) -> str:
     """What is wrong with the arguments; empty where nothing is."""
     attention = "attention" in args.draw
+    writes = args.output not in ("", "none")
     if args.webcam is not None and args.input:
         return "--webcam goes alone, without files."
     if not inputs:
         return " ".join(problems) or "name pictures, videos or folders to look at, or --webcam."
-    if not (args.output or args.save_json or args.sheet or args.show):
+    if not (writes or args.save_json or args.sheet or args.show):
         return "nothing would come of it: add --output, --save-json, --sheet or --show."
     if args.save_json and Path(args.save_json).suffix != ".json":
         return f"--save-json {args.save_json} must end with .json."
     if args.sheet and Path(args.sheet).suffix.lower() not in WRITABLE_PICTURES:
         return f"--sheet {args.sheet} must end with one of {', '.join(sorted(WRITABLE_PICTURES))}."
-    if args.sheet and Path(args.sheet).resolve() in {
-        Path(item.source).resolve() for item in inputs
-    }:
-        return f"--sheet {args.sheet} would replace an input."
     if args.sheet and all(item.is_stream for item in inputs):
         return "--sheet shows pictures, and there are none among the inputs."
-    if attention and not args.output:
+    if attention and not writes:
         return "--draw attention writes pictures: name a folder with --output."
     if attention and any(item.is_stream for item in inputs):
         return "--draw attention is for pictures alone, and there is a video among the inputs."
+    if args.attention_person is not None and not (attention and args.attention_person > 0):
+        return "--attention-person is a number from 1, and goes with --draw attention."
     return ""
 
 
+def _plan(args: argparse.Namespace, inputs: Sequence[Input]) -> dict[Input, Path]:
+    """Where every input's drawing goes, if all results have a place."""
+    attention = "attention" in args.draw
+    output = "" if args.output == "none" else args.output
+    targets = plan_outputs(output, inputs, attention=attention)
+    files = list(targets.values())
+    if attention:
+        files += map(attention_target, targets.values())
+    if args.save_json:
+        files += json_files(Path(args.save_json))
+    if args.sheet:
+        files.append(Path(args.sheet))
+    check_targets(files, inputs)
+    return targets
+
+
 def _run(args: argparse.Namespace, inputs: Sequence[Input], problems: Sequence[str]) -> int:
-    targets = plan_outputs(args.output, inputs)
+    targets = _plan(args, inputs)
     window = Window() if args.show else None
     options = DemoOptions(
         save_json=args.save_json,
@@ -199,6 +239,7 @@ def _run(args: argparse.Namespace, inputs: Sequence[Input], problems: Sequence[s
         draw=args.draw - {"attention"},
         attention="attention" in args.draw,
         attention_stage=args.attention_stage,
+        attention_person=args.attention_person,
         keypoint_threshold=args.keypoint_threshold,
         track=args.track,
     )

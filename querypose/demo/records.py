@@ -60,14 +60,16 @@ class PoseRecords:
         self._coco.finish()
 
 
+def json_files(target: Path) -> list[Path]:
+    """The plain file and COCO's results."""
+    return [target, target.with_suffix(".coco.json")]
+
+
 @contextmanager
 def open_records(target: Path, skeleton: Skeleton) -> Iterator[PoseRecords]:
     """Records that appear as ``target`` and its ``.coco.json`` when the block ends well."""
     with ExitStack() as stack:
-        paths = [
-            stack.enter_context(whole_file(path))
-            for path in (target, target.with_suffix(".coco.json"))
-        ]
+        paths = [stack.enter_context(whole_file(path)) for path in json_files(target)]
         with paths[0].open("w") as plain, paths[1].open("w") as coco:
             records = PoseRecords(plain, coco, skeleton)
             yield records

@@ -25,6 +25,7 @@ from querypose.demo.frames import (
 )
 from querypose.demo.inputs import Input, Kind, image_ids
 from querypose.demo.interruption import Interruption
+from querypose.demo.outputs import attention_target
 from querypose.demo.records import PoseRecords, open_records
 from querypose.demo.timing import Stopwatch
 from querypose.demo.video import VideoReader, VideoWriter, read_ahead
@@ -38,6 +39,8 @@ from querypose.visualization.sheet import sheet_tile
 # Pictures of one size share a batch; so many batches' worth are looked through for them.
 _BATCHES_PER_CHUNK = 2
 _SHEET_ROW_HEIGHT = 240
+# Some containers state their length by estimate only.
+_LENGTH_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class DemoOptions:
         window: shows drawings, if any.
         draw: see :class:`PoseVisualizer`.
         attention: draw part attention of pictures, too.
-        attention_stage: whose.
+        attention_stage: of which decoder stage; negative counts from the last.
+        attention_person: of whom, from 1 by falling score; None takes everybody.
         keypoint_threshold: see :class:`PoseVisualizer`; None takes the predictor's.
         track: None tracks people in streams alone.
     """
@@ -61,6 +65,7 @@ class DemoOptions:
     draw: frozenset[str] = frozenset({"boxes", "skeleton", "scores"})
     attention: bool = False
     attention_stage: int = -1
+    attention_person: int | None = None
     keypoint_threshold: float | None = None
     track: bool | None = None
 
@@ -157,14 +162,24 @@ class Demo:
         drawn = self._drawn(frame, prediction)
         if target is not None:
             self._save(drawn, target)
-            if self.options.attention and len(prediction):
-                with self.stopwatch.measure("draw"):
-                    attention = draw_attention(frame.picture, prediction)
-                self._save(attention, target.with_name(f"{target.stem}.attention{target.suffix}"))
+            if self.options.attention:
+                self._attention(frame, prediction, attention_target(target))
         if self.options.sheet:
             self._tiles.append(sheet_tile(drawn, _SHEET_ROW_HEIGHT))
         self._record(frame, prediction)
         self._show(drawn, wait=True)
+
+    def _attention(self, frame: Frame, prediction: PosePrediction, target: Path) -> None:
+        person = self.options.attention_person
+        if len(prediction) < (person or 1):
+            # Nobody's attention is no failure, but a missing file should not surprise.
+            who = "nobody" if person is None else f"no person {person}"
+            report(f"{frame.item.source}: {who} whose attention could be drawn.")
+            return
+        with self.stopwatch.measure("draw"):
+            people = None if person is None else [person - 1]
+            drawn = draw_attention(frame.picture, prediction, people)
+        self._save(drawn, target)
 
     def _stream_or_skip(self, item: Input) -> None:
         try:
@@ -195,6 +210,8 @@ class Demo:
                 num_frames += 1
                 self._track(prediction, tracker)
                 self._frame(frame, prediction, writer)
+        if writer is not None and writer.target != target:
+            report(f"This OpenCV has no codec for {target}: the video is {writer.target}.")
         self._report_losses(item, reader, num_frames)
 
     def _frame(self, frame: Frame, prediction: PosePrediction, writer: VideoWriter | None) -> None:
@@ -210,10 +227,12 @@ class Demo:
         if num_frames == 0 and not self.interruption.requested:
             raise ValueError(f"The video {item.source} has no frame that can be read.")
         if reader.num_broken:
-            report(f"{item.source}: {reader.num_broken} frames could not be decoded.")
-        unread = (reader.num_frames or 0) - reader.num_broken - num_frames
+            self.fail(f"{item.source}: {reader.num_broken} frames could not be decoded.")
+        stated = reader.num_frames or 0
+        unread = stated - reader.num_broken - num_frames
         if unread > 0 and not self.interruption.requested:
-            report(f"{item.source} ended {unread} frames before its stated length.")
+            tell = self.fail if unread > _LENGTH_TOLERANCE * stated else report
+            tell(f"{item.source} ended {unread} frames before its stated length.")
 
     def _watched(
         self,
@@ -259,8 +278,12 @@ class Demo:
             return visualizer.draw_instance_predictions(prediction.instances).get_image()
 
     def _save(self, picture: np.ndarray, target: Path) -> None:
-        with self.stopwatch.measure("write"), whole_file(target) as path:
-            Image.fromarray(picture).save(path, **_quality(target))
+        """Writes a picture; a full disk or a format's limits cost this one alone."""
+        try:
+            with self.stopwatch.measure("write"), whole_file(target) as path:
+                Image.fromarray(picture).save(path, **_quality(target))
+        except (OSError, ValueError) as error:
+            self.fail(f"{target} could not be written: {error}")
 
     def _record(self, frame: Frame, prediction: PosePrediction) -> None:
         records: PoseRecords | None = self._records

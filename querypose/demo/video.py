@@ -107,6 +107,7 @@ class VideoWriter:
     even sizes alone: of an odd one the last row or column is cut off.
 
     Attributes:
+        target: where it stands in the end.
         frame_rate: frames a second.
         num_frames: written so far.
 
@@ -117,7 +118,7 @@ class VideoWriter:
 
     def __init__(self, target: Path, frame_rate: float) -> None:
         self.num_frames = 0
-        self._target = target
+        self.target = target
         self.frame_rate = frame_rate
         self._size = (0, 0)
         self._writer: cv2.VideoWriter | None = None
@@ -141,16 +142,17 @@ class VideoWriter:
         self.num_frames += 1
 
     def _open(self) -> None:
-        for target in dict.fromkeys([self._target, self._target.with_suffix(".avi")]):
+        wanted = self.target
+        for target in dict.fromkeys([wanted, wanted.with_suffix(".avi")]):
             file = PartialFile(target)
             codec = cv2.VideoWriter.fourcc(*CODECS[target.suffix.lower()])
             writer = cv2.VideoWriter(str(file.path), codec, self.frame_rate, self._size)
             if writer.isOpened():
-                self._writer, self._file = writer, file
+                self._writer, self._file, self.target = writer, file, target
                 return
             writer.release()
             file.discard()
-        raise ValueError(f"This OpenCV has no codec for the video {self._target}.")
+        raise ValueError(f"This OpenCV has no codec for the video {wanted}.")
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self._writer is None:
@@ -167,4 +169,4 @@ class VideoWriter:
         """OpenCV does not tell of a full disk or a failing codec."""
         with closing(iter(VideoReader(str(self._file.path)))) as frames:
             if next(frames, None) is None:
-                raise ValueError(f"The video {self._target} could not be written.")
+                raise ValueError(f"The video {self.target} could not be written.")

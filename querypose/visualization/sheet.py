@@ -10,14 +10,25 @@ import numpy as np
 _GAP = 4
 # A few pictures are not blown up to the width of a sheet.
 _LARGEST_ZOOM = 1.5
+# Wider pictures would shrink the whole row that they stand in, or fill the memory.
+_MAX_ASPECT_RATIO = 3
 
 
 def sheet_tile(picture: np.ndarray, row_height: int) -> np.ndarray:
-    """Scales an RGB picture (H, W, 3) to a row's height, so that only the tile need be kept."""
+    """Scales an RGB picture (H, W, 3) to a row's height, so that only the tile need be kept.
+
+    One that is more than three times as wide as high has white above and below.
+    """
     height, width = picture.shape[:2]
-    size = max(1, round(width * row_height / height)), row_height
-    shrinks = row_height < height
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    zoom = min(row_height / height, _MAX_ASPECT_RATIO * row_height / width)
+    size = max(1, round(width * zoom)), max(1, round(height * zoom))
+    scaled = cv2.resize(
+        picture, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+    )
+    tile = np.full((row_height, size[0], 3), 255, np.uint8)
+    top = (row_height - size[1]) // 2
+    tile[top : top + size[1]] = scaled
+    return tile
 
 
 def pose_sheet(
