@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -242,6 +243,15 @@ def test_attention_lies_where_the_part_looked():
         else:
             # Cell (7, 21) of 5 pixels has its centre at 5 * 7.5 and 5 * 21.5.
             assert abs(changed[0].mean() + 0.5 - 37.5) < 1 and abs(changed[1].mean() - 107) < 1
+
+
+def test_attention_of_many_parts_is_wrapped_into_even_rows():
+    skeleton = replace(COCO_SKELETON, parts=())
+    attention = PartAttention(torch.ones(1, 17, 28, 28), torch.tensor([[0.0, 0, 90, 90]]), 5)
+    prediction = PosePrediction(people(1), skeleton, attention)
+    drawn = draw_attention(black(), prediction, tile_size=(90, 90))
+    # The crop and seventeen maps.
+    assert drawn.shape == (2 * 118, 9 * 94, 3)
 
 
 def test_attention_crops_reach_over_the_edge_of_the_picture():

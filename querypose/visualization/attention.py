@@ -16,6 +16,7 @@ _DARK = (32, 32, 32)
 _OPACITY = 0.75
 _GAP = 4
 _LABEL_HEIGHT = 24
+_MAX_COLUMNS = 9
 
 
 def draw_attention(
@@ -34,8 +35,8 @@ def draw_attention(
         tile_size: (height, width) of a crop in pixels.
 
     Returns:
-        (H', W', 3) uint8 RGB: a row per person: the crop, then the crop under each part's map.
-        Every map is scaled by its own maximum.
+        (H', W', 3) uint8 RGB: a row per person, or several where there are many parts: the crop,
+        then the crop under each part's map. Every map is scaled by its own maximum.
 
     Raises:
         ValueError: the prediction has no attention, or there is nobody to draw.
@@ -54,7 +55,7 @@ def draw_attention(
         tiles = [_titled(crop, f"person {person + 1}: {score:.0%}", person_colour(person))]
         for name, part_map in zip(names, attention.maps[person].numpy(), strict=True):
             tiles.append(_titled(_overlay(crop, part_map, window), name, _DARK))
-        rows.append(np.concatenate(tiles, axis=1))
+        rows.append(_grid(tiles))
     return np.concatenate(rows, axis=0)
 
 
@@ -131,3 +132,13 @@ def _titled(tile: np.ndarray, title: str, colour: tuple[int, int, int]) -> np.nd
     draw_text(framed[:, :width], title, (0, 0), 0.4, colour)
     framed[_LABEL_HEIGHT : _LABEL_HEIGHT + height, :width] = tile
     return framed
+
+
+def _grid(tiles: Sequence[np.ndarray]) -> np.ndarray:
+    """Tiles of one size in as few rows as may be, of equal length, white where they run out."""
+    num_rows = -(-len(tiles) // _MAX_COLUMNS)
+    columns = -(-len(tiles) // num_rows)
+    blanks = [np.full_like(tiles[0], 255)] * (num_rows * columns - len(tiles))
+    padded = [*tiles, *blanks]
+    rows = [padded[start : start + columns] for start in range(0, len(padded), columns)]
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows])
