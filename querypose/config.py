@@ -36,7 +36,7 @@ def read_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         # Detectron2 would run Python objects in the file.
         cfg.merge_from_file(str(config_file), allow_unsafe=False)
         cfg.merge_from_list(list(opts))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(f"{config_file} is not valid YAML: {error}") from error
     except (AttributeError, TypeError) as error:
         raise ValueError(f"{config_file} does not map config keys to values.") from error
@@ -50,7 +50,10 @@ def _suggestion(reason: str, cfg: CfgNode) -> str:
     """What a misspelt key may have meant; empty where the reason is another."""
     if not reason.startswith("Non-existent"):
         return ""
-    close = difflib.get_close_matches(reason.rsplit(": ", 1)[-1], list(_keys(cfg)), n=1)
+    given = reason.rsplit(": ", 1)[-1]
+    if given.startswith("-"):
+        return "; options of the command come before the config's keys"
+    close = difflib.get_close_matches(given, list(_keys(cfg)), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
