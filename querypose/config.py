@@ -230,7 +230,7 @@ def _add_solver(cfg: CfgNode) -> None:
     cfg.SOLVER.FLOW_MULTIPLIER = 10.0
     # What AMP.ENABLED computes in: "fp16" (with gradient scaling) or "bf16".
     cfg.SOLVER.AMP.PRECISION = "fp16"
-    # Batches of IMS_PER_BATCH whose gradients make one optimiser step.
+    # Batches of IMS_PER_BATCH that make one optimiser step, as one large batch would.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     # Exponential moving average of the weights, evaluated and saved beside the raw ones.
     cfg.SOLVER.EMA = CfgNode()

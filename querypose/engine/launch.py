@@ -59,8 +59,8 @@ def _check_device(device: str, num_processes: int) -> None:
     present = torch.cuda.device_count()
     if kind == "cuda" and present < num_processes:
         raise ValueError(
-            f"{num_processes} processes want a GPU each (MODEL.DEVICE {device}), but PyTorch sees "
-            f"{present} here: start fewer, or set MODEL.DEVICE cpu."
+            f"MODEL.DEVICE is {device}, but of the GPUs that are wanted here ({num_processes}) "
+            f"PyTorch sees {present}: start fewer processes, or set MODEL.DEVICE cpu."
         )
 
 

@@ -16,8 +16,8 @@ def never(_: argparse.Namespace) -> None:
 @pytest.mark.parametrize(
     ("device", "num_gpus", "present", "reason"),
     [
-        ("cuda", 1, 0, r"1 processes want a GPU each \(MODEL.DEVICE cuda\), but PyTorch sees 0"),
-        ("cuda", 8, 2, r"8 processes want a GPU each .* sees 2 here: start fewer, or set"),
+        ("cuda", 1, 0, r"MODEL.DEVICE is cuda, but .* wanted here \(1\) PyTorch sees 0: start"),
+        ("cuda", 8, 2, r"wanted here \(8\) PyTorch sees 2: .* or set MODEL.DEVICE cpu"),
         ("gpu", 1, 1, r"MODEL.DEVICE is cuda, cpu or another of PyTorch's devices, not 'gpu'"),
     ],
 )
@@ -33,5 +33,5 @@ def test_under_torchrun_every_process_of_the_machine_counts(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    with pytest.raises(ValueError, match="4 processes want a GPU each"):
+    with pytest.raises(ValueError, match=r"wanted here \(4\) PyTorch sees 2"):
         launch(never, argparse.Namespace(num_gpus=1), device="cuda")
