@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessException
 
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import read_config
-from querypose.data.datasets.coco import register_configured_datasets
+from querypose.data.datasets.coco import (
+    check_configured_datasets,
+    register_configured_datasets,
+)
 from querypose.engine import QueryPoseTrainer, launch
 from querypose.modeling.acceleration import accelerate_inference
 
@@ -32,6 +36,13 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = read_config(args.config_file, args.opts)
     cfg.freeze()
     register_configured_datasets(cfg)
+    check_configured_datasets(cfg)
+    resumes = args.resume and Path(cfg.OUTPUT_DIR, "last_checkpoint").is_file()
+    if args.eval_only and not (cfg.MODEL.WEIGHTS or resumes):
+        raise ValueError(
+            "There are no weights to evaluate: name a file in MODEL.WEIGHTS, or pass --resume for "
+            f"the last checkpoint of OUTPUT_DIR ({cfg.OUTPUT_DIR})."
+        )
     default_setup(cfg, args)
     return cfg
 
@@ -56,10 +67,15 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    arguments = default_argument_parser(epilog=__doc__).parse_args()
+    parser = default_argument_parser(epilog=__doc__)
+    arguments = parser.parse_args()
+    if not arguments.config_file:
+        parser.error("name a config with --config-file, such as configs/quick/tiny.yaml")
     try:
         config = read_config(arguments.config_file, arguments.opts)
         launch(main, arguments, device=config.MODEL.DEVICE)
-    except (FileNotFoundError, FloatingPointError, ValueError, ProcessRaisedException) as error:
+    except (OSError, FloatingPointError, ValueError, ProcessException) as error:
         # Of an error in another process the last line is the message; the log has all of it.
         sys.exit(f"train_net.py: {str(error).strip().splitlines()[-1]}")
+    except KeyboardInterrupt:
+        sys.exit("train_net.py: Interrupted; --resume continues from the last checkpoint.")

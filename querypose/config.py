@@ -59,7 +59,7 @@ def _explained(source: str, cfg: CfgNode) -> Iterator[None]:
     """Turns what merging into a config raises into a ValueError that names the source."""
     try:
         yield
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(f"{source} is not valid YAML: {error}") from error
     except (AttributeError, TypeError) as error:
         raise ValueError(f"{source} does not map config keys to values.") from error
@@ -72,7 +72,10 @@ def _suggestion(reason: str, cfg: CfgNode) -> str:
     """What a misspelt key may have meant; empty where the reason is another."""
     if not reason.startswith("Non-existent"):
         return ""
-    close = difflib.get_close_matches(reason.rsplit(": ", 1)[-1], list(_keys(cfg)), n=1)
+    given = reason.rsplit(": ", 1)[-1]
+    if given.startswith("-"):
+        return "; options of the command come before the config's keys"
+    close = difflib.get_close_matches(given, list(_keys(cfg)), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -258,7 +261,7 @@ def _add_solver(cfg: CfgNode) -> None:
     cfg.SOLVER.FLOW_MULTIPLIER = 10.0
     # What AMP.ENABLED computes in: "fp16" (with gradient scaling) or "bf16".
     cfg.SOLVER.AMP.PRECISION = "fp16"
-    # Batches of IMS_PER_BATCH whose gradients make one optimiser step.
+    # Batches of IMS_PER_BATCH that make one optimiser step, as one large batch would.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     # Exponential moving average of the weights, evaluated and saved beside the raw ones.
     cfg.SOLVER.EMA = CfgNode()

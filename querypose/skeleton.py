@@ -152,7 +152,7 @@ class Skeleton:
             raise FileNotFoundError(f"There is no skeleton file {path}.")
         try:
             return cls.from_dict(yaml.safe_load(path.read_text()))
-        except (ValueError, TypeError, yaml.YAMLError) as error:
+        except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
             raise ValueError(f"{path} does not declare a skeleton: {error}") from error
 
     @classmethod

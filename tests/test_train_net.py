@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import runpy
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
+
+from querypose.skeleton import COCO_SKELETON
 
 TINY = (
     *("MODEL.QUERYPOSE.NUM_QUERIES", "8", "INPUT.MIN_SIZE_TRAIN", "(96,)"),
@@ -93,6 +100,99 @@ def test_a_missing_config_is_named(train_net):
     failed = train_net(config="configs/none.yaml")
     assert failed.returncode == 1
     assert "There is no config file configs/none.yaml." in failed.stderr
+
+
+QUICK = ("--config-file", "configs/quick/tiny.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--eval-only",), "name a config with --config-file, such as configs/quick/tiny.yaml"),
+        ((*QUICK, "--eval-only"), "There are no weights to evaluate: name a file in MODEL.WEIGHTS"),
+        ((*QUICK, "--eval-only", "--resume"), "or pass --resume for the last checkpoint of"),
+        (
+            (*QUICK, "DATASETS.TRAIN", "('synthetic_people_tny',)"),
+            "registered as 'synthetic_people_tny', which DATASETS.TRAIN names: add [name, JSON, "
+            "picture folder] to DATASETS.REGISTER. Did you mean 'synthetic_people_tiny'?",
+        ),
+        (
+            (*QUICK, "SEED", "1", "--num-gpus", "2"),
+            "Non-existent key: --num-gpus; options of the command come before the config's keys",
+        ),
+        ((*QUICK, "MODEL.DEVICE", "gpu"), "another of PyTorch's devices, not 'gpu'."),
+    ],
+    ids=["no_config", "no_weights", "no_checkpoint", "dataset", "late_option", "device"],
+)
+def test_mistakes_that_are_seen_before_anything_starts(
+    repository, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(repository)
+    if "configs/quick/tiny.yaml" in arguments:
+        arguments = (*arguments, "OUTPUT_DIR", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["train_net.py", *arguments])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path("train_net.py", run_name="__main__")
+    told = capsys.readouterr().err if end.value.code == 2 else str(end.value)
+    assert message in told
+    assert "train_net.py: " in told
+
+
+@pytest.fixture
+def two_processes(repository, tmp_path):
+    """Starts a training of two processes; returns the parent."""
+    started = []
+
+    def start(*options: str):
+        command = [sys.executable, "train_net.py", *QUICK, "--num-gpus", "2", "--dist-url", "auto"]
+        output = ("OUTPUT_DIR", str(tmp_path / "output"), "DATASETS.TEST", "()")
+        with (tmp_path / "log.txt").open("w") as log:
+            started.append(
+                subprocess.Popen(
+                    [*command, *TINY, *output, *options],
+                    cwd=repository,
+                    env=os.environ | {"OMP_NUM_THREADS": "1"},
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            )
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_sigterm_to_the_parent_of_two_processes_saves_and_exits(two_processes, tmp_path):
+    last = tmp_path / "output" / "last_checkpoint"
+    parent = two_processes("SOLVER.CHECKPOINT_PERIOD", "2", "SOLVER.MAX_ITER", "100000")
+    while not last.exists():
+        assert parent.poll() is None, (tmp_path / "log.txt").read_text()
+        time.sleep(0.1)
+    parent.terminate()
+    assert parent.wait(timeout=120) == 0
+    stopped = re.search(r"SIGTERM after iteration (\d+)", (tmp_path / "log.txt").read_text())
+    assert last.read_text() == f"model_{int(stopped[1]):07d}.pth"
+
+
+@pytest.mark.slow
+def test_a_missing_picture_ends_both_processes_with_its_name(two_processes, tmp_path):
+    """The one that finds it does not wait for its data workers, nor the other one for it."""
+    image = {"id": 1, "file_name": "gone.jpg", "width": 90, "height": 60}
+    person = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [9, 9, 40, 40], "iscrowd": 0}
+    person |= {"num_keypoints": 17, "keypoints": [20, 20, 2] * 17}
+    content = {"images": [image], "annotations": [person]}
+    content["categories"] = [{"id": 1, "name": "person", "keypoints": COCO_SKELETON.keypoints}]
+    (tmp_path / "people.json").write_text(json.dumps(content))
+    register = repr([["gone", str(tmp_path / "people.json"), str(tmp_path)]])
+    options = ("DATASETS.REGISTER", register, "DATASETS.TRAIN", "('gone',)")
+    parent = two_processes(*options, "DATALOADER.NUM_WORKERS", "1")
+    assert parent.wait(timeout=300) == 1
+    message = (tmp_path / "log.txt").read_text().strip().splitlines()[-1]
+    assert message.startswith("train_net.py: FileNotFoundError: There is no picture")
+    assert "gone.jpg" in message and "check_dataset" in message
 
 
 @pytest.mark.slow

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any, NoReturn
 
 import torch
 from detectron2.engine import hooks
@@ -83,8 +86,9 @@ class BestCheckpointer(hooks.BestCheckpointer):
 class StopOnSigterm(HookBase):
     """Ends the training after the current iteration, with a checkpoint, when asked to.
 
-    Schedulers send SIGTERM before they take a machine away. All processes stop together, whichever
-    of them got the signal.
+    Schedulers send SIGTERM shortly before they take a machine away. All processes stop together,
+    whichever of them got the signal. An evaluation takes longer than a scheduler waits: it is given
+    up, in every process that gets the signal.
 
     Args:
         checkpointer: saves the training's state.
@@ -95,12 +99,18 @@ class StopOnSigterm(HookBase):
         self.checkpointer = checkpointer
         self.device = device
         self.requested = False
+        self._evaluating = False
+        self._previous: Any = None
 
     def before_train(self) -> None:
         """Catches the signal; Python allows that in the main thread alone."""
-        self._in_main_thread = threading.current_thread() is threading.main_thread()
-        if self._in_main_thread:
+        if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, self._request)
+
+    def release(self) -> None:
+        """Gives the signal back, after the last evaluation."""
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
 
     def after_step(self) -> None:
         """Saves and exits where the signal came.
@@ -108,20 +118,45 @@ class StopOnSigterm(HookBase):
         Raises:
             SystemExit: with code 0.
         """
-        if not any_process(self.requested, self.device):
-            return
-        iteration = self.trainer.iter
-        self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
-        comm.synchronize()
-        logging.getLogger(__name__).warning(
-            "Stopped by SIGTERM after iteration %d; continue with --resume.", iteration
-        )
-        raise SystemExit(0)
+        last = self.trainer.iter + 1 >= self.trainer.max_iter  # An evaluation follows.
+        if not last and any_process(self.requested, self.device):
+            self._save()
+            comm.synchronize()
+            self._exit()
 
-    def after_train(self) -> None:
-        """Gives the signal back."""
-        if self._in_main_thread:
-            signal.signal(signal.SIGTERM, self._previous)
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Within it, between two iterations, a signal ends the process at once.
+
+        Raises:
+            SystemExit: with code 0.
+        """
+        if any_process(self.requested, self.device):
+            self._save()
+            self._exit()
+        self._evaluating = True
+        try:
+            yield
+        finally:
+            self._evaluating = False
 
     def _request(self, _: int, __: FrameType | None) -> None:
         self.requested = True
+        if self._evaluating:
+            self._evaluating = False
+            # A worker process that dies of the same signal would interrupt the save.
+            previous = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._save()
+            signal.signal(signal.SIGCHLD, previous)
+            self._exit()
+
+    def _save(self) -> None:
+        iteration = self.trainer.iter
+        if iteration < self.trainer.max_iter:  # Later than that the final checkpoint is there.
+            self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+
+    def _exit(self) -> NoReturn:
+        logging.getLogger(__name__).warning(
+            "Stopped by SIGTERM after iteration %d; continue with --resume.", self.trainer.iter
+        )
+        raise SystemExit(0)

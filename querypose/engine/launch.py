@@ -26,11 +26,16 @@ def launch(main: Main, args: argparse.Namespace, *, device: str) -> None:
         main: to run.
         args: of Detectron2's ``default_argument_parser``.
         device: ``MODEL.DEVICE``.
+
+    Raises:
+        ValueError: this machine does not have the devices.
     """
+    elastic = torch.distributed.is_torchelastic_launched()
+    _check_device(device, int(os.environ["LOCAL_WORLD_SIZE"]) if elastic else args.num_gpus)
     if device == "cpu":
         # Detectron2 chooses the backend by the GPUs that it sees.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    if torch.distributed.is_torchelastic_launched():
+    if elastic:
         _join_torchrun(main, args, device)
         return
     with _sigterm_to_children(enabled=args.num_gpus > 1):
@@ -41,6 +46,21 @@ def launch(main: Main, args: argparse.Namespace, *, device: str) -> None:
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
             args=(args,),
+        )
+
+
+def _check_device(device: str, num_processes: int) -> None:
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ValueError(
+            f"MODEL.DEVICE is cuda, cpu or another of PyTorch's devices, not {device!r}."
+        ) from error
+    present = torch.cuda.device_count()
+    if kind == "cuda" and present < num_processes:
+        raise ValueError(
+            f"MODEL.DEVICE is {device}, but of the GPUs that are wanted here ({num_processes}) "
+            f"PyTorch sees {present}: start fewer processes, or set MODEL.DEVICE cpu."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import signal
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -52,7 +53,14 @@ class SeededDataset(Dataset):
 
     def __getitem__(self, draw: Draw) -> Record:
         seed_everything(mixed_seed(self.seed, draw.position))
-        return self.mapper(self.records[draw.index])
+        try:
+            return self.mapper(self.records[draw.index])
+        except (FileNotFoundError, ValueError) as error:
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind(
+                f"{error} What else is wrong with a dataset: "
+                "python -m querypose.tools.check_dataset NAME."
+            ) from error
 
 
 class ResumableTrainLoader:
@@ -139,9 +147,14 @@ class ResumableTrainLoader:
             collate_fn=trivial_batch_collator,
             worker_init_fn=_outlive_sigterm,
         )
-        for batch in batches:
-            self.num_batches += 1
-            yield batch
+        try:
+            for batch in batches:
+                self.num_batches += 1
+                yield batch
+        except BaseException as error:
+            # Its frames would keep the worker processes, for which a process waits as it ends.
+            traceback.clear_frames(error.__traceback__)
+            raise
 
     def _batches(self) -> Iterator[list[Draw]]:
         rank, world_size = comm.get_rank(), comm.get_world_size()

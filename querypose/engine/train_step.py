@@ -17,12 +17,16 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from querypose.engine.accumulation import LossShares, Share
 from querypose.engine.bad_batch import Batch, save_bad_batch
 from querypose.engine.consensus import any_process
 from querypose.engine.seeding import mixed_seed
 from querypose.engine.train_loader import ResumableTrainLoader
 
 _PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+# A gradient scaler starts at 2**16 and halves its scale at every infinity. So far down, no scale
+# will do, and every further step would be passed over in silence.
+_SMALLEST_SCALE = 2.0**-14
 
 
 class _BadNumbersError(Exception):
@@ -41,7 +45,7 @@ class QueryPoseTrainStep(SimpleTrainer):
         data_loader: yields batches.
         optimizer: steps once per iteration.
         precision: the type that autocast computes in; None leaves it off.
-        accumulate_steps: batches per iteration; their losses are averaged.
+        accumulate_steps: batches per iteration, which count as one large batch.
         max_skipped_batches: iterations with bad numbers that may be passed over.
         output_dir: where their batches are saved.
     """
@@ -61,6 +65,7 @@ class QueryPoseTrainStep(SimpleTrainer):
         super().__init__(model, data_loader, optimizer)
         self.precision = precision
         self.accumulate_steps = accumulate_steps
+        self.loss_shares = LossShares(model)
         self.max_skipped_batches = max_skipped_batches
         self.output_dir = output_dir
         self.num_skipped = 0
@@ -129,13 +134,16 @@ class QueryPoseTrainStep(SimpleTrainer):
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+        if self.grad_scaler.is_enabled() and self.grad_scaler.get_scale() < _SMALLEST_SCALE:
+            self._report("The gradient became NaN or infinite at any loss scale.", batches)
 
     def _accumulate_gradients(self, batches: Sequence[Batch]) -> dict[str, float | Tensor]:
-        """Sums gradients over the batches; returns the mean of each loss."""
+        """Sums gradients over the batches; returns each loss as of one large batch."""
         totals: dict[str, float | Tensor] = {}
-        for index, batch in enumerate(batches):
+        shares = self.loss_shares(batches, self.device)
+        for index, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             with self._reduced_after(last=index == len(batches) - 1):
-                losses = self._losses(batch)
+                losses = self._losses(batch, share)
                 self.grad_scaler.scale(sum(losses.values())).backward()
             for name, loss in losses.items():
                 totals[name] = totals.get(name, 0) + loss.detach()
@@ -150,7 +158,7 @@ class QueryPoseTrainStep(SimpleTrainer):
             return self.model.no_sync()
         return contextlib.nullcontext()
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+    def _losses(self, batch: Batch, share: Share) -> dict[str, Tensor]:
         fault, losses = "", {}
         try:
             with torch.autocast(
@@ -159,7 +167,7 @@ class QueryPoseTrainStep(SimpleTrainer):
                 losses = self.model(batch)
         except FloatingPointError as error:
             fault = str(error)
-        losses = {name: loss / self.accumulate_steps for name, loss in losses.items()}
+        losses = {name: loss * share(name) for name, loss in losses.items()}
         if not fault and not torch.isfinite(sum(losses.values())):
             terms = [name for name, loss in losses.items() if not torch.isfinite(loss)]
             fault = f"{', '.join(terms)} became NaN or infinite."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import weakref
@@ -84,6 +85,11 @@ class QueryPoseTrainer(DefaultTrainer):
         Raises:
             FileNotFoundError: not every process sees the checkpoint.
         """
+        if resume and not self.checkpointer.has_checkpoint():
+            logging.getLogger(__name__).warning(
+                "OUTPUT_DIR (%s) holds no checkpoint to resume from: the training starts anew.",
+                self.cfg.OUTPUT_DIR,
+            )
         super().resume_or_load(resume)
         starts = comm.all_gather(self.start_iter)
         if len(set(starts)) > 1:
@@ -98,6 +104,7 @@ class QueryPoseTrainer(DefaultTrainer):
             return super().train()
         finally:
             self._trainer.release_data_loader()
+            self._stopper.release()
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks in its order, with ours in the places of their bases."""
@@ -118,14 +125,14 @@ class QueryPoseTrainer(DefaultTrainer):
                     max_to_keep=cfg.SOLVER.CHECKPOINTS_TO_KEEP or None,
                 )
             )
-        built.append(hooks.EvalHook(period, self._evaluate))
+        self._stopper = StopOnSigterm(self.checkpointer, next(self.model.parameters()).device)
+        built += [self._stopper, hooks.EvalHook(period, self._evaluate)]
         if on_main and cfg.TEST.BEST_METRIC and cfg.DATASETS.TEST:
             metric = self._best_metric(cfg)
             built.append(BestCheckpointer(period, self.best_checkpointer, metric))
         if on_main:
             built.append(hooks.PeriodicWriter(self.build_writers(), _WRITER_PERIOD))
-        device = next(self.model.parameters()).device
-        return [*built, StopOnSigterm(self.checkpointer, device)]
+        return built
 
     @staticmethod
     def _best_metric(cfg: CfgNode) -> str:
@@ -138,14 +145,16 @@ class QueryPoseTrainer(DefaultTrainer):
         """Evaluates the weights, and under ``ema`` their average."""
         if comm.get_world_size() > 1:
             # Batch norms count what their own process sees; a checkpoint holds the first one's.
-            for buffer in self.model.buffers():
+            averaged = [] if self.averaged is None else self.averaged.buffers()
+            for buffer in itertools.chain(self.model.buffers(), averaged):
                 torch.distributed.broadcast(buffer, 0)
-        results = self.test(self.cfg, self.model)
-        if self.averaged is not None:
-            cfg = self.cfg.clone()
-            cfg.defrost()
-            cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "ema")
-            results = OrderedDict(results, ema=self.test(cfg, self.averaged.module))
+        with self._stopper.evaluation():
+            results = self.test(self.cfg, self.model)
+            if self.averaged is not None:
+                cfg = self.cfg.clone()
+                cfg.defrost()
+                cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "ema")
+                results = OrderedDict(results, ema=self.test(cfg, self.averaged.module))
         self._last_eval_results = results
         return results
 

@@ -60,6 +60,16 @@ def test_a_process_without_people(folder):
     assert first["without_gradient"] == second["without_gradient"] == []
 
 
+def test_processes_evaluate_the_same_statistics(folder):
+    """Those that the first one saves, of the weights and of their average."""
+    first, second = (
+        result["evaluated_buffers"] for result in both(folder, "one_process_without_people")
+    )
+    assert {name.split(".")[0] for name in first if "running_mean" in name} == {"module", "average"}
+    different = [name for name, value in first.items() if not torch.equal(value, second[name])]
+    assert different == []
+
+
 def test_bad_numbers_of_one_process_are_skipped_and_reported_by_both(folder):
     first, second = both(folder, "bad_numbers_in_one_process")
     assert_in_step(first, second)

@@ -22,6 +22,7 @@ def person(box=(10, 5, 60, 50), points=POINTS, **changes):
     return {"category_id": 1, "iscrowd": 0, "num_keypoints": 17} | sound | changes
 
 
+NAN, INF = float("nan"), float("inf")
 SCENES = {
     "nobody": [],
     "crowd_only": [person(iscrowd=1)],
@@ -33,6 +34,10 @@ SCENES = {
     "keypoints_outside": [person(points=[[x + 500, y - 300, 2] for x, y, _ in POINTS])],
     "no_keypoints": [person(points=[[0, 0, 0]] * 17, num_keypoints=0)],
     "same_person_twice": [person(), person()],
+    "nan_box": [person((NAN, 5, 60, 50), area=NAN), person()],
+    "infinite_box": [person((10, 5, INF, 50)), person()],
+    "nan_keypoints": [person(points=[[NAN, y, 2] for _, y, _ in POINTS])],
+    "infinite_keypoints": [person(points=[[x, -INF, 2] for x, *_ in POINTS])],
     "more_people_than_queries": [person((i, i, 30, 30)) for i in range(30)],
 }
 

@@ -23,6 +23,7 @@ from torch import nn
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import read_config
 from querypose.data import QueryPoseDatasetMapper, register_coco_keypoints
+from querypose.data.datasets.coco import load_coco_keypoints
 from querypose.engine.train_loader import ResumableTrainLoader
 from querypose.evaluation import KeypointEvaluator
 from querypose.modeling.criterion import QueryPoseCriterion, keypoints_to_box
@@ -346,6 +347,35 @@ def test_the_dataset_check_takes_any_json(person, size):
     faults = list(check_dataset._people_problems(picture, 17))
     assert all(fault.startswith("annotation ") for fault in faults)
     assert faults or person.get("iscrowd") or check_dataset._finite_numbers(person["bbox"], 4)
+
+
+ROW = st.dictionaries(
+    st.sampled_from([*FIELDS, "image_id", "category_id", "file_name", "width", "height", "name"]),
+    st.just(1) | JSON_VALUES,
+)
+SOUND = {
+    "images": {"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT},
+    "annotations": {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "iscrowd": 0},
+    "categories": {"id": 1, "name": "person"},
+}
+
+
+@cases(250)
+@given(data=st.data())
+def test_annotation_files_load_or_are_refused_in_a_sentence(tmp_path, data):
+    """Sound ones in which some fields are anything at all, and anything at all."""
+    tables = {
+        key: [sound | data.draw(ROW)] if data.draw(st.booleans()) else data.draw(JSON_VALUES)
+        for key, sound in SOUND.items()
+    }
+    path = tmp_path / "people.json"
+    path.write_text(json.dumps(tables if data.draw(st.integers(0, 9)) else data.draw(JSON_VALUES)))
+    try:
+        records = load_coco_keypoints(str(path), str(tmp_path), "fuzzed", COCO_SKELETON)
+    except ValueError as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+    else:
+        assert [record["height"] for record in records] == [tables["images"][0]["height"]]
 
 
 BASE = str(Path(__file__).parents[2] / "configs" / "Base-QueryPose.yaml")

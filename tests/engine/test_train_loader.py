@@ -1,6 +1,8 @@
 import itertools
+import multiprocessing
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -15,11 +17,11 @@ def augment(record):
     return record | {"random": np.random.rand(), "process": os.getpid()}
 
 
-def make_loader(*, num_workers=0, wide=None, seed=3):
+def make_loader(*, num_workers=0, wide=None, seed=3, mapper=augment):
     records = [{"id": i, "width": w, "height": h} for i, (w, h) in enumerate(SIZES)]
     return ResumableTrainLoader(
         records=records,
-        mapper=augment,
+        mapper=mapper,
         build_sampler=lambda seed: TrainingSampler(len(records), seed=seed),
         batch_size=2,
         num_workers=num_workers,
@@ -72,6 +74,27 @@ def test_workers_survive_a_signal_to_the_whole_group():
         os.kill(process, signal.SIGTERM)
     given += itertools.islice(batches, 4)
     assert [[(s["id"], s["random"]) for s in batch] for batch in given] == expected
+
+
+def break_the_fifth(record):
+    if record["id"] == 4:
+        raise ValueError("The fifth picture is broken.")
+    return augment(record)
+
+
+def test_no_worker_outlives_an_error():
+    """Else the process that fails would wait for them, and the other ones for it."""
+    loader = make_loader(num_workers=2, mapper=break_the_fifth)
+    before = set(multiprocessing.active_children())
+    with pytest.raises(
+        ValueError, match=r"fifth picture is broken\. .*check_dataset NAME"
+    ) as error:
+        take(loader, 10)
+    end = time.monotonic() + 10
+    while set(multiprocessing.active_children()) - before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert set(multiprocessing.active_children()) <= before
+    assert error.tb is not None  # A handler may hold on to it as long as it likes.
 
 
 @pytest.mark.parametrize("sampler", ["TrainingSampler", "RepeatFactorTrainingSampler"])

@@ -1,12 +1,15 @@
+import itertools
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.engine import HookBase
+from detectron2.structures import Instances
 from torch import nn
 
 from querypose.engine import load_bad_batch
+from querypose.engine.accumulation import LossShares
 
 NAN = float("nan")
 
@@ -139,22 +142,59 @@ def gradients(trainer):
     return {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
 
 
-def test_accumulated_gradients_are_the_mean_over_the_batches(tiny_config, start):
+def test_accumulated_batches_train_as_one_large_batch(tiny_config, start):
+    """Also where they have differently many people, and one of them none."""
     opts = ("SOLVER.IMS_PER_BATCH", 1, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", "()")
-    opts += ("SOLVER.CLIP_GRADIENTS.ENABLED", False)
-    trainer = start(tiny_config(*opts, "SOLVER.ACCUMULATE_STEPS", 3))
-    batches = iter(trainer.build_train_loader(trainer.cfg))
-    expected = {}
-    for batch in (next(batches) for _ in range(3)):
-        trainer.model.zero_grad()
-        sum(trainer.model(batch).values()).backward()
-        for name, gradient in gradients(trainer).items():
-            expected[name] = expected.get(name, 0) + gradient / 3
+    opts += ("SOLVER.CLIP_GRADIENTS.ENABLED", False, "INPUT.CROP.ENABLED", False)
+    trainer = start(tiny_config(*opts, "SOLVER.ACCUMULATE_STEPS", 4))
+    for module in trainer.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()  # Its statistics are of a single batch.
+    batches = list(itertools.islice(trainer.build_train_loader(trainer.cfg), 4))
+    for (given,), num_people in zip(batches, (3, 1, 0, 2), strict=True):
+        several = Instances.cat([given["instances"]] * 3)
+        given["instances"] = several[:num_people]
+    assert [len(given["instances"]) for (given,) in batches] == [3, 1, 0, 2]
 
+    losses = trainer.model(list(itertools.chain(*batches)))
+    sum(losses.values()).backward()
+    expected = gradients(trainer)
+    trainer._trainer._data_loader_iter_obj = iter(batches)
     trainer.train()
-    assert trainer.data_loader.num_batches == 3
     for name, gradient in gradients(trainer).items():
-        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-4)
+    for name, loss in losses.items():
+        logged = trainer.storage.latest()[name][0]
+        assert logged == pytest.approx(loss.item(), rel=1e-4), name
+
+
+def test_each_accumulated_batch_is_drawn_once(tiny_config, start):
+    opts = ("SOLVER.MAX_ITER", 2, "DATASETS.TEST", "()", "SOLVER.ACCUMULATE_STEPS", 3)
+    trainer = start(tiny_config(*opts))
+    trainer.train()
+    assert trainer.data_loader.num_batches == 6
+
+
+def test_losses_that_are_no_means_over_people_are_averaged(tiny_config, start):
+    trainer = start(tiny_config("SOLVER.MAX_ITER", 1))
+    people, none = ([{"instances": instances}] for instances in (range(3), range(0)))
+    first, second = LossShares(trainer.model)([people, none], torch.device("cpu"))
+    assert (first("loss_giou_0"), second("loss_giou_0")) == (1, pytest.approx(1 / 3))
+    for name in ("loss_bbox_denoising_0", "loss_heatmap"):
+        assert (first(name), second(name)) == (0.5, 0.5)
+    others = LossShares(nn.Linear(1, 1))([people, none], torch.device("cpu"))
+    assert [share("loss_giou_0") for share in others] == [0.5, 0.5]
+
+
+def test_gradient_that_no_loss_scale_helps_ends_the_training(tiny_config, start):
+    cfg = tiny_config("DATASETS.TEST", "()", "SOLVER.MAX_SKIPPED_BATCHES", 1)
+    trainer = start(cfg)
+    trainer._trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-13)
+    trainer.model.decoder.queries.weight.register_hook(lambda gradient: gradient * NAN)
+    message = messages(trainer)
+    # The scale falls from 2**-13 to 2**-14, to 2**-15, which is skipped, and to 2**-16.
+    assert message.startswith("Iteration 2: The gradient became NaN or infinite at any loss scale")
+    assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
 
 
 @pytest.mark.parametrize("fused", [False, True])

@@ -98,6 +98,62 @@ def test_sigterm_saves_and_exits_cleanly(tiny_config, start):
     assert start(cfg, resume=True).start_iter == 3
 
 
+class TerminateIn(HookBase):
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def before_step(self):
+        if self.trainer.iter == self.iteration:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("when", ["before", "during", "last", "final"])
+def test_sigterm_does_not_wait_for_an_evaluation(tiny_config, monkeypatch, when):
+    """It comes before a due evaluation, within it, in the last iteration, in the evaluation then.
+
+    Within one it ends the process at once; before one the evaluation is left out.
+    """
+    evaluations = []
+
+    def evaluate(cls, cfg, model, evaluators=None):
+        evaluations.append("started")
+        if when in ("during", "final"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        evaluations.append("finished")
+        return {}
+
+    monkeypatch.setattr(ScriptedScores, "test", classmethod(evaluate))
+    period = 3 if when in ("before", "during") else 0
+    cfg = tiny_config("TEST.EVAL_PERIOD", period, "SOLVER.MAX_ITER", 6)
+    trainer = scripted(cfg)
+    trainer.register_hooks([TerminateIn({"before": 2, "last": 5}.get(when, -1))])
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGCHLD)]
+    with pytest.raises(SystemExit) as end:
+        trainer.train()
+    assert end.value.code == 0
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGCHLD)] == before
+    assert evaluations == (["started"] if when in ("during", "final") else [])
+    assert scripted(cfg, resume=True).start_iter == (3 if period else 6)
+
+
+def test_nothing_to_resume_from_is_said(tiny_config, start, caplog):
+    cfg = tiny_config(*NO_TEST)
+    assert start(cfg, resume=True).start_iter == 0
+    assert f"OUTPUT_DIR ({cfg.OUTPUT_DIR}) holds no checkpoint to resume from" in caplog.text
+
+
+def test_gradient_scaler_survives_a_resumption(tiny_config, start):
+    """Its scale, and after how many more steps it grows."""
+    half = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "fp16")
+    cfg = tiny_config(*NO_TEST, *half, "SOLVER.MAX_ITER", 3)
+    trainer = start(cfg)
+    trainer._trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=0.5)
+    trainer.train()
+    scaler = trainer._trainer.grad_scaler.state_dict()
+    assert scaler["scale"] <= 0.5
+    assert start(cfg, resume=True)._trainer.grad_scaler.state_dict() == scaler
+
+
 def test_averaged_weights_follow_the_formula(tiny_config, start):
     weights = []
 
@@ -180,6 +236,25 @@ def test_both_weights_are_evaluated_and_the_average_decides(tiny_config):
         "ema": {"keypoints": {"AP": 15.0}},
     }
     assert best(trainer.cfg) == {"ema/keypoints/AP": 20.0, "iteration": 0}
+
+
+def test_best_averaged_weights_outlive_a_resumption(tiny_config):
+    opts = ("SOLVER.EMA.ENABLED", True, "TEST.EVAL_PERIOD", 1, "SOLVER.CHECKPOINT_PERIOD", 1)
+    ScriptedScores.scores = [0.0, 50.0, 90.0, 40.0]
+    scripted(tiny_config(*opts, "SOLVER.MAX_ITER", 2)).train()
+    ScriptedScores.scores = [99.0, 45.0, 0.0, 60.0]
+    cfg = tiny_config(*opts, "SOLVER.MAX_ITER", 4)
+    scripted(cfg, resume=True).train()
+    assert best(cfg) == {"ema/keypoints/AP": 60.0, "iteration": 4}
+    # Both weights are there, and differ.
+    final, kept = (
+        torch.load(f"{cfg.OUTPUT_DIR}/{name}.pth", weights_only=True)
+        for name in ("model_final", "model_best")
+    )
+    name = "decoder.queries.weight"
+    for key, prefix in (("model", ""), ("ema", "module.")):
+        assert torch.equal(final[key][prefix + name], kept[key][prefix + name])
+    assert not torch.equal(kept["model"][name], kept["ema"]["module." + name])
 
 
 def test_decay_out_of_range(tiny_config, start):

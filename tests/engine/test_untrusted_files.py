@@ -1,16 +1,21 @@
-"""Configs and checkpoints of strangers: nothing in them runs."""
+"""Configs, checkpoints, annotations and pictures of strangers: nothing in them runs or explodes."""
 
 from __future__ import annotations
 
+import ast
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import read_config
+from querypose.data.datasets.coco import load_coco_keypoints
+from querypose.data.picture import read_picture
+from querypose.skeleton import COCO_SKELETON, Skeleton
 
 
 @pytest.mark.parametrize("in_base", [False, True])
@@ -76,3 +81,55 @@ def test_file_that_is_no_checkpoint(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"broken.pth cannot be read"):
         QueryPoseCheckpointer(Tiny()).load(str(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"images": ' * 100_000, '{"images": [' + "9" * 5000 + "]}"],
+    ids=["lists", "objects", "digits"],
+)
+def test_json_that_would_exhaust_the_parser_is_refused(tmp_path, text):
+    path = tmp_path / "deep.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"deep.json is not valid JSON"):
+        load_coco_keypoints(str(path), str(tmp_path), "deep", COCO_SKELETON)
+
+
+def test_yaml_that_would_exhaust_the_parser_is_refused(tmp_path):
+    path = tmp_path / "deep.yaml"
+    path.write_text("OUTPUT_DIR: " + "[" * 3_000)
+    with pytest.raises(ValueError, match=r"deep.yaml is not valid YAML"):
+        read_config(path)
+    with pytest.raises(ValueError, match=r"deep.yaml does not declare a skeleton"):
+        Skeleton.from_file(path)
+
+
+def test_picture_that_would_fill_the_memory_is_refused_unread(tmp_path):
+    """A few kilobytes of file, 600 megabytes of pixels."""
+    path = tmp_path / "bomb.png"
+    Image.new("1", (20_000, 10_000)).save(path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(ValueError, match=r"bomb.png cannot be read: Image size .*exceeds limit"):
+        read_picture(str(path), "RGB")
+
+
+# By the last part of their names; models have a method named eval.
+RUN_STRINGS = {"system", "popen", "exec", "__import__", "unsafe_load", "full_load"}
+RUN_COMMANDS = {"subprocess", "pty", "commands"}
+
+
+def test_no_shell_and_no_code_from_strings(repository):
+    files = [repository / "train_net.py", *(repository / "querypose").rglob("*.py")]
+    assert len(files) > 50
+    found = []
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+                found += [(file.name, name) for name in names & RUN_COMMANDS]
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                plain_eval = isinstance(node.func, ast.Name) and name == "eval"
+                if name in RUN_STRINGS or plain_eval:
+                    found.append((file.name, name))
+    assert found == []

@@ -78,7 +78,7 @@ def without_people(batch: Batch) -> Batch:
 
 def one_process_without_people(folder: str) -> dict[str, Any]:
     """In the last iteration nobody has any."""
-    opts = ("SOLVER.MAX_ITER", 3, "SOLVER.ACCUMULATE_STEPS", 2)
+    opts = ("SOLVER.MAX_ITER", 3, "SOLVER.ACCUMULATE_STEPS", 2, "SOLVER.EMA.ENABLED", True)
     trainer = start(configured(folder, "empty", *opts))
     batches = (
         without_people(batch) if comm.get_rank() == 1 or count >= 4 else batch
@@ -86,7 +86,9 @@ def one_process_without_people(folder: str) -> dict[str, Any]:
     )
     feed(trainer, batches)
     trainer.train()
-    return results(trainer)
+    buffers = dict(trainer.model.named_buffers())
+    buffers |= {f"average.{name}": value for name, value in trainer.averaged.named_buffers()}
+    return results(trainer) | {"evaluated_buffers": buffers}
 
 
 def bad_numbers_in_one_process(folder: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,14 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
 from querypose.skeleton import Skeleton
+
+_ID, _NUMBER = (int, str), (int, float)
+# What Detectron2's loader and pycocotools take for granted.
+_TABLES: dict[str, dict[str, tuple[type, ...]]] = {
+    "images": {"id": _ID, "file_name": (str,), "width": _NUMBER, "height": _NUMBER},
+    "annotations": {"id": _ID, "image_id": _ID, "category_id": _ID},
+    "categories": {"id": _ID, "name": (str,)},
+}
 
 
 def register_coco_keypoints(
@@ -78,6 +87,23 @@ def register_configured_datasets(cfg: CfgNode) -> None:
         register_coco_keypoints(name, json_file, image_root, skeleton)
 
 
+def check_configured_datasets(cfg: CfgNode) -> None:
+    """Looks whether ``DATASETS.TRAIN`` and ``DATASETS.TEST`` name registered datasets.
+
+    Raises:
+        ValueError: one of them is not registered.
+    """
+    for key in ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            if name not in DatasetCatalog:
+                close = difflib.get_close_matches(name, DatasetCatalog.list(), n=1)
+                meant = f" Did you mean {close[0]!r}?" if close else ""
+                raise ValueError(
+                    f"No dataset is registered as {name!r}, which DATASETS.{key} names: add "
+                    f"[name, JSON, picture folder] to DATASETS.REGISTER.{meant}"
+                )
+
+
 def load_coco_keypoints(
     json_file: str, image_root: str, name: str, skeleton: Skeleton
 ) -> list[dict[str, Any]]:
@@ -92,7 +118,10 @@ def load_coco_keypoints(
             wrong.
     """
     _check_annotations(_read_json(json_file), json_file, skeleton)
-    return load_coco_json(json_file, image_root, name)
+    try:
+        return load_coco_json(json_file, image_root, name)
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{json_file} is not in COCO's format: {error!r:.200}.") from error
 
 
 def _read_json(json_file: str) -> dict[str, Any]:
@@ -101,12 +130,29 @@ def _read_json(json_file: str) -> dict[str, Any]:
     try:
         with PathManager.open(json_file) as file:
             content = json.load(file)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{json_file} is not valid JSON: {error}") from error
-    missing = {"images", "annotations", "categories"} - set(content)
+    missing = set(_TABLES) - set(content) if isinstance(content, dict) else _TABLES
     if missing:
         raise ValueError(f"{json_file} is not in COCO's format: it lacks {sorted(missing)}.")
+    for key, fields in _TABLES.items():
+        if not isinstance(content[key], list):
+            raise ValueError(f"{json_file} is not in COCO's format: {key!r} is no list.")
+        for index, row in enumerate(content[key]):
+            problem = _wrong_field(row, fields)
+            if problem:
+                raise ValueError(f"{json_file}: number {index} of {key!r} {problem}.")
     return content
+
+
+def _wrong_field(row: Any, fields: dict[str, tuple[type, ...]]) -> str:
+    """What is wrong with a table's row, as the end of a sentence; empty where nothing is."""
+    if not isinstance(row, dict):
+        return f"is {type(row).__name__}, not an object"
+    for name, kinds in fields.items():
+        if not isinstance(row.get(name), kinds):
+            return f"has the {name} {row.get(name)!r:.50}"
+    return ""
 
 
 def _declared_skeleton(json_file: str) -> Skeleton:
@@ -114,7 +160,10 @@ def _declared_skeleton(json_file: str) -> Skeleton:
     with_keypoints = [category for category in categories if category.get("keypoints")]
     if not with_keypoints:
         raise ValueError(f"{json_file}: no category lists keypoints; pass a skeleton.")
-    return Skeleton.from_coco_json(json_file, with_keypoints[0])
+    try:
+        return Skeleton.from_coco_json(json_file, with_keypoints[0])
+    except TypeError as error:
+        raise ValueError(f"{json_file} declares no skeleton: {error}.") from error
 
 
 def _check_annotations(content: dict[str, Any], json_file: str, skeleton: Skeleton) -> None:
@@ -138,10 +187,21 @@ def _problem(
         return f"has category {annotation.get('category_id')}, which is not in 'categories'"
     if annotation.get("image_id") not in images:
         return f"is of picture {annotation.get('image_id')}, which is not in 'images'"
-    if len(annotation.get("bbox") or ()) != 4:
+    if not _is_list_of_numbers(annotation.get("bbox"), 4):
         return f"has the box {annotation.get('bbox')}, not [x, y, width, height]"
-    numbers = len(annotation.get("keypoints") or ())
+    keypoints = annotation.get("keypoints") or []
+    numbers = len(keypoints) if isinstance(keypoints, list) else keypoints
     expected = 3 * skeleton.num_keypoints
     if numbers not in (0, expected):
         return f"has {numbers} keypoint numbers, not 3 x {skeleton.num_keypoints} = {expected}"
+    if not _is_list_of_numbers(keypoints, numbers):
+        return "has keypoints that are no numbers"
     return ""
+
+
+def _is_list_of_numbers(values: Any, count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(value, _NUMBER) for value in values)
+    )
