@@ -58,6 +58,13 @@ def _relative_position_index(window: int) -> Tensor:
     return offsets[..., 0] * (2 * window - 1) + offsets[..., 1]
 
 
+def _keep_position_index(
+    module: WindowAttention, state_dict: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    """A ``load_state_dict`` pre-hook: not every file has the index, which the window decides."""
+    state_dict.setdefault(f"{prefix}relative_position_index", module.relative_position_index)
+
+
 class WindowAttention(nn.Module):
     """Multi-head self-attention inside a window, with a relative position bias (section 3.2)."""
 
@@ -69,6 +76,7 @@ class WindowAttention(nn.Module):
         )
         trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.register_buffer("relative_position_index", _relative_position_index(window))
+        self.register_load_state_dict_pre_hook(_keep_position_index)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
