@@ -36,3 +36,18 @@ def test_what_is_missing_is_named(hidden, message, repository):
     )
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1].startswith(f"ModuleNotFoundError: {message}")
+
+
+def test_another_projects_datasets_stay_its_own(repository):
+    code = """
+from detectron2.data import DatasetCatalog
+for name in ("crowdpose_val", "ochuman_test"):
+    DatasetCatalog.register(name, lambda: ["theirs"])
+import querypose
+assert DatasetCatalog.get("crowdpose_val") == DatasetCatalog.get("ochuman_test") == ["theirs"]
+assert "crowdpose_test" in DatasetCatalog and "ochuman_val" in DatasetCatalog
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
