@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -211,13 +212,15 @@ class SwinTransformer(Backbone):
             output_fmt="NHWC",
             dynamic_img_pad=True,
         )
-        drop_paths = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+        last_block = max(sum(depths) - 1, 1)
+        # Plain numbers: a model may be built on the meta device.
+        drop_paths = iter([drop_path_rate * i / last_block for i in range(sum(depths))])
         self.layers = nn.ModuleList(
             SwinStage(
                 dim=dim,
                 num_heads=num_heads[stage],
                 window=window_size,
-                drop_paths=drop_paths[stage].tolist(),
+                drop_paths=list(itertools.islice(drop_paths, depths[stage])),
                 merge=dim != dims[-1],
             )
             for stage, dim in enumerate(dims)
