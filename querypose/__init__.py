@@ -5,6 +5,9 @@ import warnings
 try:
     import detectron2  # noqa: F401
 except ModuleNotFoundError as error:
+    # Another name is of something that Detectron2 itself misses.
+    if error.name not in (None, "detectron2"):
+        raise
     raise ModuleNotFoundError(
         "querypose is a plugin of Detectron2, which is not installed here: install it as "
         "https://detectron2.readthedocs.io describes, or run `make setup` in a clone of querypose."
@@ -17,6 +20,7 @@ with warnings.catch_warnings():
 
 from querypose.config import add_querypose_config
 from querypose.data import register_coco_keypoints
+from querypose.full_model_clipping import teach_full_model_clipping
 from querypose.predictor import PosePredictor
 from querypose.skeleton import Skeleton
 from querypose.version import __version__
@@ -30,3 +34,5 @@ __all__ = [
     "modeling",
     "register_coco_keypoints",
 ]
+
+teach_full_model_clipping()

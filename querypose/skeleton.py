@@ -205,7 +205,7 @@ class Skeleton:
         rules = metadata.get("keypoint_connection_rules") or ()
         return cls(
             keypoints=names,
-            flips=tuple(tuple(pair) for pair in metadata.get("keypoint_flip_map") or ()),
+            flips=_distinct_pairs(metadata.get("keypoint_flip_map") or ()),
             sigmas=tuple(metadata.get("keypoint_oks_sigmas") or ()),
             edges=tuple((start, end) for start, end, *_ in rules),
             parts=tuple(tuple(part) for part in declared_parts or ()),
@@ -235,6 +235,12 @@ def _named_groups(
         return names[item]
 
     return tuple(tuple(name_of(item) for item in group) for group in groups or ())
+
+
+def _distinct_pairs(pairs: Sequence[Sequence[str]]) -> tuple[tuple[str, str], ...]:
+    """Each exchange once: Detectron2 also takes both directions, and a name with itself."""
+    distinct = {frozenset(pair): (pair[0], pair[1]) for pair in reversed(pairs)}
+    return tuple(pair for pair in reversed(distinct.values()) if pair[0] != pair[1])
 
 
 def flips_by_name(names: Sequence[str]) -> tuple[tuple[str, str], ...]:

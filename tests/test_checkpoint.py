@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from detectron2.checkpoint import DetectionCheckpointer
 from safetensors.torch import save_file
 from torch import nn
 
@@ -410,6 +411,16 @@ class TestBackbonesOfOtherProjects:
         QueryPoseCheckpointer(model).load(_saved(tmp_path, given | head))
         self._assert_backbone_alone(model, before, given)
 
+    @pytest.mark.parametrize("changes", [HRNET, SWIN], ids=["hrnet", "swin"])
+    def test_detectron2s_own_checkpointer_reads_them(self, changes, small_model, tmp_path, caplog):
+        """As its default trainer does with a config's MODEL.WEIGHTS."""
+        model = small_model(changes)
+        before = _weights(model)
+        given = self._bottom_up(model)
+        DetectionCheckpointer(model).load(_saved(tmp_path, given))
+        self._assert_backbone_alone(model, before, given)
+        assert not any("not found in the model" in message for message in caplog.messages)
+
     def test_a_hole_in_an_hrnet_is_named(self, small_model, tmp_path):
         model = small_model(HRNET)
         given = self._bottom_up(model)
@@ -444,6 +455,15 @@ class TestBackbonesOfOtherProjects:
         }
         QueryPoseCheckpointer(model).load(_saved(tmp_path, {"model": given | extra}))
         self._assert_backbone_alone(model, before, given)
+
+    def test_converted_weights_without_the_index_are_complete(self, small_model):
+        model = small_model(SWIN)
+        given = {
+            name: value
+            for name, value in small_model(SWIN, seed=1).state_dict().items()
+            if not name.endswith("relative_position_index")
+        }
+        assert str(model.load_state_dict(given)) == "<All keys matched successfully>"
 
     def test_swin_computes_the_index_that_a_file_leaves_out(self, small_model, tmp_path):
         model = small_model(SWIN)

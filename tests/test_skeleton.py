@@ -220,6 +220,14 @@ class TestMetadata:
         assert Skeleton.from_metadata(_metadata(**skeleton.metadata())) == skeleton
         assert len(skeleton.parts) == 17
 
+    def test_flips_declared_in_both_directions_are_one(self):
+        """As Detectron2 takes them, too."""
+        names = ["nose", "left_a", "right_a", "left_b", "right_b"]
+        flips = [("nose", "nose"), ("left_a", "right_a"), ("right_a", "left_a")]
+        flips += [("left_b", "right_b"), ("right_b", "left_b")]
+        metadata = _metadata(keypoint_names=names, keypoint_flip_map=flips)
+        assert Skeleton.from_metadata(metadata).flips == flips_by_name(names)
+
     def test_foreign_metadata_gives_parts_of_one_keypoint(self):
         metadata = _metadata(
             keypoint_names=["left_a", "right_a"],

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON
 
@@ -153,18 +153,3 @@ def _in_keypoint_order(parts: Sequence[Tensor], part_indices: Sequence[Sequence[
             f"The checkpoint has heads for {len(pairs)} keypoints, the model for {len(order)}."
         )
     return pairs[order.argsort()]
-
-
-def convert_released_on_load(
-    module: nn.Module, state_dict: StateDict, prefix: str, *_: object
-) -> None:
-    """A ``load_state_dict`` pre-hook that lets any loader read a released checkpoint, in place."""
-    own = {
-        name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)
-    }
-    if not is_released_state_dict(own):
-        return
-    for name in own:
-        del state_dict[prefix + name]
-    converted = convert_released_state_dict(own, module.skeleton.part_indices)
-    state_dict.update({prefix + name: value for name, value in converted.items()})

@@ -119,7 +119,8 @@ class QueryPoseDatasetMapper:
                 continue
             self._check(annotation, file_name)
             annotation.pop("segmentation", None)
-            annotation["keypoints"] = annotation.get("keypoints") or [0.0] * 3 * self.num_keypoints
+            if _count_numbers(annotation) == 0:
+                annotation["keypoints"] = [0.0] * 3 * self.num_keypoints
             people.append(
                 utils.transform_instance_annotations(
                     annotation, transforms, image_size, keypoint_hflip_indices=self.flip_indices
@@ -132,7 +133,7 @@ class QueryPoseDatasetMapper:
         return utils.filter_empty_instances(instances)
 
     def _check(self, annotation: dict[str, Any], file_name: str) -> None:
-        numbers = len(annotation.get("keypoints") or ())
+        numbers = _count_numbers(annotation)
         if numbers not in (0, 3 * self.num_keypoints):
             raise ValueError(
                 f"{file_name}: a person has {numbers} keypoint numbers, "
@@ -145,6 +146,12 @@ class QueryPoseDatasetMapper:
             )
 
 
+def _count_numbers(annotation: dict[str, Any]) -> int:
+    """How many numbers an annotation's keypoints are; like Detectron2, an array may hold them."""
+    keypoints = annotation.get("keypoints")
+    return 0 if keypoints is None else np.size(keypoints)
+
+
 def _flip_indices(skeleton: Skeleton) -> np.ndarray:
     """Where each keypoint's value comes from after a horizontal flip, (K,) int64."""
     partner = dict(skeleton.flips) | {right: left for left, right in skeleton.flips}
@@ -153,6 +160,11 @@ def _flip_indices(skeleton: Skeleton) -> np.ndarray:
 
 
 def _shared_skeleton(datasets: Sequence[str]) -> Skeleton:
+    if not datasets:
+        raise ValueError(
+            "The mapper learns of keypoints from datasets: name one in DATASETS.TRAIN, or in "
+            "DATASETS.TEST where is_train is False."
+        )
     skeletons = [Skeleton.from_metadata(MetadataCatalog.get(name)) for name in datasets]
     for name, skeleton in zip(datasets[1:], skeletons[1:], strict=True):
         if skeleton.keypoints != skeletons[0].keypoints:

@@ -14,7 +14,7 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
-from querypose.checkpoint import convert_released_on_load
+from querypose.checkpoint import convert_on_load
 from querypose.modeling.criterion import QueryPoseCriterion
 from querypose.modeling.decoder import QueryPoseDecoder, StageState
 from querypose.modeling.denoising import BoxDenoiser, NoisedPeople
@@ -75,8 +75,8 @@ class QueryPose(nn.Module):
         self.class_score_thresh = class_score_thresh
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
-        # Detectron2's own predictor and checkpointer may load a released file, too.
-        self.register_load_state_dict_pre_hook(convert_released_on_load)
+        # Detectron2's own predictor and checkpointer may load a released or backbone's file, too.
+        self.register_load_state_dict_pre_hook(convert_on_load)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -200,6 +200,15 @@ class TestAnnotations:
         assert (instances.gt_keypoints.tensor[0] == 0).all()
         assert (instances.gt_keypoints.tensor[1, :, 2] == 2).all()
 
+    @pytest.mark.parametrize("shape", [(12,), (4, 3)])
+    def test_keypoints_may_be_an_array(self, shape, picture):
+        keypoints = np.array(_person()["keypoints"]).reshape(shape)
+        bare = _person(keypoints=np.zeros(0))
+        instances = _mapper()(picture(_person(keypoints=keypoints), bare))["instances"]
+        expected = torch.tensor(POINTS)
+        torch.testing.assert_close(instances.gt_keypoints.tensor[0, :, :2], expected)
+        assert (instances.gt_keypoints.tensor[1] == 0).all()
+
     def test_the_given_dict_stays_as_it_is(self, picture):
         record = picture(_person(segmentation=[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]), _person(iscrowd=1))
         before = copy.deepcopy(record)
@@ -362,6 +371,12 @@ class TestConfig:
             15,
         ]
         assert coco.flip_indices[COCO_SKELETON.keypoints.index("left_hip")] == 12
+
+    @pytest.mark.parametrize("is_train", [True, False])
+    def test_without_a_dataset_it_asks_for_one(self, is_train, tiny_cfg):
+        cfg = tiny_cfg({"DATASETS.TRAIN": (), "DATASETS.TEST": ()})
+        with pytest.raises(ValueError, match=r"name one in DATASETS\.TRAIN, or"):
+            QueryPoseDatasetMapper(cfg, is_train=is_train)
 
     def test_datasets_of_different_keypoints_are_refused(self, tiny_cfg):
         names = ("keypoints_coco_2017_train", "test_mapper_animals")

@@ -7,6 +7,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from torch import nn
 
+from querypose.config import read_config
 from querypose.modeling.querypose import skeleton_from_config
 from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON
 
@@ -291,3 +292,29 @@ class TestSkeletons:
         with pytest.raises(ValueError, match=f"'{name}' declares no keypoints"):
             build_model(tiny_cfg({"DATASETS.TRAIN": (name,)}))
         MetadataCatalog.remove(name)
+
+
+# What a released checkpoint has beyond its model's own parameters, in millions.
+_GATES = 6 * (128 * 128 + 2 * 128) / 1e6
+_HRFPN = (9 * 256 * 256 + 256) / 1e6
+_LATERAL_HRFPN = (9 * 256 * 256 + 48 * 256) / 1e6
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "unused"),
+    [
+        ("r50", 322.6, _GATES),
+        ("r50_light", 188.7, _GATES),
+        ("hrnet_w32_light", 194.3, _GATES + _HRFPN),
+        ("hrnet_w48", 364.5, _GATES + _LATERAL_HRFPN),
+        ("swin_l", 493.9, _GATES),
+    ],
+)
+def test_a_published_model_has_its_parameters(name, published, unused, repository):
+    config = repository / f"configs/coco/querypose_{name}_3x.yaml"
+    with torch.device("meta"):
+        model = build_model(read_config(config, ["MODEL.DEVICE", "meta"]))
+    flow = sum(p.numel() for p in model.criterion.parameters())
+    count = sum(p.numel() for p in model.parameters()) / 1e6
+    assert flow == 53_784
+    assert count + unused == pytest.approx(published, abs=0.051)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from detectron2.data import DatasetCatalog
+
 from querypose.data.datasets.coco import register_coco_keypoints
 from querypose.skeleton import CROWDPOSE_SKELETON
 
@@ -17,15 +19,17 @@ def register_crowdpose(root: str) -> None:
     from COCO and points past the fourteenth keypoint. They have no ``area`` either, which
     :class:`querypose.evaluation.CrowdPoseEvaluator` derives from the boxes.
 
+    A name that another project has registered stays as it is.
+
     Args:
         root: the folder that holds ``crowdpose/json`` and ``crowdpose/images``.
-
-    Raises:
-        ValueError: one of the names is taken.
     """
     for split in SPLITS:
+        name = f"crowdpose_{split}"
+        if name in DatasetCatalog:
+            continue
         register_coco_keypoints(
-            f"crowdpose_{split}",
+            name,
             os.path.join(root, "crowdpose", "json", f"crowdpose_{split}.json"),
             os.path.join(root, "crowdpose", "images"),
             CROWDPOSE_SKELETON,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from detectron2.data import DatasetCatalog
+
 from querypose.data.datasets.coco import register_coco_keypoints
 from querypose.skeleton import COCO_SKELETON
 
@@ -13,17 +15,19 @@ SPLITS = ("val", "test")
 def register_ochuman(root: str) -> None:
     """Registers ``ochuman_val`` and ``ochuman_test``; the benchmark has no training split.
 
+    A name that another project has registered stays as it is.
+
     Args:
         root: the folder that holds ``ochuman/annotations``, with the annotation files in COCO's
             format as OCHuman's API names them, and ``ochuman/images``.
-
-    Raises:
-        ValueError: one of the names is taken.
     """
     for split in SPLITS:
+        name = f"ochuman_{split}"
+        if name in DatasetCatalog:
+            continue
         json_name = f"ochuman_coco_format_{split}_range_0.00_1.00.json"
         register_coco_keypoints(
-            f"ochuman_{split}",
+            name,
             os.path.join(root, "ochuman", "annotations", json_name),
             os.path.join(root, "ochuman", "images"),
             COCO_SKELETON,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -58,6 +59,13 @@ def _relative_position_index(window: int) -> Tensor:
     return offsets[..., 0] * (2 * window - 1) + offsets[..., 1]
 
 
+def _keep_position_index(
+    module: WindowAttention, state_dict: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    """A ``load_state_dict`` pre-hook: not every file has the index, which the window decides."""
+    state_dict.setdefault(f"{prefix}relative_position_index", module.relative_position_index)
+
+
 class WindowAttention(nn.Module):
     """Multi-head self-attention inside a window, with a relative position bias (section 3.2)."""
 
@@ -69,6 +77,7 @@ class WindowAttention(nn.Module):
         )
         trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.register_buffer("relative_position_index", _relative_position_index(window))
+        self.register_load_state_dict_pre_hook(_keep_position_index)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
@@ -203,13 +212,15 @@ class SwinTransformer(Backbone):
             output_fmt="NHWC",
             dynamic_img_pad=True,
         )
-        drop_paths = torch.linspace(0, drop_path_rate, sum(depths)).split(list(depths))
+        last_block = max(sum(depths) - 1, 1)
+        # Plain numbers: a model may be built on the meta device.
+        drop_paths = iter([drop_path_rate * i / last_block for i in range(sum(depths))])
         self.layers = nn.ModuleList(
             SwinStage(
                 dim=dim,
                 num_heads=num_heads[stage],
                 window=window_size,
-                drop_paths=drop_paths[stage].tolist(),
+                drop_paths=list(itertools.islice(drop_paths, depths[stage])),
                 merge=dim != dims[-1],
             )
             for stage, dim in enumerate(dims)

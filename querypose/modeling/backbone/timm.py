@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from querypose.modeling.backbone.fpn import attach_fpn
 
 _STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+# Height and width of a picture that no network was made for.
+_PROBE_SIZE = (96, 160)
 
 
 class TimmBackbone(Backbone):
@@ -32,9 +35,8 @@ class TimmBackbone(Backbone):
         in_channels: channels of the picture.
 
     Raises:
-        ValueError: timm has no such network, the network has no such feature maps or takes
-            pictures of one size only, ``weights`` does not fit it, or ``freeze_at`` is not within
-            0..4.
+        ValueError: timm has no such network, the network has no such feature maps or does not take
+            pictures of any size, ``weights`` does not fit it, or ``freeze_at`` is not within 0..4.
         FileNotFoundError: there is no file ``weights``.
     """
 
@@ -68,6 +70,7 @@ class TimmBackbone(Backbone):
         self._levels = network.prune_intermediate_layers(levels, prune_norm=True, prune_head=True)
         # Detectron2's own conversion would drop the activation inside timm's BatchNormAct2d.
         self.network = freeze_batch_norm_2d(network) if freeze_bn else network
+        self._check_maps(name, in_channels)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
@@ -93,6 +96,31 @@ class TimmBackbone(Backbone):
         )
         return dict(zip(self._out_features, maps, strict=True))
 
+    @torch.no_grad()
+    def _check_maps(self, name: str, in_channels: int) -> None:
+        """Tries the network out: what it says of itself does not tell whether any size will do.
+
+        Raises:
+            ValueError: it refuses a picture, or its maps' sizes are not those of their strides.
+        """
+        height, width = _PROBE_SIZE
+        expected = [(height // stride, width // stride) for stride in _STRIDES.values()]
+        try:
+            maps = self.eval()(torch.zeros(1, in_channels, height, width))
+        except Exception as error:  # Networks refuse in many ways.
+            raise ValueError(
+                f"MODEL.TIMM.NAME: '{name}' does not take pictures of any size; choose a "
+                "convolutional network or a Swin Transformer."
+            ) from error
+        finally:
+            self.train()
+        sizes = [tuple(feature.shape[-2:]) for feature in maps.values()]
+        if sizes != expected:
+            raise ValueError(
+                f"MODEL.TIMM.NAME: '{name}' makes maps of {sizes} cells of a picture of "
+                f"{height} x {width}, not of {expected}; choose another network."
+            )
+
 
 def _create_network(name: str, *, pretrained: bool, weights: str, in_channels: int) -> nn.Module:
     if not timm.is_model(name):
@@ -104,22 +132,27 @@ def _create_network(name: str, *, pretrained: bool, weights: str, in_channels: i
         if not Path(weights).is_file():
             raise FileNotFoundError(f"MODEL.TIMM.WEIGHTS: there is no file '{weights}'.")
         options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}}
-    if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
-        options["strict_img_size"] = False
     try:
-        return timm.create_model(name, **options)
+        return _create_for_any_size(name, options)
     except Exception as error:  # A file that is no checkpoint fails in many ways.
-        if "strict_img_size" in str(error):
-            raise ValueError(
-                f"MODEL.TIMM.NAME: '{name}' takes pictures of one size only; choose a "
-                "convolutional network or a Swin Transformer."
-            ) from error
         if weights:
             raise ValueError(
                 f"MODEL.TIMM.WEIGHTS: '{weights}' is not a complete checkpoint of timm's "
                 f"'{name}', head included; give one or leave the key empty."
             ) from error
         raise
+
+
+def _create_for_any_size(name: str, options: dict[str, Any]) -> nn.Module:
+    """Asks networks that were made for one picture size to take others, where they can."""
+    if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
+        try:
+            return timm.create_model(name, strict_img_size=False, **options)
+        except TypeError as error:
+            # Some take any size without being asked.
+            if "strict_img_size" not in str(error):
+                raise
+    return timm.create_model(name, **options)
 
 
 def _find_levels(name: str, network: nn.Module) -> list[int]:

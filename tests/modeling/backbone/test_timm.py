@@ -38,6 +38,8 @@ def checkpoint(tmp_path):
         ("convnext_atto", [40, 80, 160, 320]),
         ("swin_tiny_patch4_window7_224", [96, 192, 384, 768]),
         ("selecsls42", [128, 288, 480, 1024]),
+        # Called one of a fixed size, but takes any.
+        ("swiftformer_xs", [48, 56, 112, 220]),
     ],
 )
 def test_maps_have_the_declared_shapes(name, channels, parameters_without_gradient):
@@ -111,9 +113,15 @@ def test_network_without_a_pyramid_is_refused():
         TimmBackbone(name="shvit_s1")
 
 
-def test_network_of_one_picture_size_is_refused():
-    with pytest.raises(ValueError, match=r"'vit_tiny_patch16_224'.*one size only"):
-        TimmBackbone(name="vit_tiny_patch16_224")
+@pytest.mark.parametrize("name", ["efficientformerv2_s0", "halonet26t"])
+def test_network_of_some_picture_sizes_is_refused(name):
+    with pytest.raises(ValueError, match=rf"'{name}' does not take pictures of any size"):
+        TimmBackbone(name=name)
+
+
+def test_network_that_cuts_borders_off_is_refused():
+    with pytest.raises(ValueError, match=r"'inception_v4'.*\[\(22, 38\), .*, not of \[\(24, 40\),"):
+        TimmBackbone(name="inception_v4")
 
 
 def test_missing_weights_file_is_named(tmp_path):
