@@ -31,17 +31,26 @@ def teach_full_model_clipping() -> None:
         if not clip.ENABLED or clip.CLIP_TYPE != "full_model":
             return original(cfg, optimizer)
         if isinstance(optimizer, type):
-            return _clipped(optimizer, clip.CLIP_VALUE, clip.NORM_TYPE)
+            return with_full_model_clipping(optimizer, clip.CLIP_VALUE, clip.NORM_TYPE)
         _warn_of_another_optimizer(cfg, type(optimizer).__name__)
         # What Detectron2's function does with an instance.
-        optimizer.__class__ = _clipped(type(optimizer), clip.CLIP_VALUE, clip.NORM_TYPE)
+        optimizer.__class__ = with_full_model_clipping(
+            type(optimizer), clip.CLIP_VALUE, clip.NORM_TYPE
+        )
         return optimizer
 
     maybe_add_gradient_clipping.knows_full_model = True
     build.maybe_add_gradient_clipping = maybe_add_gradient_clipping
 
 
-def _clipped(kind: type[_Optimizer], max_norm: float, norm_type: float) -> type[_Optimizer]:
+def with_full_model_clipping(
+    kind: type[_Optimizer], max_norm: float, norm_type: float
+) -> type[_Optimizer]:
+    """A subclass that limits the norm of all gradients together before its step.
+
+    Gradient scalers have unscaled by then.
+    """
+
     def step(self: _Optimizer, closure: object = None) -> object:
         parameters = itertools.chain.from_iterable(group["params"] for group in self.param_groups)
         torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)

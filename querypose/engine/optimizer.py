@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import nn
+
+from querypose.full_model_clipping import with_full_model_clipping
 
 _FULL_MODEL = "full_model"
 
@@ -50,21 +51,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
     clip = solver.CLIP_GRADIENTS
     if clip.ENABLED and clip.CLIP_TYPE == _FULL_MODEL:
-        optimizer_class = _clipped(optimizer_class, clip.CLIP_VALUE, clip.NORM_TYPE)
+        optimizer_class = with_full_model_clipping(optimizer_class, clip.CLIP_VALUE, clip.NORM_TYPE)
         return optimizer_class(parameters, lr=solver.BASE_LR, **options)
     optimizer_class = maybe_add_gradient_clipping(cfg, optimizer_class)
     return optimizer_class(parameters, lr=solver.BASE_LR, **options)
-
-
-def _clipped(
-    optimizer_class: type[torch.optim.Optimizer], max_norm: float, norm_type: float
-) -> type[torch.optim.Optimizer]:
-    """A subclass that clips before its step; gradient scalers have unscaled by then."""
-
-    class FullModelClipping(optimizer_class):
-        def step(self, closure: Any = None) -> Any:
-            groups = (group["params"] for group in self.param_groups)
-            nn.utils.clip_grad_norm_(itertools.chain.from_iterable(groups), max_norm, norm_type)
-            return super().step(closure)
-
-    return FullModelClipping
