@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 _GAP = 4
-# A few pictures are not blown up to the width of a sheet.
+# Too few pictures for a row are not blown up to its width.
 _LARGEST_ZOOM = 1.5
 # Wider pictures would shrink the whole row that they stand in, or fill the memory.
 _MAX_ASPECT_RATIO = 3
@@ -70,7 +70,9 @@ def _row(tiles: Sequence[np.ndarray], width: int) -> np.ndarray:
     """Tiles side by side, scaled together to the width, or white up to it."""
     gaps = _GAP * (len(tiles) - 1)
     total = sum(tile.shape[1] for tile in tiles)
-    zoom = min(_LARGEST_ZOOM, (width - gaps) / total)
+    zoom = (width - gaps) / total
+    if zoom > _LARGEST_ZOOM:
+        zoom = 1.0
     height = max(1, round(tiles[0].shape[0] * zoom))
     row = np.full((height, width, 3), 255, np.uint8)
     left = 0.0
