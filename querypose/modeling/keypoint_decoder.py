@@ -335,4 +335,5 @@ def attention_centres(attention: Tensor) -> Tensor:
     height, width = attention.shape[-2:]
     x = (torch.arange(width, device=attention.device) + 0.5) / width - 0.5
     y = (torch.arange(height, device=attention.device) + 0.5) / height - 0.5
-    return torch.stack([attention.sum(dim=-2) @ x, attention.sum(dim=-1) @ y], dim=-1)
+    columns, rows = attention.sum(dim=-2), attention.sum(dim=-1)
+    return torch.stack([(columns * x).sum(dim=-1), (rows * y).sum(dim=-1)], dim=-1)

@@ -62,6 +62,12 @@ def test_cost_of_the_published_model(repository):
     assert cost.keypoint_query / 6e9 == pytest.approx(2.31, rel=0.12)
 
 
+def test_cost_of_anchored_keypoints_is_counted(base):
+    anchored = parse_setting("MODEL.QUERYPOSE.ATTENTION_ANCHORS True", base)
+    plain_cost, cost = (count_cost(Workload(each).model, each) for each in (base, anchored))
+    assert cost.keypoint_query == pytest.approx(plain_cost.keypoint_query, rel=0.01)
+
+
 def test_command_prints_a_table(base, capsys):
     main(
         [
