@@ -22,6 +22,7 @@ from querypose.demo.inputs import Input, Kind, find_inputs, image_ids
 from querypose.demo.interruption import Interruption
 from querypose.demo.main import main
 from querypose.demo.outputs import plan_outputs
+from querypose.demo.runner import Demo, DemoOptions
 from querypose.demo.timing import Stopwatch
 from querypose.demo.video import VideoReader, VideoWriter, read_ahead
 from querypose.predictor import PosePredictor
@@ -397,6 +398,33 @@ def test_a_drawing_that_cannot_be_written_costs_no_other(model, pictures, tmp_pa
     assert f"{out / 'long.jpg'} could not be written: " in capsys.readouterr().err
     assert [path.name for path in sorted(out.iterdir())] == ["a.png", "c.png"]
     assert len(read_json(records)[0]["frames"]) == 3
+
+
+def test_what_was_seen_before_the_memory_ran_out_is_kept(predictor, tmp_path, monkeypatch):
+    for index in range(6):
+        Image.fromarray(picture(seed=index)).save(tmp_path / f"{index}.png")
+    inputs, _ = find_inputs([str(tmp_path / "*.png")], io.StringIO())
+    predictor.batch_size = 1
+    forward, calls = predictor.model.forward, []
+
+    def runs_out_of_memory(batch):
+        calls.append(batch)
+        if len(calls) > 4:
+            raise torch.OutOfMemoryError("no memory left")
+        return forward(batch)
+
+    monkeypatch.setattr(predictor.model, "forward", runs_out_of_memory)
+    records = tmp_path / "poses.json"
+    demo = Demo(predictor, DemoOptions(save_json=str(records)))
+    with pytest.raises(torch.OutOfMemoryError):
+        demo.run(inputs, {})
+    assert [frame["source"] for frame in read_json(records)[0]["frames"]] == [
+        str(tmp_path / f"{index}.png") for index in range(4)
+    ]
+    calls += [None] * 4
+    with pytest.raises(torch.OutOfMemoryError):
+        Demo(predictor, DemoOptions(save_json=str(tmp_path / "none.json"))).run(inputs, {})
+    assert not (tmp_path / "none.json").exists()
 
 
 def test_the_attention_of_one_person(model, pictures, tmp_path, capsys):

@@ -108,20 +108,35 @@ class Demo:
         Args:
             inputs: distinct.
             targets: where drawings go; an input that is not in it is not written.
+
+        Raises:
+            Exception: the predictor failed; what was done before is on disk.
         """
         self._targets = targets
         self._image_id = image_ids(inputs)
+        failure: Exception | None = None
         with self.interruption, self._open_records() as self._records:
-            for is_stream, group in groupby(inputs, key=lambda item: item.is_stream):
-                if not is_stream:
-                    self._pictures(list(group))
-                    continue
-                for item in group:
-                    if not self.interruption.requested:
-                        self._stream_or_skip(item)
+            try:
+                self._look_at(inputs)
+            except Exception as error:
+                if not self._num_recorded:
+                    raise
+                # A GPU's memory may run out after hours: what was seen by then is kept.
+                failure = error
         if self.options.sheet and self._tiles:
             sheet = pose_sheet(self._tiles, row_height=_SHEET_ROW_HEIGHT)
             self._save(sheet, Path(self.options.sheet))
+        if failure is not None:
+            raise failure
+
+    def _look_at(self, inputs: Sequence[Input]) -> None:
+        for is_stream, group in groupby(inputs, key=lambda item: item.is_stream):
+            if not is_stream:
+                self._pictures(list(group))
+                continue
+            for item in group:
+                if not self.interruption.requested:
+                    self._stream_or_skip(item)
 
     def _open_records(self) -> Any:
         if not self.options.save_json:
