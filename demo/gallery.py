@@ -50,7 +50,12 @@ def _draw_sheet(folder: Path) -> None:
 def _draw_attention(folder: Path) -> None:
     [picture] = write_pictures(_DATASET, [_ATTENTION], folder)
     drawn = folder / "drawn"
-    draw([picture, "--output", f"{drawn}/", "--draw", "skeleton,attention"])
+    draw(
+        [
+            *(picture, "--output", f"{drawn}/"),
+            *("--draw", "skeleton,attention", "--attention-person", "1"),
+        ]
+    )
     attention = Image.open(drawn / f"{Path(picture).stem}.attention.png")
     attention.save(_GALLERY / "attention.jpg", quality=_QUALITY)
 
