@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import logging
 import platform
-from itertools import pairwise
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from querypose.modeling.batch_norm_folding import fold_batch_norms
 
 PRECISIONS = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-
-_BATCH_NORMS = (nn.BatchNorm2d, FrozenBatchNorm2d)
 
 
 class InferenceModel(nn.Module):
@@ -115,50 +112,3 @@ def compile_model(model: nn.Module) -> None:
     model.backbone.compile()
     for stage in (*model.decoder.box_stages, *model.decoder.keypoint_stages):
         stage.compile(dynamic=True)
-
-
-@torch.no_grad()
-def fold_batch_norms(model: nn.Module) -> int:
-    """Folds every batch norm that directly follows a convolution into it, in place.
-
-    Returns:
-        How many batch norms are gone.
-    """
-    folded = 0
-    for module in list(model.modules()):
-        # Detectron2's convolution calls its norm itself.
-        if isinstance(module, nn.Conv2d) and isinstance(
-            getattr(module, "norm", None), _BATCH_NORMS
-        ):
-            _fold(module, module.norm)
-            module.norm = None
-            folded += 1
-        if isinstance(module, nn.Sequential):
-            folded += _fold_sequence(module)
-    return folded
-
-
-def _fold_sequence(sequence: nn.Sequential) -> int:
-    folded = 0
-    names = list(sequence._modules)
-    for before, after in pairwise(names):
-        conv, norm = sequence._modules[before], sequence._modules[after]
-        is_conv = type(conv) in (nn.Conv2d, nn.ConvTranspose2d)
-        if is_conv and type(norm) in _BATCH_NORMS:
-            _fold(conv, norm)
-            sequence._modules[after] = nn.Identity()
-            folded += 1
-    return folded
-
-
-def _fold(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) -> None:
-    conv.weight, conv.bias = fuse_conv_bn_weights(
-        conv.weight,
-        conv.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-        transpose=isinstance(conv, nn.ConvTranspose2d),
-    )

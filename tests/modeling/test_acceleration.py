@@ -9,10 +9,7 @@ import torch
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
-from querypose.modeling.acceleration import (
-    accelerate_inference,
-    fold_batch_norms,
-)
+from querypose.modeling.acceleration import accelerate_inference
 
 
 def _randomise_statistics(model: nn.Module) -> None:
@@ -59,12 +56,6 @@ def test_exact_switches_do_not_change_answers(switch, trained, picture, tiny_cfg
         actual = fast([picture])[0]["instances"]
     torch.testing.assert_close(actual.scores, expected.scores, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(actual.pred_keypoints, expected.pred_keypoints, rtol=1e-4, atol=1e-3)
-
-
-def test_folding_removes_the_norms(trained):
-    norms = sum(isinstance(m, (nn.BatchNorm2d, FrozenBatchNorm2d)) for m in trained.modules())
-    assert fold_batch_norms(trained) == norms > 0
-    assert not any(isinstance(m, (nn.BatchNorm2d, FrozenBatchNorm2d)) for m in trained.modules())
 
 
 def test_bfloat16_keeps_outputs_in_float32(trained, picture, tiny_cfg):

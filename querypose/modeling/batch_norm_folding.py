@@ -1,0 +1,151 @@
+"""Batch norms of a trained model, folded into the convolutions before them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from timm.layers import Conv2dSame, FrozenBatchNormAct2d
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torchvision.ops import FrozenBatchNorm2d as TorchvisionFrozenBatchNorm2d
+
+# timm's BatchNormAct2d is a BatchNorm2d; what it freezes becomes one of the last two.
+_BATCH_NORMS = (
+    nn.BatchNorm2d,
+    FrozenBatchNorm2d,
+    FrozenBatchNormAct2d,
+    TorchvisionFrozenBatchNorm2d,
+)
+# Others may do more to their weights than convolve with them.
+_CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
+# Any picture does: what matters is the way that it takes.
+_PROBE_SIZE = 64
+
+
+@torch.no_grad()
+def fold_batch_norms(model: nn.Module) -> int:
+    """Folds every batch norm that directly follows a convolution into it, in place.
+
+    Args:
+        model: a Detectron2 meta-architecture in evaluation mode: ``backbone`` and ``pixel_mean``
+            are tried out with a picture.
+
+    Returns:
+        How many batch norms are gone.
+    """
+    folded = 0
+    for module in list(model.modules()):
+        # Detectron2's convolution calls its norm itself.
+        if isinstance(module, nn.Conv2d) and isinstance(
+            getattr(module, "norm", None), _BATCH_NORMS
+        ):
+            _fold(module, module.norm)
+            module.norm = None
+            folded += 1
+        if isinstance(module, nn.Sequential):
+            folded += _fold_sequence(module)
+    return folded + _fold_watched(model.backbone, torch.zeros_like(model.pixel_mean))
+
+
+def _fold_sequence(sequence: nn.Sequential) -> int:
+    folded = 0
+    names = list(sequence._modules)
+    for before, after in pairwise(names):
+        conv, norm = sequence._modules[before], sequence._modules[after]
+        is_conv = type(conv) in (*_CONVOLUTIONS, nn.ConvTranspose2d)
+        if is_conv and isinstance(norm, _BATCH_NORMS):
+            _fold(conv, norm)
+            sequence._modules[after] = _what_remains(norm)
+            folded += 1
+    return folded
+
+
+def _fold_watched(backbone: nn.Module, pixel: Tensor) -> int:
+    """Folds the norms that are seen to be all that a convolution leads to.
+
+    Networks of other libraries name their layers as they like, and connect them in their forward
+    pass.
+
+    Args:
+        backbone: maps pictures to a dictionary of features.
+        pixel: one of a picture, (channels, 1, 1).
+    """
+    pairs = _watch(backbone, pixel.expand(1, -1, _PROBE_SIZE, _PROBE_SIZE))
+    names = {module: name for name, module in backbone.named_modules()}
+    for conv, norm in pairs:
+        _fold(conv, norm)
+        backbone.set_submodule(names[norm], _what_remains(norm))
+    return len(pairs)
+
+
+def _watch(backbone: nn.Module, pictures: Tensor) -> list[tuple[nn.Module, nn.Module]]:
+    """Convolutions and the batch norms that alone use what they give, where both run once."""
+    convolved: dict[Node, nn.Module] = {}
+    fed: list[tuple[Node, nn.Module]] = []
+    runs: Counter[nn.Module] = Counter()
+
+    def after_convolution(conv: nn.Module, _: Any, output: Tensor) -> None:
+        runs[conv] += 1
+        convolved[output.grad_fn] = conv
+
+    def before_norm(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        runs[norm] += 1
+        fed.append((inputs[0].grad_fn, norm))
+
+    handles = []
+    for module in backbone.modules():
+        if type(module) in _CONVOLUTIONS:
+            handles.append(module.register_forward_hook(after_convolution))
+        elif isinstance(module, _BATCH_NORMS):
+            handles.append(module.register_forward_pre_hook(before_norm))
+    try:
+        with torch.enable_grad():
+            features = backbone(pictures.clone().requires_grad_())
+    finally:
+        for handle in handles:
+            handle.remove()
+    uses = _count_uses(features.values())
+    return [
+        (convolved[node], norm)
+        for node, norm in fed
+        if node in convolved and uses[node] == runs[convolved[node]] == runs[norm] == 1
+    ]
+
+
+def _count_uses(outputs: Iterable[Tensor]) -> Counter[Node]:
+    """How often the outputs' computation uses every step's result."""
+    waiting = [output.grad_fn for output in outputs]
+    uses = Counter(waiting)
+    seen = set(waiting)
+    while waiting:
+        sources = [source for source, _ in waiting.pop().next_functions if source is not None]
+        uses.update(sources)
+        waiting += set(sources) - seen
+        seen.update(sources)
+    return uses
+
+
+def _what_remains(norm: nn.Module) -> nn.Module:
+    """What a batch norm does beside normalising: in timm's some drop and activate."""
+    if hasattr(norm, "act"):
+        return nn.Sequential(norm.drop, norm.act)
+    return nn.Identity()
+
+
+def _fold(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.Module) -> None:
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight,
+        conv.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+        transpose=isinstance(conv, nn.ConvTranspose2d),
+    )
