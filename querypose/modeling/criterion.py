@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
@@ -13,6 +12,7 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 from querypose.modeling.decoder import StageState, flat_rows, positions_among
 from querypose.modeling.keypoint_decoder import KeypointStageOutput
 from querypose.modeling.matcher import HungarianMatcher
+from querypose.modeling.normalizer import mean_over_processes
 from querypose.modeling.rle import ResidualLogLikelihoodLoss
 from querypose.modeling.targets import PersonTargets
 
@@ -166,11 +166,8 @@ class QueryPoseCriterion(nn.Module):
     @staticmethod
     def _global_num_people(targets: Sequence[PersonTargets]) -> float:
         """Mean number of people per rank, at least one."""
-        count = torch.tensor(float(sum(len(target.boxes) for target in targets)))
-        count = count.to(targets[0].boxes.device)
-        if comm.get_world_size() > 1:
-            torch.distributed.all_reduce(count)
-        return (count / comm.get_world_size()).clamp(min=1).item()
+        count = torch.tensor(sum(len(target.boxes) for target in targets))
+        return mean_over_processes(count.to(targets[0].boxes.device)).item()
 
     def _class_loss(
         self, logits: Tensor, matches: Matches, targets: Sequence[PersonTargets]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from querypose.modeling.normalizer import mean_over_processes
 from querypose.modeling.targets import PersonTargets
 
 # CenterNet: a bump's radius keeps boxes shifted by it above this overlap with the person's box.
@@ -46,7 +47,7 @@ class HeatmapHead(nn.Module):
         nn.init.constant_(self.layers[-1].bias, -math.log((1 - prior_prob) / prior_prob))
 
     def forward(self, features: Tensor, targets: Sequence[PersonTargets]) -> dict[str, Tensor]:
-        """Returns ``loss_heatmap``.
+        """Returns ``loss_heatmap``; all processes must ask at the same point.
 
         Args:
             features: (B, in_channels, H, W).
@@ -102,7 +103,7 @@ def _bump_radius(sizes: Tensor) -> Tensor:
 
 
 def heatmap_focal_loss(logits: Tensor, heatmaps: Tensor) -> Tensor:
-    """Penalty-reduced focal loss (CenterNet, equation 1), per positive cell.
+    """Penalty-reduced focal loss (CenterNet, equation 1), per positive cell of all processes.
 
     Args:
         logits: (B, K, H, W).
@@ -114,4 +115,4 @@ def heatmap_focal_loss(logits: Tensor, heatmaps: Tensor) -> Tensor:
     probability = logits.sigmoid()
     hits = (1 - probability) ** _FOCAL_ALPHA * log_probability
     misses = (1 - heatmaps) ** _FOCAL_BETA * probability**_FOCAL_ALPHA * log_complement
-    return -torch.where(positive, hits, misses).sum() / positive.sum().clamp(min=1)
+    return -torch.where(positive, hits, misses).sum() / mean_over_processes(positive.sum())

@@ -186,15 +186,17 @@ class QueryPose(nn.Module):
         image_sizes: Sequence[tuple[int, int]],
         targets: Sequence[PersonTargets],
     ) -> dict[str, Tensor]:
+        heatmap_losses = {}
+        if self.heatmap_head is not None:
+            # Before the matching, which may fail in one process: the others would wait for it.
+            heatmap_losses = self.heatmap_head(features[self.heatmap_feature], targets)
         noised = self.denoiser(targets) if self.denoiser else None
         states = self.decoder(features, image_sizes, noised.boxes if noised else None)
         learned, extra = self.decoder.split(states)
         losses = self._matched_losses(features, learned, targets)
         if noised is not None:
             losses.update(self._denoising_losses(features, extra, noised, targets))
-        if self.heatmap_head is not None:
-            losses.update(self.heatmap_head(features[self.heatmap_feature], targets))
-        return losses
+        return losses | heatmap_losses
 
     def _matched_losses(
         self,

@@ -25,6 +25,9 @@ from querypose.engine import QueryPoseTrainer, launch
 
 Batch = list[dict[str, Any]]
 
+# A loss with a normaliser of its own.
+_WITH_HEATMAPS = ("MODEL.QUERYPOSE.AUX_HEATMAP.ENABLED", True)
+
 
 def configured(folder: str, name: str, *opts: Any) -> CfgNode:
     given = ["OUTPUT_DIR", f"{folder}/{name}", "DATASETS.TEST", "()", "SOLVER.IMS_PER_BATCH", 4]
@@ -65,7 +68,7 @@ def same_global_batch(folder: str) -> dict[str, Any]:
     # Pictures of one size, since padding depends on what else is in a process's batch; and a
     # step that is proportional to the gradient.
     opts = ("SOLVER.MAX_ITER", 3, "INPUT.CROP.ENABLED", False, "SOLVER.OPTIMIZER", "SGD")
-    opts += ("SOLVER.CLIP_GRADIENTS.ENABLED", False)
+    opts += ("SOLVER.CLIP_GRADIENTS.ENABLED", False, *_WITH_HEATMAPS)
     trainer = start(configured(folder, f"same_{comm.get_world_size()}", *opts))
     freeze_statistics(trainer.model)
     trainer.train()
@@ -93,7 +96,7 @@ def one_process_without_people(folder: str) -> dict[str, Any]:
 
 def bad_numbers_in_one_process(folder: str) -> dict[str, Any]:
     """Two bad batches, of which one may be skipped."""
-    trainer = start(configured(folder, "bad", "SOLVER.MAX_SKIPPED_BATCHES", 1))
+    trainer = start(configured(folder, "bad", "SOLVER.MAX_SKIPPED_BATCHES", 1, *_WITH_HEATMAPS))
     feed(
         trainer,
         (
