@@ -208,14 +208,7 @@ def _add_backbones(cfg: CfgNode) -> None:
     # timm's name of the HRNet.
     cfg.MODEL.HRNET.NAME = "hrnet_w32"
 
-    cfg.MODEL.SWIN = CfgNode()
-    cfg.MODEL.SWIN.EMBED_DIM = 96
-    cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]
-    cfg.MODEL.SWIN.NUM_HEADS = [3, 6, 12, 24]
-    cfg.MODEL.SWIN.WINDOW_SIZE = 7
-    cfg.MODEL.SWIN.DROP_PATH_RATE = 0.2
-    # Recompute activations in the backward pass: less memory, more time.
-    cfg.MODEL.SWIN.CHECKPOINT = False
+    _add_swin(cfg)
 
     cfg.MODEL.TIMM = CfgNode()
     # Any timm model with feature maps at strides 4, 8, 16 and 32.
@@ -230,6 +223,19 @@ def _add_backbones(cfg: CfgNode) -> None:
 
     # Load checkpoints as weights alone. False unpickles MODEL.WEIGHTS, which runs any code in it.
     cfg.MODEL.WEIGHTS_ONLY = True
+
+
+def _add_swin(cfg: CfgNode) -> None:
+    node = CfgNode()
+    node.EMBED_DIM = 96
+    node.DEPTHS = [2, 2, 6, 2]
+    node.NUM_HEADS = [3, 6, 12, 24]
+    node.WINDOW_SIZE = 7
+    node.DROP_PATH_RATE = 0.2
+    # Recompute activations in the backward pass: less memory, more time.
+    node.CHECKPOINT = False
+    # Other projects know a Swin by these names, too: their keys and values stay.
+    cfg.MODEL.SWIN = CfgNode({**node, **cfg.MODEL.get("SWIN", {})})
 
 
 def _add_data(cfg: CfgNode) -> None:

@@ -31,10 +31,10 @@ def teach_full_model_clipping() -> None:
         if not clip.ENABLED or clip.CLIP_TYPE != "full_model":
             return original(cfg, optimizer)
         if isinstance(optimizer, type):
-            return with_full_model_clipping(optimizer, clip.CLIP_VALUE, clip.NORM_TYPE)
+            return _with_full_model_clipping(optimizer, clip.CLIP_VALUE, clip.NORM_TYPE)
         _warn_of_another_optimizer(cfg, type(optimizer).__name__)
         # What Detectron2's function does with an instance.
-        optimizer.__class__ = with_full_model_clipping(
+        optimizer.__class__ = _with_full_model_clipping(
             type(optimizer), clip.CLIP_VALUE, clip.NORM_TYPE
         )
         return optimizer
@@ -43,7 +43,7 @@ def teach_full_model_clipping() -> None:
     build.maybe_add_gradient_clipping = maybe_add_gradient_clipping
 
 
-def with_full_model_clipping(
+def _with_full_model_clipping(
     kind: type[_Optimizer], max_norm: float, norm_type: float
 ) -> type[_Optimizer]:
     """A subclass that limits the norm of all gradients together before its step.

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 
 import querypose.modeling
@@ -75,6 +75,15 @@ def _file(tmp_path: Path, content: str) -> Path:
     file = tmp_path / "my.yaml"
     file.write_text(content)
     return file
+
+
+def test_another_projects_swin_keys_stay():
+    cfg = get_cfg()
+    cfg.MODEL.SWIN = CfgNode({"EMBED_DIM": 128, "PRETRAIN_IMG_SIZE": 224})
+    add_querypose_config(cfg)
+    assert cfg.MODEL.SWIN.EMBED_DIM == 128
+    assert cfg.MODEL.SWIN.PRETRAIN_IMG_SIZE == 224
+    assert cfg.MODEL.SWIN.WINDOW_SIZE == 7
 
 
 def test_base_and_options(tmp_path):

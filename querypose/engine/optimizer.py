@@ -6,12 +6,8 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.solver import build
 from torch import nn
-
-from querypose.full_model_clipping import with_full_model_clipping
-
-_FULL_MODEL = "full_model"
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -31,7 +27,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             return solver.FLOW_MULTIPLIER
         return solver.BACKBONE_MULTIPLIER if name.startswith("backbone.") else 1.0
 
-    parameters = get_default_optimizer_params(
+    parameters = build.get_default_optimizer_params(
         getattr(model, "module", model),
         base_lr=solver.BASE_LR,
         weight_decay=solver.WEIGHT_DECAY,
@@ -49,9 +45,6 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     else:
         raise ValueError(f"SOLVER.OPTIMIZER is AdamW or SGD, not {solver.OPTIMIZER!r}.")
 
-    clip = solver.CLIP_GRADIENTS
-    if clip.ENABLED and clip.CLIP_TYPE == _FULL_MODEL:
-        optimizer_class = with_full_model_clipping(optimizer_class, clip.CLIP_VALUE, clip.NORM_TYPE)
-        return optimizer_class(parameters, lr=solver.BASE_LR, **options)
-    optimizer_class = maybe_add_gradient_clipping(cfg, optimizer_class)
+    # As the module's attribute: importing querypose taught it CLIP_TYPE "full_model".
+    optimizer_class = build.maybe_add_gradient_clipping(cfg, optimizer_class)
     return optimizer_class(parameters, lr=solver.BASE_LR, **options)
