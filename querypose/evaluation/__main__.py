@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from detectron2.utils.logger import create_small_table
 
@@ -19,7 +20,11 @@ def main() -> None:
         "results", help="results in COCO's format, e.g. coco_instances_results.json"
     )
     arguments = parser.parse_args()
-    print(create_small_table(evaluate_crowdpose(arguments.annotations, arguments.results)))
+    try:
+        metrics = evaluate_crowdpose(arguments.annotations, arguments.results)
+    except (OSError, ValueError) as error:
+        sys.exit(f"querypose.evaluation: {error}")
+    print(create_small_table(metrics))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from querypose.evaluation.coco import PERSON_AREA_PER_BOX_AREA
+from querypose.evaluation.results_file import check_image_ids, read_results
 from querypose.skeleton import CROWDPOSE_SKELETON
 
 # Where pycocotools' summary of keypoints holds what CrowdPose reports.
@@ -78,7 +78,7 @@ class CrowdPoseEvaluator(COCOEvaluator):
             ValueError: a picture is not in the annotation file.
         """
         image_ids = [picture["image_id"] for picture in inputs]
-        _check_image_ids(image_ids, self._coco_api, self._metadata.json_file)
+        check_image_ids(image_ids, self._coco_api, self._metadata.json_file)
         super().process(inputs, outputs)
 
     def _derive_coco_results(
@@ -99,8 +99,7 @@ def evaluate_crowdpose(annotation_file: str | Path, results_file: str | Path) ->
 
     Args:
         annotation_file: CrowdPose's annotations of the split.
-        results_file: a JSON list of ``image_id``, ``category_id``, ``keypoints`` (x, y, any number;
-            fourteen times; x and y are pixel indices) and ``score``.
+        results_file: results in COCO's format, of fourteen keypoints.
 
     Returns:
         The metrics of :class:`CrowdPoseEvaluator`, in percent; NaN where the list is empty.
@@ -112,10 +111,9 @@ def evaluate_crowdpose(annotation_file: str | Path, results_file: str | Path) ->
     with contextlib.redirect_stdout(io.StringIO()):
         ground_truth = COCO(PathManager.get_local_path(str(annotation_file)))
     _prepare_ground_truth(ground_truth, annotation_file)
-    with PathManager.open(str(results_file)) as file:
-        results = json.load(file)
-    _check_results(results, results_file)
-    _check_image_ids([result["image_id"] for result in results], ground_truth, annotation_file)
+    results = read_results(
+        results_file, ground_truth, annotation_file, CROWDPOSE_SKELETON.num_keypoints
+    )
     if not results:
         return dict.fromkeys(METRICS, float("nan"))
     with contextlib.redirect_stdout(io.StringIO()):
@@ -141,32 +139,6 @@ def _prepare_ground_truth(ground_truth: COCO, annotation_file: str | Path) -> No
         width, height = annotation["bbox"][2:]
         # Also where a file has areas: the official tool never reads them.
         annotation["area"] = PERSON_AREA_PER_BOX_AREA * width * height
-
-
-def _check_image_ids(
-    image_ids: Iterable[int], ground_truth: COCO, annotation_file: str | Path
-) -> None:
-    unknown = sorted(set(image_ids) - set(ground_truth.imgs), key=str)
-    if unknown:
-        raise ValueError(
-            f"The results are of images that {annotation_file} does not have, {unknown[0]} among "
-            "them; evaluate them on the split they were predicted for."
-        )
-
-
-def _check_results(results: Any, results_file: str | Path) -> None:
-    if not isinstance(results, list):
-        raise ValueError(f"{results_file} is not a JSON list of results.")
-    numbers = 3 * CROWDPOSE_SKELETON.num_keypoints
-    for index, result in enumerate(results):
-        missing = {"image_id", "category_id", "keypoints", "score"} - set(result)
-        if missing:
-            raise ValueError(f"{results_file}: result {index} lacks {sorted(missing)}.")
-        if len(result["keypoints"]) != numbers:
-            raise ValueError(
-                f"{results_file}: result {index} has {len(result['keypoints'])} keypoint numbers, "
-                f"not {numbers}."
-            )
 
 
 def _crowdpose_metrics(coco_eval: COCOeval) -> dict[str, float]:

@@ -12,16 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
-from querypose.config import read_config
-from querypose.data.datasets.coco import register_configured_datasets
 from querypose.data.picture import read_picture
 from querypose.skeleton import Skeleton
+from querypose.tools.dataset_arguments import add_dataset_arguments, register_datasets
 
 # Annotated numbers are rounded: this many pixels beyond the border are no mistake.
 _MARGIN = 2.0
@@ -203,12 +201,6 @@ def _finite_numbers(values: Any, count: int) -> list[float] | None:
     return list(values)
 
 
-def _config(arguments: argparse.Namespace) -> CfgNode | None:
-    if arguments.config_file is None:
-        return None
-    return read_config(arguments.config_file, arguments.opts)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the problems of datasets, one a line; 1 where there are any, else 0."""
     parser = argparse.ArgumentParser(
@@ -216,14 +208,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Read all annotations and pictures of datasets, and say what is wrong.",
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="as in DATASETS.TRAIN")
-    parser.add_argument("--config-file", metavar="FILE", help="whose DATASETS.REGISTER to use")
-    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE ...")
+    add_dataset_arguments(parser)
     arguments = parser.parse_args(argv)
     num_problems = 0
     try:
-        cfg = _config(arguments)
-        if cfg is not None:
-            register_configured_datasets(cfg)
+        register_datasets(arguments)
         for name in arguments.names:
             problems = find_problems(name, show_progress=True)
             for file_name, faults in problems.items():

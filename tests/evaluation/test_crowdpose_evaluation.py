@@ -325,3 +325,11 @@ def test_command_line_prints_the_metrics(write, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert all(name in printed for name in METRICS)
     assert "100.000" in printed
+
+
+def test_command_line_names_a_missing_file(write, monkeypatch):
+    annotation_file, _ = write([0.5], [person(1, 0)], [])
+    arguments = ["querypose.evaluation", str(annotation_file), "nowhere.json"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit, match=r"querypose\.evaluation: .*nowhere\.json"):
+        runpy.run_module("querypose.evaluation", run_name="__main__")

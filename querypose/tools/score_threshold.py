@@ -1,0 +1,135 @@
+"""How many people above a score are right: ``python -m querypose.tools.score_threshold``.
+
+Helps to choose ``DEMO.CONFIDENCE_THRESHOLD`` for a model, from the results file that its evaluation
+wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from tabulate import tabulate
+
+from querypose.evaluation.coco import fill_in_areas
+from querypose.evaluation.results_file import read_results
+from querypose.skeleton import Skeleton
+from querypose.tools.dataset_arguments import add_dataset_arguments, register_datasets
+
+_OKS = 0.5
+_MAX_PEOPLE = 20
+_STEP = 0.05
+
+
+class JudgedPeople(NamedTuple):
+    """Predicted people of a whole dataset, beside the labelled ones.
+
+    Attributes:
+        scores: (n,) float, falling; without those that COCO ignores.
+        right: (n,) bool, whether the person has an OKS of at least one half with a labelled one
+            whom nobody of a higher score has.
+        num_labelled: people with keypoints.
+    """
+
+    scores: np.ndarray
+    right: np.ndarray
+    num_labelled: int
+
+    def above(self, threshold: float) -> tuple[int, float, float]:
+        """People above a score: how many, their precision and their recall.
+
+        Where there are none, precision is 1.
+        """
+        kept = self.right[self.scores > threshold]
+        precision = float(kept.mean()) if len(kept) else 1.0
+        return len(kept), precision, float(kept.sum()) / max(self.num_labelled, 1)
+
+    def lowest_threshold(self, precision: float) -> float:
+        """The score that people must exceed to have at least this precision all together."""
+        precisions = self.right.cumsum() / np.arange(1, len(self.right) + 1)
+        sufficient = np.flatnonzero(precisions >= precision)
+        # One position after the last of them, or before all.
+        following = sufficient[-1] + 1 if len(sufficient) else 0
+        return float(self.scores[following]) if following < len(self.scores) else 0.0
+
+
+def judge_people(
+    annotations: COCO, results: Sequence[dict[str, Any]], sigmas: Sequence[float]
+) -> JudgedPeople:
+    """Matches results with labelled people as COCO's evaluation does, at an OKS of one half.
+
+    Args:
+        annotations: of keypoints.
+        results: in COCO's format.
+        sigmas: of the keypoints' OKS.
+    """
+    fill_in_areas(annotations)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(annotations, annotations.loadRes(list(results)), "keypoints")
+        evaluation.params.kpt_oks_sigmas = np.array(sigmas)
+        evaluation.params.iouThrs = np.array([_OKS])
+        evaluation.params.maxDets = [_MAX_PEOPLE]
+        evaluation.params.areaRng = evaluation.params.areaRng[:1]
+        evaluation.evaluate()
+    pictures = [picture for picture in evaluation.evalImgs if picture is not None]
+    scores = np.concatenate([[], *(picture["dtScores"] for picture in pictures)])
+    right, ignored = (
+        np.concatenate([[], *(picture[key][0] for picture in pictures)]).astype(bool)
+        for key in ("dtMatches", "dtIgnore")
+    )
+    labelled = sum(int((1 - np.asarray(picture["gtIgnore"])).sum()) for picture in pictures)
+    order = np.argsort(-scores[~ignored], kind="stable")
+    return JudgedPeople(scores[~ignored][order], right[~ignored][order], labelled)
+
+
+def _judge_dataset(name: str, results_file: Path) -> JudgedPeople:
+    if name not in DatasetCatalog:
+        raise ValueError(f"No dataset is registered as {name!r}; see DATASETS.REGISTER.")
+    metadata = MetadataCatalog.get(name)
+    if not metadata.get("json_file"):
+        raise ValueError(f"{name} has no annotation file; write it in COCO's format first.")
+    skeleton = Skeleton.from_metadata(metadata)
+    with contextlib.redirect_stdout(io.StringIO()):
+        annotations = COCO(metadata.json_file)
+    results = read_results(results_file, annotations, metadata.json_file, skeleton.num_keypoints)
+    if not results:
+        raise ValueError(f"{results_file} is empty: the model predicted no one.")
+    return judge_people(annotations, results, skeleton.sigmas)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints precision and recall above every score, and which score gives a wanted precision."""
+    parser = argparse.ArgumentParser(
+        prog="python -m querypose.tools.score_threshold",
+        description="Say how many of the people above a score have an OKS of at least 0.5, and "
+        "how many of the labelled people they are.",
+    )
+    parser.add_argument("name", help="dataset that was evaluated")
+    parser.add_argument("results", type=Path, help="OUTPUT_DIR/inference/*_results.json")
+    parser.add_argument("--precision", type=float, default=0.7, help="wanted, in 0..1")
+    add_dataset_arguments(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        register_datasets(arguments)
+        people = _judge_dataset(arguments.name, arguments.results)
+    except (OSError, ValueError) as error:
+        sys.exit(f"score_threshold: {error}")
+    thresholds = np.arange(0, people.scores.max(initial=0), _STEP)
+    rows = [(threshold, *people.above(threshold)) for threshold in thresholds]
+    header = ("score above", "people", "precision", "recall")
+    print(tabulate(rows, header, tablefmt="pipe", floatfmt=(".2f", "d", ".3f", ".3f")))
+    lowest = people.lowest_threshold(arguments.precision)
+    print(f"The lowest threshold with a precision of {arguments.precision:g}: {lowest:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Precision and recall above scores, counted by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from querypose.data import register_coco_keypoints
+from querypose.skeleton import COCO_SKELETON
+from querypose.tools import score_threshold
+from querypose.tools.score_threshold import JudgedPeople
+
+SIDE = 100
+
+
+def keypoints_at(x: float) -> list[float]:
+    """All of them spread over a person whose box begins at x."""
+    return [value for i in range(17) for value in (x + 5 * i, 10.0 + 5 * i, 2.0)]
+
+
+def person(number: int, image_id: int, x: float, labelled: bool = True) -> dict:
+    keypoints = keypoints_at(x) if labelled else [0.0] * 51
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": 1,
+        "bbox": [x, 0, SIDE, SIDE],
+        "keypoints": keypoints,
+        "num_keypoints": 17 if labelled else 0,
+    }
+
+
+def found(image_id: int, x: float, score: float) -> dict:
+    return {
+        "image_id": image_id,
+        "category_id": 1,
+        "keypoints": keypoints_at(x),
+        "score": score,
+    }
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Three people with keypoints and one without, in two pictures."""
+    people = [
+        person(1, 1, 0),
+        person(2, 1, 300),
+        person(3, 1, 600, labelled=False),
+        person(4, 2, 0),
+    ]
+    images = [{"id": i, "file_name": f"{i}.png", "width": 900, "height": 100} for i in (1, 2)]
+    annotation_file = tmp_path / "annotations.json"
+    content = {"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]}
+    annotation_file.write_text(json.dumps(content))
+    name = f"judged_{tmp_path.name}"
+    register_coco_keypoints(name, annotation_file, tmp_path, COCO_SKELETON)
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+RESULTS = [
+    found(1, 0, 0.91),
+    found(1, 150, 0.8),  # Nobody is there.
+    found(1, 600, 0.75),  # A person without keypoints: neither right nor wrong.
+    found(2, 2, 0.7),
+    found(1, 1, 0.6),  # The first one a second time.
+]
+
+
+def write(folder: Path, content: object) -> str:
+    path = folder / "results.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def test_people_are_counted_as_by_hand(dataset, tmp_path):
+    people = score_threshold._judge_dataset(dataset, Path(write(tmp_path, RESULTS)))
+    assert people.scores.tolist() == [0.91, 0.8, 0.7, 0.6]
+    assert people.right.tolist() == [True, False, True, False]
+    assert people.num_labelled == 3
+    assert people.above(0.0) == (4, 0.5, pytest.approx(2 / 3))
+    assert people.above(0.65) == (3, pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert people.above(0.91) == (0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("precision", "threshold"), [(0.9, 0.8), (0.66, 0.6), (0.5, 0.0), (0.0, 0.0)]
+)
+def test_lowest_threshold(precision, threshold):
+    people = JudgedPeople(np.array([0.91, 0.8, 0.7, 0.6]), np.array([1, 0, 1, 0], bool), 3)
+    assert people.lowest_threshold(precision) == threshold
+    assert people.above(threshold)[1] >= precision
+
+
+def test_lowest_threshold_where_the_best_person_is_wrong():
+    people = JudgedPeople(np.array([0.9, 0.8]), np.array([False, True]), 1)
+    assert people.lowest_threshold(0.7) == 0.9
+    assert people.lowest_threshold(0.5) == 0.0
+
+
+def test_command(dataset, tmp_path, capsys):
+    score_threshold.main([dataset, write(tmp_path, RESULTS), "--precision", "0.66"])
+    printed = capsys.readouterr().out
+    assert "|          0.65 |        3 |       0.667 |    0.667 |" in printed
+    assert printed.endswith("The lowest threshold with a precision of 0.66: 0.600\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("[{", "results.json is not valid JSON"),
+        ([], "results.json is empty: the model predicted no one."),
+        ([found(7, 0, 0.5)], "annotations.json does not have, 7 among them"),
+        ([{"image_id": 1}], "result 0 lacks ['category_id', 'keypoints', 'score']"),
+        (["person"], "result 0 lacks"),
+    ],
+)
+def test_results_that_cannot_be_judged(content, sentence, dataset, tmp_path):
+    with pytest.raises(SystemExit) as end:
+        score_threshold.main([dataset, write(tmp_path, content)])
+    assert str(end.value).startswith("score_threshold: ")
+    assert sentence in str(end.value)
+
+
+def test_missing_file_and_unknown_dataset(dataset, tmp_path):
+    with pytest.raises(SystemExit, match="No such file"):
+        score_threshold.main([dataset, str(tmp_path / "nothing.json")])
+    with pytest.raises(SystemExit, match="No dataset is registered as 'nowhere'"):
+        score_threshold.main(["nowhere", write(tmp_path, RESULTS)])
