@@ -85,7 +85,12 @@ def _fold_watched(backbone: nn.Module, pixel: Tensor) -> int:
 
 
 def _watch(backbone: nn.Module, pictures: Tensor) -> list[tuple[nn.Module, nn.Module]]:
-    """Convolutions and the batch norms that alone use what they give, where both run once."""
+    """Convolutions and the batch norms that alone use what they give, where both run once.
+
+    None under ``torch.inference_mode``, which records nothing that could be watched.
+    """
+    if torch.is_inference_mode_enabled():
+        return []
     convolved: dict[Node, nn.Module] = {}
     fed: list[tuple[Node, nn.Module]] = []
     runs: Counter[nn.Module] = Counter()

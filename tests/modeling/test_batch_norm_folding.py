@@ -80,6 +80,12 @@ def test_network_with_norms_before_convolutions():
     assert 0 < fold_and_compare(network) < count_norms(network)
 
 
+def test_inference_mode_leaves_the_network_as_it_is():
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+    with torch.inference_mode():
+        assert fold_and_compare(network) == 0
+
+
 def test_the_whole_model(tiny_model):
     model = tiny_model().eval()
     randomise_statistics(model)
