@@ -12,14 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
 from querypose.data.picture import read_picture
 from querypose.skeleton import Skeleton
-from querypose.tools.dataset_arguments import add_dataset_arguments, register_datasets
+from querypose.tools.dataset_arguments import (
+    add_dataset_arguments,
+    register_datasets,
+    registered_metadata,
+)
 
 # Annotated numbers are rounded: this many pixels beyond the border are no mistake.
 _MARGIN = 2.0
@@ -46,9 +50,7 @@ def find_problems(name: str, *, show_progress: bool = False) -> dict[str, list[s
     Raises:
         ValueError: no dataset is registered under this name.
     """
-    if name not in DatasetCatalog:
-        raise ValueError(f"No dataset is registered as {name!r}; see DATASETS.REGISTER.")
-    metadata = MetadataCatalog.get(name)
+    metadata = registered_metadata(name)
     num_keypoints = Skeleton.from_metadata(metadata).num_keypoints
     problems: dict[str, list[str]] = defaultdict(list)
     if metadata.get("json_file"):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
+
 from querypose.config import read_config
 from querypose.data.datasets.coco import register_configured_datasets
 
@@ -23,3 +26,14 @@ def register_datasets(arguments: argparse.Namespace) -> None:
     """
     if arguments.config_file is not None:
         register_configured_datasets(read_config(arguments.config_file, arguments.opts))
+
+
+def registered_metadata(name: str) -> Metadata:
+    """The metadata of a dataset that a command is given.
+
+    Raises:
+        ValueError: no dataset is registered under this name.
+    """
+    if name not in DatasetCatalog:
+        raise ValueError(f"No dataset is registered as {name!r}; see DATASETS.REGISTER.")
+    return MetadataCatalog.get(name)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
@@ -23,7 +22,11 @@ from tabulate import tabulate
 from querypose.evaluation.coco import fill_in_areas
 from querypose.evaluation.results_file import read_results
 from querypose.skeleton import Skeleton
-from querypose.tools.dataset_arguments import add_dataset_arguments, register_datasets
+from querypose.tools.dataset_arguments import (
+    add_dataset_arguments,
+    register_datasets,
+    registered_metadata,
+)
 
 _OKS = 0.5
 _MAX_PEOPLE = 20
@@ -92,9 +95,7 @@ def judge_people(
 
 
 def _judge_dataset(name: str, results_file: Path) -> JudgedPeople:
-    if name not in DatasetCatalog:
-        raise ValueError(f"No dataset is registered as {name!r}; see DATASETS.REGISTER.")
-    metadata = MetadataCatalog.get(name)
+    metadata = registered_metadata(name)
     if not metadata.get("json_file"):
         raise ValueError(f"{name} has no annotation file; write it in COCO's format first.")
     skeleton = Skeleton.from_metadata(metadata)
@@ -114,7 +115,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "how many of the labelled people they are.",
     )
     parser.add_argument("name", help="dataset that was evaluated")
-    parser.add_argument("results", type=Path, help="OUTPUT_DIR/inference/*_results.json")
+    parser.add_argument(
+        "results", type=Path, help="OUTPUT_DIR/inference/NAME/coco_instances_results.json"
+    )
     parser.add_argument("--precision", type=float, default=0.7, help="wanted, in 0..1")
     add_dataset_arguments(parser)
     arguments = parser.parse_args(argv)
