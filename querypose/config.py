@@ -127,11 +127,14 @@ def _add_model(cfg: CfgNode) -> None:
     node.KEYPOINT_IN_FEATURES = ["p2"]
     # False: the light model. True: the full model, whose keypoint stages refine the instance query.
     node.KEYPOINT_FEEDBACK = False
-    # For little data, both away from the published models. Give every keypoint a part query of its
-    # own, whatever parts the skeleton declares.
+    # For little data, all three away from the published models. Give every keypoint a part query of
+    # its own, whatever parts the skeleton declares.
     node.PART_PER_KEYPOINT = False
     # Regress keypoints from the centre of their part's attention, not from the box's.
     node.ATTENTION_ANCHORS = False
+    # Look for keypoints in the box enlarged by this factor: those that a poor box leaves out are
+    # found, too.
+    node.KEYPOINT_BOX_SCALE = 1.0
 
     # A skeleton file (YAML or JSON); empty takes the training dataset's metadata.
     node.SKELETON = ""

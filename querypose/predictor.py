@@ -273,7 +273,7 @@ class PosePredictor:
             network_height, network_width = record.image_sizes[picture]
             height, width = found.image_size
             scale = (width / network_width, height / network_height) * 2
-            stage_boxes = record.states[stage].boxes[picture, found.query_indices]
+            stage_boxes = record.states[stage].keypoint_boxes[picture, found.query_indices]
             boxes.append((stage_boxes * stage_boxes.new_tensor(scale)).cpu())
         return [PartAttention(*pair, stage) for pair in zip(maps, boxes, strict=True)]
 

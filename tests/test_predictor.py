@@ -196,6 +196,24 @@ def test_attention_belongs_to_the_returned_people(tiny_cfg, tiny_model, tmp_path
         np.testing.assert_allclose(last_boxes.tensor, prediction.boxes_xyxy, atol=1e-3)
 
 
+def test_attention_covers_the_box_that_keypoints_are_looked_for_in(tiny_cfg, weights):
+    first, enlarged = (
+        PosePredictor.from_config(
+            tiny_cfg(SMALL | {"MODEL.QUERYPOSE.KEYPOINT_BOX_SCALE": scale}),
+            weights=weights,
+            confidence_threshold=0,
+        )(picture(), return_attention=True)
+        for scale in (1.0, 1.5)
+    )
+    first_of = {int(query): i for i, query in enumerate(first.instances.query_indices)}
+    order = [first_of[int(query)] for query in enlarged.instances.query_indices]
+    boxes, expected = enlarged.attention.boxes_xyxy, first.attention.boxes_xyxy[order]
+    torch.testing.assert_close(
+        boxes[:, 2:] - boxes[:, :2], 1.5 * (expected[:, 2:] - expected[:, :2])
+    )
+    torch.testing.assert_close(boxes[:, 2:] + boxes[:, :2], expected[:, 2:] + expected[:, :2])
+
+
 def test_attention_follows_each_persons_query(predictor):
     """The k-th map is the one that decoding the k-th person's query alone gives."""
     found = predictor(picture(), return_attention=True)

@@ -147,7 +147,8 @@ class QueryPoseCriterion(nn.Module):
             states, keypoints, query_indices, matches, strict=True
         ):
             rows = _matched_rows(decoded, match, state.boxes.shape[1])
-            keypoint_losses = self._keypoint_losses(points, rows, state.boxes, match, targets)
+            keypoint_boxes = _matched(state.keypoint_boxes, match)
+            keypoint_losses = self._keypoint_losses(points, rows, keypoint_boxes, match, targets)
             losses.append(self._box_losses(state.boxes, match, targets) | keypoint_losses)
         return losses
 
@@ -210,8 +211,8 @@ class QueryPoseCriterion(nn.Module):
         people = torch.cat(
             [target.keypoints[people] for (_, people), target in zip(matches, targets, strict=True)]
         )
-        relative = keypoints_to_box(people[..., :2], _matched(boxes.detach(), matches))
-        # A keypoint outside the predicted box is out of the head's reach.
+        relative = keypoints_to_box(people[..., :2], boxes)
+        # A keypoint outside the box is out of the head's reach.
         supervised = (people[..., 2] > 0) & (relative.abs() <= 0.5).all(dim=-1)
         likelihood_loss = self.keypoint_loss(
             output.coordinates[rows][supervised],

@@ -27,6 +27,8 @@ class StageState(NamedTuple):
     Attributes:
         logits: class logits, (B, N, classes).
         boxes: (B, N, 4) xyxy in pixels of the network's input, unclipped, float32.
+        keypoint_boxes: what the keypoint stage pools from and its coordinates relate to, (B, N, 4):
+            the boxes, detached and enlarged by ``keypoint_box_scale``.
         queries: instance queries for the keypoint stage, (B, N, dim); refined where
             ``keypoint_features`` are there.
         keypoint_features: convolved RoI features, (B * N, dim, H, W), where the full model needed
@@ -36,6 +38,7 @@ class StageState(NamedTuple):
 
     logits: Tensor
     boxes: Tensor
+    keypoint_boxes: Tensor
     queries: Tensor
     keypoint_features: Tensor | None
 
@@ -45,7 +48,11 @@ class StageState(NamedTuple):
         if features is not None:
             features = features.unflatten(0, self.boxes.shape[:2])[:, queries].flatten(0, 1)
         return StageState(
-            self.logits[:, queries], self.boxes[:, queries], self.queries[:, queries], features
+            self.logits[:, queries],
+            self.boxes[:, queries],
+            self.keypoint_boxes[:, queries],
+            self.queries[:, queries],
+            features,
         )
 
 
@@ -71,6 +78,8 @@ class QueryPoseDecoder(nn.Module):
         feedback_top_k: in inference refine just so many queries per stage, an approximation;
             0 refines all.
         proposals: where the queries of an untrained model look, see :func:`initial_proposals`.
+        keypoint_box_scale: what the keypoint stages see of a person, in widths and heights of the
+            box about its centre; 1 in the paper.
     """
 
     @configurable
@@ -90,6 +99,7 @@ class QueryPoseDecoder(nn.Module):
         feedback: bool,
         feedback_top_k: int = 0,
         proposals: str = "picture",
+        keypoint_box_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.queries = nn.Embedding(num_queries, dim)
@@ -103,6 +113,7 @@ class QueryPoseDecoder(nn.Module):
         self.keypoint_in_features = list(keypoint_in_features)
         self.feedback = feedback
         self.feedback_top_k = feedback_top_k
+        self.keypoint_box_scale = keypoint_box_scale
         with torch.no_grad():
             self.proposal_boxes.weight.copy_(initial_proposals(num_queries, proposals))
 
@@ -159,6 +170,7 @@ class QueryPoseDecoder(nn.Module):
             "feedback": node.KEYPOINT_FEEDBACK,
             "feedback_top_k": node.FEEDBACK_TOP_K,
             "proposals": node.PROPOSALS,
+            "keypoint_box_scale": node.KEYPOINT_BOX_SCALE,
         }
 
     @property
@@ -198,7 +210,8 @@ class QueryPoseDecoder(nn.Module):
             roi_features = _pool(self.box_pooler, features, self.box_in_features, boxes)
             logits, refined, queries = box_stage(roi_features, boxes, queries, attention_mask)
             boxes = refined.detach()
-            state = StageState(logits, refined, queries, None)
+            keypoint_boxes = scale_boxes(boxes, self.keypoint_box_scale)
+            state = StageState(logits, refined, keypoint_boxes, queries, None)
             # After the last stage nothing waits for the feedback.
             if self.feedback and index < last:
                 state, queries = self._feed_back(features, keypoint_stage, state)
@@ -222,7 +235,7 @@ class QueryPoseDecoder(nn.Module):
         self, features: dict[str, Tensor], stage: KeypointDecoderStage, state: StageState
     ) -> tuple[StageState, Tensor]:
         """Refines the instance queries for the next box stage, (B, N, dim)."""
-        boxes, queries = state.boxes.detach(), state.queries
+        boxes, queries = state.keypoint_boxes, state.queries
         if not self.training and 0 < self.feedback_top_k < self.num_queries:
             best = state.logits.amax(dim=-1).topk(self.feedback_top_k, dim=1).indices
             pictures = torch.arange(len(best), device=best.device)[:, None]
@@ -272,7 +285,7 @@ class QueryPoseDecoder(nn.Module):
             queries = state.queries.flatten(0, 1)[rows]
             if state.keypoint_features is None:
                 boxes = [
-                    boxes[index] for boxes, index in zip(state.boxes.detach(), indices, strict=True)
+                    boxes[index] for boxes, index in zip(state.keypoint_boxes, indices, strict=True)
                 ]
                 stage_features, queries = stage.refine(
                     self._pool_keypoints(features, boxes), queries
@@ -338,6 +351,14 @@ def initial_proposals(num_queries: int, kind: str) -> Tensor:
         count = min(divisions**2, num_queries - len(boxes))
         boxes = torch.cat([boxes, level[torch.arange(count) * divisions**2 // count]])
     return boxes
+
+
+def scale_boxes(boxes: Tensor, scale: float) -> Tensor:
+    """Enlarges (..., 4) xyxy boxes about their centres; at scale 1 they are the very same."""
+    if scale == 1:
+        return boxes
+    margin = (boxes[..., 2:] - boxes[..., :2]) * ((scale - 1) / 2)
+    return boxes + torch.cat([-margin, margin], dim=-1)
 
 
 def flat_rows(query_indices: Sequence[Tensor], num_queries: int) -> Tensor:

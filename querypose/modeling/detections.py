@@ -27,6 +27,7 @@ def keypoints_to_pixels(coordinates: Tensor, boxes: Tensor) -> Tensor:
 def detect_people(
     logits: Tensor,
     boxes: Tensor,
+    keypoint_boxes: Tensor,
     decode: DecodeFunction,
     image_sizes: Sequence[tuple[int, int]],
     *,
@@ -43,6 +44,7 @@ def detect_people(
     Args:
         logits: the last stage's, (B, N, classes).
         boxes: the last stage's, (B, N, 4) xyxy in pixels of the network's input.
+        keypoint_boxes: those that its keypoints relate to, (B, N, 4).
         decode: maps query indices per picture to the last keypoint stage's output for them.
         image_sizes: (height, width) of each unpadded picture.
         num_keypoints: K.
@@ -67,7 +69,7 @@ def detect_people(
     candidates = _inside(boxes, image_sizes) & (class_scores >= class_score_thresh)
     keypoints = class_scores.new_zeros(*class_scores.shape, num_keypoints, 3)
     limit = min(max_detections, class_scores.shape[1])
-    scores = _decode_best(class_scores, candidates, boxes, decode, limit, keypoints)
+    scores = _decode_best(class_scores, candidates, keypoint_boxes, decode, limit, keypoints)
     return [
         _instances(*picture, max_detections=max_detections)
         for picture in zip(image_sizes, boxes, scores, classes, keypoints, strict=True)
@@ -87,7 +89,7 @@ def _inside(boxes: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
 def _decode_best(
     class_scores: Tensor,
     candidates: Tensor,
-    boxes: Tensor,
+    keypoint_boxes: Tensor,
     decode: DecodeFunction,
     limit: int,
     keypoints: Tensor,
@@ -114,7 +116,7 @@ def _decode_best(
             [torch.full_like(index, picture) for picture, index in enumerate(query_indices)]
         )
         decoded = pictures, torch.cat(query_indices)
-        pixels = keypoints_to_pixels(output.coordinates, boxes[decoded])
+        pixels = keypoints_to_pixels(output.coordinates, keypoint_boxes[decoded])
         keypoints[decoded] = torch.cat([pixels, output.scores[..., None]], dim=-1)
         scores[decoded] = class_scores[decoded] * output.scores.mean(dim=-1)
         waiting[decoded] = False

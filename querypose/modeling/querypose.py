@@ -255,6 +255,7 @@ class QueryPose(nn.Module):
         return detect_people(
             states[-1].logits,
             states[-1].boxes,
+            states[-1].keypoint_boxes,
             decode,
             image_sizes,
             num_keypoints=self.skeleton.num_keypoints,

@@ -140,7 +140,7 @@ def test_losses_of_any_people_are_finite(data, target):
     leaves = [scores, boxes, torch.from_numpy(coordinates), torch.from_numpy(sigmas)]
     for leaf in leaves:
         leaf.requires_grad_()
-    state = StageState(scores, boxes, torch.zeros(1, 5, 8), None)
+    state = StageState(scores, boxes, boxes.detach(), torch.zeros(1, 5, 8), None)
     output = KeypointStageOutput(leaves[2], leaves[3], torch.zeros(5, 7, 8), torch.zeros(5, 7, 1))
     losses = CRITERION(
         [state], [output], [[torch.arange(5)]], CRITERION.match([state], [target]), [target]

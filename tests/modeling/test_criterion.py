@@ -13,7 +13,7 @@ from querypose.modeling.criterion import (
     attention_loss,
     keypoints_to_box,
 )
-from querypose.modeling.decoder import StageState
+from querypose.modeling.decoder import StageState, scale_boxes
 from querypose.modeling.detections import keypoints_to_pixels
 from querypose.modeling.keypoint_decoder import KeypointStageOutput, attention_centres
 from querypose.modeling.matcher import HungarianMatcher
@@ -67,7 +67,7 @@ def _case(*people: int, num_stages: int = 2) -> Case:
     for _ in range(num_stages):
         logits = torch.randn(pictures, 4, 1, requires_grad=True)
         boxes = _boxes(pictures, 4).requires_grad_()
-        states.append(StageState(logits, boxes, torch.zeros(pictures, 4, 8), None))
+        states.append(StageState(logits, boxes, boxes.detach(), torch.zeros(pictures, 4, 8), None))
         coordinates = (torch.rand(4 * pictures, NUM_KEYPOINTS, 2) - 0.5).requires_grad_()
         sigmas = (0.1 + 0.8 * torch.rand(4 * pictures, NUM_KEYPOINTS, 2)).requires_grad_()
         nothing = torch.zeros(())
@@ -163,7 +163,8 @@ def _perfect_boxes(case: Case) -> Case:
     boxes = case.states[0].boxes.detach().clone()
     for picture, target in enumerate(case.targets):
         boxes[picture, : len(target.boxes)] = target.boxes
-    return case._replace(states=[case.states[0]._replace(boxes=boxes.requires_grad_())])
+    state = case.states[0]._replace(boxes=boxes.requires_grad_(), keypoint_boxes=boxes.detach())
+    return case._replace(states=[state])
 
 
 @pytest.mark.parametrize("reason", ["unlabelled", "outside"])
@@ -225,10 +226,28 @@ def test_nobody_gives_finite_losses_over_one_person():
     assert all((parameter.grad == 0).all() for parameter in criterion.parameters())
 
 
+def test_keypoints_are_learned_in_the_box_that_they_are_looked_for_in():
+    """A keypoint beyond the box counts where the enlarged one holds it."""
+    case, criterion = _case(1, num_stages=1), _criterion()
+    state, target = case.states[0], case.targets[0]
+    left, top, right, bottom = target.boxes[0].tolist()
+    target.keypoints[:, :, 0] = right + 0.1 * (right - left)
+    target.keypoints[:, :, 1] = (top + bottom) / 2
+    exact = target.boxes.expand_as(state.boxes)
+    losses = []
+    for scale in (1.0, 1.25):
+        state = state._replace(boxes=exact, keypoint_boxes=scale_boxes(exact, scale))
+        matches = [[(torch.tensor([0]), torch.tensor([0]))]]
+        losses.append(criterion([state], case.keypoints, case.query_indices, matches, case.targets))
+    assert losses[0]["loss_keypoint"] == 0
+    assert losses[1]["loss_keypoint"] != 0
+    assert losses[0]["loss_giou"] == losses[1]["loss_giou"]
+
+
 def test_a_picture_without_people_adds_its_class_loss_alone():
     mixed, criterion = _case(3, 0, num_stages=1), _criterion()
     alone = Case(
-        [StageState(*(value[:1] for value in mixed.states[0][:3]), None)],
+        [StageState(*(value[:1] for value in mixed.states[0][:4]), None)],
         [
             mixed.keypoints[0]._replace(
                 coordinates=mixed.keypoints[0].coordinates[:4], sigmas=mixed.keypoints[0].sigmas[:4]
@@ -314,10 +333,10 @@ class TestAttention:
     def test_weight_adds_a_loss_for_every_stage_and_leaves_the_others_alone(self):
         case = _case(3, 0)
         attention = torch.full((8, 2, 6, 6), 1 / 36)
+        everything = torch.tensor([0.0, 0, 100, 80]).expand(2, 4, 4)
         case = case._replace(
             states=[
-                state._replace(boxes=torch.tensor([0.0, 0, 100, 80]).expand(2, 4, 4))
-                for state in case.states
+                state._replace(boxes=everything, keypoint_boxes=everything) for state in case.states
             ],
             keypoints=[output._replace(attention=attention) for output in case.keypoints],
         )

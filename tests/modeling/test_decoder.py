@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from querypose.modeling.decoder import initial_proposals
+from querypose.modeling.decoder import initial_proposals, scale_boxes
 
 LIGHT, FULL = {}, {"MODEL.QUERYPOSE.KEYPOINT_FEEDBACK": True}
 SIZES = [(64, 96), (50, 80)]
@@ -145,6 +145,25 @@ def test_keypoint_stages_see_the_queries_they_are_asked_for(decoder, features):
     queries = states[1].queries
     expected = torch.stack([queries[0, 3], queries[1, 3], queries[1, 8]])
     assert torch.equal(seen[0][0][1], expected)
+
+
+def test_boxes_are_enlarged_about_their_centres():
+    boxes = torch.tensor([[10.0, 20.0, 30.0, 60.0]])
+    assert scale_boxes(boxes, 1.5).tolist() == [[5.0, 10.0, 35.0, 70.0]]
+    assert scale_boxes(boxes, 1.0) is boxes
+
+
+@pytest.mark.parametrize("changes", [LIGHT, FULL])
+@torch.no_grad()
+def test_keypoint_stages_pool_from_enlarged_boxes(changes, decoder, features):
+    decoder = decoder(changes | {"MODEL.QUERYPOSE.KEYPOINT_BOX_SCALE": 1.25})
+    seen: list = []
+    _inputs_of(decoder.keypoint_pooler, seen)
+    states = decoder(features, SIZES)
+    decoder.decode_keypoints(features, states, [[torch.tensor([3]), torch.tensor([3, 8])]] * 2)
+    (_, last_boxes), _ = seen[-1]
+    for pooled, boxes, queries in zip(last_boxes, states[-1].boxes, ([3], [3, 8]), strict=True):
+        torch.testing.assert_close(pooled.tensor, scale_boxes(boxes[queries], 1.25))
 
 
 @pytest.mark.parametrize("changes", [LIGHT, FULL])

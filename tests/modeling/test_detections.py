@@ -45,6 +45,7 @@ class Predictions:
         return detect_people(
             self.logits,
             self.boxes,
+            self.boxes,
             self.decode,
             SIZES,
             num_keypoints=K,

@@ -163,6 +163,24 @@ class TestInference:
         assert len(pooled) == 4
         assert all(boxes.isfinite().all() for boxes in pooled)
 
+    @torch.no_grad()
+    def test_keypoints_of_an_enlarged_box_lie_where_it_says(self, released_model):
+        scale = 1.25
+        model = released_model({"MODEL.QUERYPOSE.KEYPOINT_BOX_SCALE": scale}).eval()
+        kept: dict = {}
+        model.decoder.register_forward_hook(lambda _, inputs, states: kept.update(states=states))
+        model.decoder.keypoint_stages[-1].register_forward_hook(
+            lambda _, inputs, output: kept.update(output=output)
+        )
+        model.max_detections = model.decoder.num_queries
+        image = 255 * torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(0))
+        people = model([{"image": image}])[0]["instances"]
+        boxes = kept["states"][-1].boxes[0]
+        centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        expected = centres[:, None] + scale * kept["output"].coordinates * sizes[:, None]
+        assert len(people) == len(expected)
+        torch.testing.assert_close(people.pred_keypoints[..., :2], expected[people.query_indices])
+
 
 class TestTraining:
     @pytest.mark.parametrize("changes", [LIGHT, FULL, HEATMAP | ANCHORS, FULL | HEATMAP])

@@ -152,7 +152,7 @@ def _fix_people(model: QueryPose, setting: Setting) -> None:
         states = decode_boxes(*args)
         logits = _fixed_logits(states[-1].logits, chosen)
         boxes = _whole_picture(states[-1].boxes, args[1])
-        return [*states[:-1], states[-1]._replace(logits=logits, boxes=boxes)]
+        return [*states[:-1], states[-1]._replace(logits=logits, boxes=boxes, keypoint_boxes=boxes)]
 
     model.decoder.forward = with_fixed_logits
 
