@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
-from querypose.modeling.decoder import StageState, flat_rows, positions_among
+from querypose.modeling.box_coordinates import keypoints_to_box
+from querypose.modeling.decoder import StageState
 from querypose.modeling.keypoint_decoder import KeypointStageOutput
 from querypose.modeling.matcher import HungarianMatcher
 from querypose.modeling.normalizer import mean_over_processes
+from querypose.modeling.query_rows import flat_rows, positions_among
 from querypose.modeling.rle import ResidualLogLikelihoodLoss
 from querypose.modeling.targets import PersonTargets
 
@@ -248,17 +250,6 @@ def attention_loss(attention: Tensor, places: Tensor) -> Tensor:
         align_corners=False,
     )
     return -sampled.sum()
-
-
-def keypoints_to_box(points: Tensor, boxes: Tensor) -> Tensor:
-    """Pixels to box-relative coordinates: 0 is the box's centre, +-0.5 are its edges.
-
-    Args:
-        points: (M, K, 2) pixels.
-        boxes: (M, 4) xyxy pixels.
-    """
-    top_left, bottom_right = boxes[:, None, :2], boxes[:, None, 2:]
-    return (points - top_left) / (bottom_right - top_left) - 0.5
 
 
 def _matched(values: Tensor, matches: Matches) -> Tensor:

@@ -7,18 +7,17 @@ from typing import NamedTuple
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import ROIAlign, ShapeSpec
+from detectron2.layers import ShapeSpec
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.structures import Boxes
 from torch import Tensor, nn
 
+from querypose.modeling.box_coordinates import scale_boxes
 from querypose.modeling.box_decoder import BoxDecoderStage
 from querypose.modeling.keypoint_decoder import KeypointDecoderStage, KeypointStageOutput
-from querypose.modeling.roi_align import RowROIAlign
+from querypose.modeling.pooling import build_pooler, pool
+from querypose.modeling.proposals import initial_proposals
+from querypose.modeling.query_rows import flat_rows, positions_among
 from querypose.skeleton import Skeleton
-
-# How much taller than wide the boxes of a grid are, relative to the picture.
-_UPRIGHT = 1.5
 
 
 class StageState(NamedTuple):
@@ -157,8 +156,8 @@ class QueryPoseDecoder(nn.Module):
         return {
             "box_stages": [BoxDecoderStage(**shared, **box) for _ in stages],
             "keypoint_stages": [KeypointDecoderStage(**shared, **keypoint) for _ in stages],
-            "box_pooler": _pooler(cfg.MODEL.ROI_BOX_HEAD, box_in_features, input_shape),
-            "keypoint_pooler": _pooler(
+            "box_pooler": build_pooler(cfg.MODEL.ROI_BOX_HEAD, box_in_features, input_shape),
+            "keypoint_pooler": build_pooler(
                 cfg.MODEL.ROI_KEYPOINT_HEAD, keypoint_in_features, input_shape
             ),
             "box_in_features": box_in_features,
@@ -207,7 +206,7 @@ class QueryPoseDecoder(nn.Module):
         for index, (box_stage, keypoint_stage) in enumerate(
             zip(self.box_stages, self.keypoint_stages, strict=True)
         ):
-            roi_features = _pool(self.box_pooler, features, self.box_in_features, boxes)
+            roi_features = pool(self.box_pooler, features, self.box_in_features, boxes)
             logits, refined, queries = box_stage(roi_features, boxes, queries, attention_mask)
             boxes = refined.detach()
             keypoint_boxes = scale_boxes(boxes, self.keypoint_box_scale)
@@ -316,93 +315,7 @@ class QueryPoseDecoder(nn.Module):
         return relative[None] * scale[:, None]
 
     def _pool_keypoints(self, features: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        return _pool(self.keypoint_pooler, features, self.keypoint_in_features, boxes)
-
-
-def initial_proposals(num_queries: int, kind: str) -> Tensor:
-    """Boxes that queries start from before training moves them.
-
-    Args:
-        num_queries: N.
-        kind: "picture", the whole of it for every query, as the method has it; or "grid", ever
-            finer grids of upright boxes (1, then 2 x 2, 3 x 3, ...), from which a short training
-            gets further: no two queries begin alike.
-
-    Returns:
-        (N, 4) centre, width and height in units of the picture.
-
-    Raises:
-        ValueError: the kind is unknown.
-    """
-    if kind == "picture":
-        return torch.tensor([0.5, 0.5, 1.0, 1.0]).expand(num_queries, 4)
-    if kind != "grid":
-        raise ValueError(f'MODEL.QUERYPOSE.PROPOSALS is "picture" or "grid", not {kind!r}.')
-    boxes = torch.zeros(0, 4)
-    divisions = 0
-    while len(boxes) < num_queries:
-        divisions += 1
-        centres = (torch.arange(divisions) + 0.5) / divisions
-        sizes = torch.tensor([1 / divisions, min(1.0, _UPRIGHT / divisions)])
-        level = torch.cat(
-            [torch.cartesian_prod(centres, centres), sizes.expand(divisions**2, 2)], 1
-        )
-        # Of the finest grid just as many as are left, spread over the picture.
-        count = min(divisions**2, num_queries - len(boxes))
-        boxes = torch.cat([boxes, level[torch.arange(count) * divisions**2 // count]])
-    return boxes
-
-
-def scale_boxes(boxes: Tensor, scale: float) -> Tensor:
-    """Enlarges (..., 4) xyxy boxes about their centres; at scale 1 they are the very same."""
-    if scale == 1:
-        return boxes
-    margin = (boxes[..., 2:] - boxes[..., :2]) * ((scale - 1) / 2)
-    return boxes + torch.cat([-margin, margin], dim=-1)
-
-
-def flat_rows(query_indices: Sequence[Tensor], num_queries: int) -> Tensor:
-    """Pictures' chosen queries as rows of their flattened (B * N, ...) values, (R,) int64.
-
-    Args:
-        query_indices: per picture, indices below N, (R_i,) int64.
-        num_queries: N.
-    """
-    return torch.cat([index + i * num_queries for i, index in enumerate(query_indices)])
-
-
-def positions_among(rows: Tensor, chosen: Tensor) -> Tensor:
-    """Where each of some chosen rows stands among all rows, (C,) int64.
-
-    Args:
-        rows: (R,) int64, each once, in any order.
-        chosen: (C,) int64, every one of them among ``rows``.
-    """
-    order = rows.argsort()
-    return order[torch.searchsorted(rows[order], chosen)]
-
-
-def _pool(
-    pooler: ROIPooler, features: dict[str, Tensor], names: Sequence[str], boxes: Sequence[Tensor]
-) -> Tensor:
-    # Where a diverged model's boxes are NaN or infinite, torchvision's RoIAlign reads outside the
-    # map. The boxes of later stages stay so, and are reported.
-    finite = [Boxes(picture.nan_to_num(0.0, 0.0, 0.0)) for picture in boxes]
-    return pooler([features[name] for name in names], finite)
-
-
-def _pooler(
-    node: CfgNode, in_features: Sequence[str], input_shape: dict[str, ShapeSpec]
-) -> ROIPooler:
-    pooler = ROIPooler(
-        output_size=node.POOLER_RESOLUTION,
-        scales=[1.0 / input_shape[name].stride for name in in_features],
-        sampling_ratio=node.POOLER_SAMPLING_RATIO,
-        pooler_type=node.POOLER_TYPE,
-    )
-    if isinstance(pooler.level_poolers[0], ROIAlign):
-        pooler.level_poolers = nn.ModuleList(map(RowROIAlign.like, pooler.level_poolers))
-    return pooler
+        return pool(self.keypoint_pooler, features, self.keypoint_in_features, boxes)
 
 
 def _check_widths(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> None:

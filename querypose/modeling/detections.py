@@ -8,20 +8,10 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from querypose.modeling.box_coordinates import keypoints_to_pixels
 from querypose.modeling.keypoint_decoder import KeypointStageOutput
 
 DecodeFunction = Callable[[Sequence[Tensor]], KeypointStageOutput]
-
-
-def keypoints_to_pixels(coordinates: Tensor, boxes: Tensor) -> Tensor:
-    """Box-relative coordinates to pixels; the inverse of ``keypoints_to_box``.
-
-    Args:
-        coordinates: (M, K, 2).
-        boxes: (M, 4) xyxy pixels.
-    """
-    top_left, bottom_right = boxes[:, None, :2], boxes[:, None, 2:]
-    return top_left + (coordinates + 0.5) * (bottom_right - top_left)
 
 
 def detect_people(

@@ -26,9 +26,9 @@ from querypose.data import QueryPoseDatasetMapper, register_coco_keypoints
 from querypose.data.datasets.coco import load_coco_keypoints
 from querypose.engine.train_loader import ResumableTrainLoader
 from querypose.evaluation import KeypointEvaluator
-from querypose.modeling.criterion import QueryPoseCriterion, keypoints_to_box
+from querypose.modeling.box_coordinates import keypoints_to_box, keypoints_to_pixels
+from querypose.modeling.criterion import QueryPoseCriterion
 from querypose.modeling.decoder import StageState
-from querypose.modeling.detections import keypoints_to_pixels
 from querypose.modeling.keypoint_decoder import KeypointStageOutput
 from querypose.modeling.matcher import HungarianMatcher
 from querypose.modeling.targets import PersonTargets

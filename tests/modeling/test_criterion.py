@@ -8,13 +8,9 @@ import pytest
 import torch
 from torch import distributed
 
-from querypose.modeling.criterion import (
-    QueryPoseCriterion,
-    attention_loss,
-    keypoints_to_box,
-)
-from querypose.modeling.decoder import StageState, scale_boxes
-from querypose.modeling.detections import keypoints_to_pixels
+from querypose.modeling.box_coordinates import keypoints_to_pixels, scale_boxes
+from querypose.modeling.criterion import QueryPoseCriterion, attention_loss
+from querypose.modeling.decoder import StageState
 from querypose.modeling.keypoint_decoder import KeypointStageOutput, attention_centres
 from querypose.modeling.matcher import HungarianMatcher
 from querypose.modeling.targets import PersonTargets
@@ -289,19 +285,6 @@ def test_people_are_averaged_over_processes(tmp_path):
     for rank, count in enumerate((3, 0)):
         alone = _case(count, num_stages=1).losses(_criterion())["loss_ce"].item()
         assert losses[rank] == pytest.approx(alone * max(count, 1) / 1.5, rel=1e-5)
-
-
-def test_box_relative_coordinates_by_hand():
-    boxes = torch.tensor([[10.0, 20.0, 30.0, 60.0]])
-    points = torch.tensor([[[10.0, 20.0], [30.0, 60.0], [20.0, 40.0], [15.0, 70.0]]])
-    expected = torch.tensor([[[-0.5, -0.5], [0.5, 0.5], [0.0, 0.0], [-0.25, 0.75]]])
-    torch.testing.assert_close(keypoints_to_box(points, boxes), expected)
-
-
-def test_pixels_and_box_relative_coordinates_are_inverse():
-    torch.manual_seed(0)
-    boxes, points = _boxes(5), 100 * torch.rand(5, NUM_KEYPOINTS, 2)
-    torch.testing.assert_close(keypoints_to_pixels(keypoints_to_box(points, boxes), boxes), points)
 
 
 class TestAttention:

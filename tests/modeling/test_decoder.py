@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from querypose.modeling.decoder import initial_proposals, scale_boxes
+from querypose.modeling.box_coordinates import scale_boxes
 
 LIGHT, FULL = {}, {"MODEL.QUERYPOSE.KEYPOINT_FEEDBACK": True}
 SIZES = [(64, 96), (50, 80)]
@@ -147,12 +147,6 @@ def test_keypoint_stages_see_the_queries_they_are_asked_for(decoder, features):
     assert torch.equal(seen[0][0][1], expected)
 
 
-def test_boxes_are_enlarged_about_their_centres():
-    boxes = torch.tensor([[10.0, 20.0, 30.0, 60.0]])
-    assert scale_boxes(boxes, 1.5).tolist() == [[5.0, 10.0, 35.0, 70.0]]
-    assert scale_boxes(boxes, 1.0) is boxes
-
-
 @pytest.mark.parametrize("changes", [LIGHT, FULL])
 @torch.no_grad()
 def test_keypoint_stages_pool_from_enlarged_boxes(changes, decoder, features):
@@ -193,28 +187,3 @@ def test_no_query_gives_empty_outputs_and_zero_gradients(changes, decoder, featu
 def test_widths_that_do_not_fit_are_refused(changes, message, small_model):
     with pytest.raises(ValueError, match=message):
         small_model(changes)
-
-
-class TestInitialProposals:
-    def test_the_method_starts_from_the_whole_picture(self):
-        assert (initial_proposals(7, "picture") == torch.tensor([0.5, 0.5, 1.0, 1.0])).all()
-
-    def test_a_grid_covers_the_picture_at_every_scale(self):
-        boxes = initial_proposals(30, "grid")
-        assert boxes.shape == (30, 4) and len(boxes.unique(dim=0)) == 30
-        for width, count in ((1, 1), (1 / 2, 4), (1 / 3, 9), (1 / 4, 16)):
-            level = boxes[torch.isclose(boxes[:, 2], torch.tensor(float(width)))]
-            assert len(level) == count
-            torch.testing.assert_close(level[:, :2].mean(dim=0), torch.tensor([0.5, 0.5]))
-
-    @pytest.mark.parametrize("count", [1, 3, 10, 100])
-    def test_any_number_of_queries(self, count):
-        boxes = initial_proposals(count, "grid")
-        assert boxes.shape == (count, 4) and len(boxes.unique(dim=0)) == count
-        assert (boxes > 0).all() and (boxes <= 1).all()
-
-    def test_config(self, tiny_cfg, tiny_model):
-        model = tiny_model({"MODEL.QUERYPOSE.PROPOSALS": "grid"})
-        assert torch.equal(model.decoder.proposal_boxes.weight, initial_proposals(12, "grid"))
-        with pytest.raises(ValueError, match=r"MODEL\.QUERYPOSE\.PROPOSALS"):
-            tiny_model({"MODEL.QUERYPOSE.PROPOSALS": "random"})

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from querypose.modeling.detections import detect_people, keypoints_to_pixels
+from querypose.modeling.box_coordinates import keypoints_to_pixels
+from querypose.modeling.detections import detect_people
 from querypose.modeling.keypoint_decoder import KeypointStageOutput
 
 K = 4

@@ -1,0 +1,29 @@
+"""Chosen queries as rows of the queries of all pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def flat_rows(query_indices: Sequence[Tensor], num_queries: int) -> Tensor:
+    """Pictures' chosen queries as rows of their flattened (B * N, ...) values, (R,) int64.
+
+    Args:
+        query_indices: per picture, indices below N, (R_i,) int64.
+        num_queries: N.
+    """
+    return torch.cat([index + i * num_queries for i, index in enumerate(query_indices)])
+
+
+def positions_among(rows: Tensor, chosen: Tensor) -> Tensor:
+    """Where each of some chosen rows stands among all rows, (C,) int64.
+
+    Args:
+        rows: (R,) int64, each once, in any order.
+        chosen: (C,) int64, every one of them among ``rows``.
+    """
+    order = rows.argsort()
+    return order[torch.searchsorted(rows[order], chosen)]
