@@ -123,10 +123,11 @@ class QueryPoseDecoder(nn.Module):
         """Reads the decoder's keys.
 
         Raises:
-            ValueError: the backbone's width is not the decoder's, or heads do not divide a width.
+            ValueError: the backbone's width is not the decoder's, heads do not divide a width, or
+                the keypoints' boxes would be empty.
         """
         node = cfg.MODEL.QUERYPOSE
-        _check_widths(cfg, input_shape)
+        _check(cfg, input_shape)
         shared = {
             "num_heads": node.NUM_ATTENTION_HEADS,
             "ffn_dim": node.FFN_DIM,
@@ -318,8 +319,12 @@ class QueryPoseDecoder(nn.Module):
         return pool(self.keypoint_pooler, features, self.keypoint_in_features, boxes)
 
 
-def _check_widths(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> None:
+def _check(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> None:
     node = cfg.MODEL.QUERYPOSE
+    if node.KEYPOINT_BOX_SCALE <= 0:
+        raise ValueError(
+            f"MODEL.QUERYPOSE.KEYPOINT_BOX_SCALE is above 0, not {node.KEYPOINT_BOX_SCALE}."
+        )
     for name in {*cfg.MODEL.ROI_HEADS.IN_FEATURES, *node.KEYPOINT_IN_FEATURES}:
         if name not in input_shape:
             raise ValueError(f"The backbone gives {sorted(input_shape)}, not {name!r}.")

@@ -182,8 +182,9 @@ def test_no_query_gives_empty_outputs_and_zero_gradients(changes, decoder, featu
         ({"MODEL.QUERYPOSE.KEYPOINT_IN_FEATURES": ["p1"]}, r"gives \['p2', .*, not 'p1'"),
         ({"MODEL.QUERYPOSE.NUM_ATTENTION_HEADS": 5}, r"HIDDEN_DIM \(16\) must be a multiple"),
         ({"MODEL.QUERYPOSE.PART_DIM": 34}, r"PART_DIM \(34\) must be a multiple"),
+        ({"MODEL.QUERYPOSE.KEYPOINT_BOX_SCALE": 0.0}, r"KEYPOINT_BOX_SCALE is above 0, not 0\.0"),
     ],
 )
-def test_widths_that_do_not_fit_are_refused(changes, message, small_model):
+def test_values_that_do_not_fit_are_refused(changes, message, small_model):
     with pytest.raises(ValueError, match=message):
         small_model(changes)
