@@ -27,6 +27,23 @@ def randomise() -> Callable[..., nn.Module]:
 
 
 @pytest.fixture
+def fill_batch_norms() -> Callable[[nn.Module], nn.Module]:
+    """Gives batch norms numbers that do something, as after training."""
+
+    def fill(model: nn.Module) -> nn.Module:
+        torch.manual_seed(0)
+        for module in model.modules():
+            if hasattr(module, "running_mean"):
+                module.running_mean.normal_(0, 0.2)
+                module.running_var.uniform_(0.5, 1.5)
+                if module.weight is not None:
+                    nn.init.uniform_(module.weight, 0.5, 1.5)
+        return model
+
+    return fill
+
+
+@pytest.fixture
 def random_people() -> Callable[..., PersonTargets]:
     """``random_people(3, (height, width))``: people inside a picture, all keypoints labelled."""
 

@@ -6,26 +6,13 @@ import copy
 
 import pytest
 import torch
-from detectron2.layers import FrozenBatchNorm2d
-from torch import nn
 
 from querypose.modeling.acceleration import accelerate_inference
 
 
-def _randomise_statistics(model: nn.Module) -> None:
-    """Batch norms that do something, as after training."""
-    torch.manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d)):
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.5, 1.5)
-
-
 @pytest.fixture
-def trained(tiny_model):
-    model = tiny_model().eval()
-    _randomise_statistics(model)
-    return model
+def trained(tiny_model, fill_batch_norms):
+    return fill_batch_norms(tiny_model().eval())
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import timm
@@ -34,61 +35,54 @@ class Model(nn.Module):
         self.register_buffer("pixel_mean", torch.zeros(3, 1, 1))
 
 
-def randomise_statistics(model: nn.Module) -> None:
-    """Batch norms that do something, as after training."""
-    for module in model.modules():
-        if hasattr(module, "running_mean"):
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.5, 1.5)
-            if module.weight is not None:
-                nn.init.uniform_(module.weight, 0.5, 1.5)
-
-
 def count_norms(model: nn.Module) -> int:
     return sum(hasattr(module, "running_mean") for module in model.modules())
 
 
-@torch.no_grad()
-def fold_and_compare(network: nn.Module) -> int:
-    """Folds a trained network, whose features must not change."""
-    torch.manual_seed(0)
-    randomise_statistics(network)
-    picture = torch.randn(1, 3, 96, 64)
-    plain = Model(Backbone(network)).eval()
-    folded = copy.deepcopy(plain)
-    count = fold_batch_norms(folded)
-    expected, actual = plain.backbone(picture)["res5"], folded.backbone(picture)["res5"]
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
-    assert count_norms(folded) == count_norms(plain) - count
-    return count
+@pytest.fixture
+def fold_and_compare(fill_batch_norms) -> Callable[[nn.Module], int]:
+    """Folds a trained network, whose features must not change; counts the norms that are gone."""
+
+    @torch.no_grad()
+    def fold(network: nn.Module) -> int:
+        plain = Model(Backbone(fill_batch_norms(network))).eval()
+        picture = torch.randn(1, 3, 96, 64)
+        folded = copy.deepcopy(plain)
+        count = fold_batch_norms(folded)
+        expected, actual = plain.backbone(picture)["res5"], folded.backbone(picture)["res5"]
+        tolerance = 1e-5 * float(expected.abs().max())
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=tolerance)
+        assert count_norms(folded) == count_norms(plain) - count
+        return count
+
+    return fold
 
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["trained", "frozen"])
 @pytest.mark.parametrize(
     "name", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_100", "regnetx_002"]
 )
-def test_all_norms_of_common_networks(name, frozen):
+def test_all_norms_of_common_networks(fold_and_compare, name, frozen):
     network = timm.create_model(name, num_classes=0)
     if frozen:
         network = freeze_batch_norm_2d(network)
     assert fold_and_compare(network) == count_norms(network) > 0
 
 
-def test_network_with_norms_before_convolutions():
+def test_network_with_norms_before_convolutions(fold_and_compare):
     """Each of its blocks begins with a norm of several maps, which no convolution can take in."""
     network = timm.create_model("densenet121", num_classes=0)
     assert 0 < fold_and_compare(network) < count_norms(network)
 
 
-def test_inference_mode_leaves_the_network_as_it_is():
+def test_inference_mode_leaves_the_network_as_it_is(fold_and_compare):
     network = timm.create_model("tf_efficientnet_lite0", num_classes=0)
     with torch.inference_mode():
         assert fold_and_compare(network) == 0
 
 
-def test_the_whole_model(tiny_model):
-    model = tiny_model().eval()
-    randomise_statistics(model)
+def test_the_whole_model(tiny_model, fill_batch_norms):
+    model = fill_batch_norms(tiny_model().eval())
     norms = count_norms(model)
     assert any(isinstance(module, FrozenBatchNorm2d) for module in model.modules())
     assert fold_batch_norms(model) == norms > 0
@@ -149,5 +143,5 @@ class SeenOutside(Branching):
         (SeenOutside, 0),
     ],
 )
-def test_only_a_norm_of_what_one_convolution_gave(kind, expected):
+def test_only_a_norm_of_what_one_convolution_gave(fold_and_compare, kind, expected):
     assert fold_and_compare(kind()) == expected
