@@ -259,8 +259,15 @@ def _add_data(cfg: CfgNode) -> None:
     cfg.INPUT.ROTATION = CfgNode()
     cfg.INPUT.ROTATION.PROBABILITY = 0.0
     cfg.INPUT.ROTATION.DEGREES = 30.0
+    # Change the ratio of width to height by up to this fraction.
+    cfg.INPUT.ASPECT_JITTER = 0.0
     # Change brightness, contrast and saturation by up to this fraction.
     cfg.INPUT.COLOR_JITTER = 0.0
+    # Paint over COUNT rectangles, each of a part of the picture between the two of AREA.
+    cfg.INPUT.ERASING = CfgNode()
+    cfg.INPUT.ERASING.PROBABILITY = 0.0
+    cfg.INPUT.ERASING.COUNT = 3
+    cfg.INPUT.ERASING.AREA = [0.01, 0.04]
 
 
 def _add_solver(cfg: CfgNode) -> None:

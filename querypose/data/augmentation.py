@@ -7,6 +7,9 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import detection_utils as utils
 
+# Of the sides of an erased rectangle, either way.
+_LOG_LARGEST_RATIO = np.log(2)
+
 
 class PeopleRotationTransform(T.RotationTransform):
     """A rotation after which boxes stay close to people.
@@ -42,6 +45,80 @@ class RandomPeopleRotation(T.Augmentation):
         return PeopleRotationTransform(*image.shape[:2], angle, expand=False)
 
 
+class RandomAspectRatio(T.Augmentation):
+    """Stretches a picture in one direction and shrinks it in the other; its area stays.
+
+    Args:
+        strength: the ratio of width to height changes by a factor of at most one plus this, up or
+            down.
+    """
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Draws a factor for a (H, W, 3) picture."""
+        limit = np.log1p(self.strength)
+        stretch = np.exp(np.random.uniform(-limit, limit) / 2)
+        height, width = image.shape[:2]
+        size = max(1, round(height / stretch)), max(1, round(width * stretch))
+        return T.ResizeTransform(height, width, *size)
+
+
+class EraseTransform(T.NoOpTransform):
+    """Paints over rectangles of a picture; boxes and keypoints stay.
+
+    Args:
+        rectangles: (N, 4) xyxy integers within the picture.
+        colors: (N, 3), what each is filled with, 0..255.
+    """
+
+    def __init__(self, rectangles: np.ndarray, colors: np.ndarray) -> None:
+        super().__init__()
+        self.rectangles = rectangles
+        self.colors = colors
+
+    def apply_image(self, image: np.ndarray) -> np.ndarray:
+        """Returns a changed copy of a (H, W, 3) picture."""
+        image = image.copy()
+        for (left, top, right, bottom), color in zip(self.rectangles, self.colors, strict=True):
+            image[top:bottom, left:right] = color
+        return image
+
+    def inverse(self) -> T.Transform:
+        """Nothing moved; what was painted over is lost."""
+        return T.NoOpTransform()
+
+
+class RandomErasing(T.Augmentation):
+    """Paints over rectangles, so that what is hidden must be told from the rest.
+
+    Random erasing (Zhong et al., AAAI 2020), several small rectangles instead of a large one: those
+    hide limbs, not people.
+
+    Args:
+        count: how many rectangles.
+        area: the smallest and the largest part of the picture that one of them takes.
+    """
+
+    def __init__(self, count: int, area: tuple[float, float]) -> None:
+        super().__init__()
+        self.count = count
+        self.area = area
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Draws places and colours for a (H, W, 3) picture."""
+        height, width = image.shape[:2]
+        ratio = np.exp(np.random.uniform(-_LOG_LARGEST_RATIO, _LOG_LARGEST_RATIO, self.count))
+        area = np.random.uniform(*self.area, self.count) * height * width
+        sizes = np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], axis=1)
+        centres = np.random.uniform(0, 1, (self.count, 2)) * (width, height)
+        corners = np.hstack([centres - sizes / 2, centres + sizes / 2])
+        rectangles = corners.clip(0, [width, height] * 2).round().astype(int)
+        return EraseTransform(rectangles, np.random.randint(0, 256, (self.count, 3)))
+
+
 def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """Detectron2's flip and resize, and what ``INPUT`` asks for beyond them.
 
@@ -51,12 +128,14 @@ def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     node = cfg.INPUT
     resize, *flip = utils.build_augmentation(cfg, is_train=True)
     sizes = _scale_jitter(node.SCALE_JITTER) if node.SCALE_JITTER.ENABLED else [resize]
-    rotation = [RandomPeopleRotation(node.ROTATION.DEGREES)]
+    rotation = RandomPeopleRotation(node.ROTATION.DEGREES)
     return [
-        *_sometimes(node.ROTATION.PROBABILITY, rotation),
+        *_sometimes("INPUT.ROTATION.PROBABILITY", node.ROTATION.PROBABILITY, rotation),
+        *_aspect_jitter(node.ASPECT_JITTER),
         *sizes,
         *flip,
         *_color_jitter(node.COLOR_JITTER),
+        *_erasing(node.ERASING),
     ]
 
 
@@ -70,10 +149,29 @@ def build_crop_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     ]
 
 
-def _sometimes(probability: float, augmentations: list[T.Augmentation]) -> list[T.Augmentation]:
+def _sometimes(key: str, probability: float, augmentation: T.Augmentation) -> list[T.Augmentation]:
     if not 0 <= probability <= 1:
-        raise ValueError(f"INPUT.ROTATION.PROBABILITY is between 0 and 1, not {probability}.")
-    return [T.RandomApply(a, probability) for a in augmentations] if probability else []
+        raise ValueError(f"{key} is between 0 and 1, not {probability}.")
+    return [T.RandomApply(augmentation, probability)] if probability else []
+
+
+def _aspect_jitter(strength: float) -> list[T.Augmentation]:
+    if strength < 0:
+        raise ValueError(f"INPUT.ASPECT_JITTER is not negative, unlike {strength}.")
+    return [RandomAspectRatio(strength)] if strength else []
+
+
+def _erasing(node: CfgNode) -> list[T.Augmentation]:
+    smallest, largest = node.AREA
+    if node.COUNT < 1:
+        raise ValueError(f"INPUT.ERASING.COUNT is at least 1, not {node.COUNT}.")
+    if not 0 < smallest <= largest <= 1:
+        raise ValueError(
+            "INPUT.ERASING.AREA is (smallest, largest), parts of the picture, not "
+            f"{tuple(node.AREA)}."
+        )
+    erasing = RandomErasing(node.COUNT, (smallest, largest))
+    return _sometimes("INPUT.ERASING.PROBABILITY", node.PROBABILITY, erasing)
 
 
 def _scale_jitter(node: CfgNode) -> list[T.Augmentation]:

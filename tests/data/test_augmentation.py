@@ -7,6 +7,8 @@ import pytest
 from querypose.config import read_config
 from querypose.data.augmentation import (
     PeopleRotationTransform,
+    RandomAspectRatio,
+    RandomErasing,
     build_crop_augmentations,
     build_train_augmentations,
 )
@@ -83,6 +85,49 @@ def test_colors_change_within_their_range(augmented):
     assert (transforms.apply_coords(np.array([[3.0, 4.0]])) == [[3, 4]]).all()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_aspect_ratio_changes_within_its_range(augmented, seed):
+    opts = ("INPUT.RANDOM_FLIP", "none", "INPUT.SCALE_JITTER.ENABLED", True)
+    opts += ("INPUT.SCALE_JITTER.SIZE", "(400, 400)", "INPUT.SCALE_JITTER.RANGE", "(1.0, 1.0)")
+    image, transforms = augmented(*opts, "INPUT.ASPECT_JITTER", 0.25, seed=seed)
+    height, width = image.shape[:2]
+    assert 0.79 < (width / height) / (200 / 120) < 1.26 and width / height != 200 / 120
+    corner = transforms.apply_coords(np.array([[200.0, 120.0]]))
+    np.testing.assert_allclose(corner, [[width, height]], atol=0.5)
+
+
+def test_a_picture_of_one_row_keeps_it():
+    for seed in range(10):
+        np.random.seed(seed)
+        transform = RandomAspectRatio(1.0).get_transform(np.zeros((1, 500, 3), np.uint8))
+        assert transform.apply_image(np.zeros((1, 500, 3), np.uint8)).shape[0] >= 1
+
+
+def test_erasing_paints_rectangles_and_moves_nothing(augmented):
+    opts = ("INPUT.RANDOM_FLIP", "none", "INPUT.MIN_SIZE_TRAIN", "(120,)")
+    erasing = ("INPUT.ERASING.PROBABILITY", 1.0, "INPUT.ERASING.COUNT", 1)
+    fractions = []
+    for seed in range(20):
+        image, transforms = augmented(
+            *opts, *erasing, "INPUT.ERASING.AREA", "(0.1, 0.2)", seed=seed
+        )
+        changed = (image != IMAGE).any(axis=-1)
+        rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+        rectangle = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert (rectangle == rectangle[0, 0]).all()
+        fractions.append(rectangle[..., 0].size / IMAGE[..., 0].size)
+        assert (transforms.apply_coords(np.array([[3.0, 4.0]])) == [[3, 4]]).all()
+        assert (transforms.apply_box(np.array([[1.0, 2, 3, 4]])) == [[1, 2, 3, 4]]).all()
+    # At an edge only a part of it is within the picture.
+    assert max(fractions) <= 0.21 and np.median(fractions) > 0.06
+
+
+def test_the_picture_that_is_erased_stays_as_it_was():
+    image = IMAGE.copy()
+    erased = RandomErasing(3, (0.1, 0.2)).get_transform(image).apply_image(image)
+    assert (image == IMAGE).all() and (erased != IMAGE).any()
+
+
 def test_all_is_off_by_default(repository):
     cfg = read_config(repository / "configs" / "Base-QueryPose.yaml", ["INPUT.CROP.ENABLED", False])
     kinds = [type(augmentation).__name__ for augmentation in build_train_augmentations(cfg)]
@@ -96,6 +141,10 @@ def test_all_is_off_by_default(repository):
         ("INPUT.COLOR_JITTER", 1.5),
         ("INPUT.ROTATION.PROBABILITY", -0.5),
         ("INPUT.SCALE_JITTER.ENABLED", True, "INPUT.SCALE_JITTER.RANGE", "(2.0, 1.0)"),
+        ("INPUT.ASPECT_JITTER", -0.1),
+        ("INPUT.ERASING.PROBABILITY", 1.5),
+        ("INPUT.ERASING.COUNT", 0),
+        ("INPUT.ERASING.COUNT", 2, "INPUT.ERASING.AREA", "(0.3, 0.2)"),
     ],
 )
 def test_nonsense_is_named(augmented, opts):
