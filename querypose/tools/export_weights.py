@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from querypose.checkpoint.deepening import deepen_keypoint_convs
 from querypose.checkpoint.files import is_state_dict, read_weights, replace_file
 
 
@@ -24,17 +25,21 @@ def compact(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def export_weights(checkpoint: Path, output: Path, *, averaged: bool) -> None:
+def export_weights(
+    checkpoint: Path, output: Path, *, averaged: bool, keypoint_convs: int | None = None
+) -> None:
     """Writes a checkpoint's weights in half precision.
 
     Args:
         checkpoint: of this project's trainer.
         output: a ``.pth`` file.
         averaged: take the moving average of the weights (``SOLVER.EMA``).
+        keypoint_convs: deepen the keypoint decoder to so many convolutions; see
+            :func:`querypose.checkpoint.deepening.deepen_keypoint_convs`.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: it cannot be read or holds no such weights.
+        ValueError: it cannot be read or holds no such weights, or they are as deep already.
     """
     content = read_weights(str(checkpoint))
     key = "ema" if averaged else "model"
@@ -43,6 +48,8 @@ def export_weights(checkpoint: Path, output: Path, *, averaged: bool) -> None:
         raise ValueError(f"{checkpoint} holds no weights under '{key}'.")
     # The average counts its updates.
     weights = {n.removeprefix("module."): v for n, v in weights.items() if n != "n_averaged"}
+    if keypoint_convs is not None:
+        weights = deepen_keypoint_convs(weights, keypoint_convs)
     replace_file(output, lambda file: torch.save({"model": compact(weights)}, file))
 
 
@@ -55,9 +62,20 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--ema", action="store_true", help="the averaged weights")
+    parser.add_argument(
+        "--keypoint-convs",
+        type=int,
+        metavar="N",
+        help="for a deeper model, MODEL.QUERYPOSE.NUM_KEYPOINT_CONVS N, which starts as this one",
+    )
     arguments = parser.parse_args()
     try:
-        export_weights(arguments.checkpoint, arguments.output, averaged=arguments.ema)
+        export_weights(
+            arguments.checkpoint,
+            arguments.output,
+            averaged=arguments.ema,
+            keypoint_convs=arguments.keypoint_convs,
+        )
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"export_weights: {error}")
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from querypose.checkpoint import QueryPoseCheckpointer
+from querypose.checkpoint.deepening import deepen_keypoint_convs
 from querypose.tools.export_weights import export_weights
 
 
@@ -56,3 +57,34 @@ def test_command_names_what_is_missing(checkpoint, tmp_path):
         assert done.returncode == 1 and message in done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "out.pth").exists()
+
+
+@pytest.mark.parametrize("shallow", [2, 3])
+def test_a_deepened_model_computes_what_it_did(tmp_path, small_model, shallow):
+    key = "MODEL.QUERYPOSE.NUM_KEYPOINT_CONVS"
+    torch.save({"model": small_model({key: shallow}).state_dict()}, tmp_path / "model.pth")
+    given = [{"image": 255 * torch.rand(3, 64, 96, generator=torch.manual_seed(2))}]
+    people = []
+    for num_convs, wanted in ((shallow, None), (5, 5)):
+        output = tmp_path / f"{num_convs}.pth"
+        export_weights(tmp_path / "model.pth", output, averaged=False, keypoint_convs=wanted)
+        model = small_model({key: num_convs}, seed=1).eval()
+        QueryPoseCheckpointer(model).load(str(output))
+        with torch.no_grad():
+            people.append(model(given)[0]["instances"])
+    expected, found = people
+    assert len(found) == len(expected) > 0
+    torch.testing.assert_close(found.pred_keypoints, expected.pred_keypoints)
+
+
+@pytest.mark.parametrize(("present", "wanted"), [(2, 2), (3, 2), (1, 4)])
+def test_only_more_convolutions_than_there_are(small_model, present, wanted):
+    weights = small_model({"MODEL.QUERYPOSE.NUM_KEYPOINT_CONVS": present}).state_dict()
+    message = f"{present} keypoint convolutions cannot become {wanted}"
+    with pytest.raises(ValueError, match=message):
+        deepen_keypoint_convs(weights, wanted)
+
+
+def test_weights_without_a_keypoint_decoder_cannot_be_deepened():
+    with pytest.raises(ValueError, match="no keypoint convolutions"):
+        deepen_keypoint_convs({"backbone.weight": torch.zeros(1)}, 4)
