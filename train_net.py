@@ -60,7 +60,10 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
         model, cfg.OUTPUT_DIR, weights_only=cfg.MODEL.WEIGHTS_ONLY, averaged=cfg.TEST.EMA
     )
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-    results = QueryPoseTrainer.test(cfg, accelerate_inference(model, cfg))
+    model = accelerate_inference(model, cfg)
+    results = QueryPoseTrainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(QueryPoseTrainer.test_with_TTA(cfg, model))
     if comm.is_main_process():
         verify_results(cfg, results)
     return results

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data.catalog import Metadata
-from detectron2.modeling import META_ARCH_REGISTRY, build_model
+from detectron2.modeling import META_ARCH_REGISTRY, DatasetMapperTTA, build_model
 from detectron2.structures import Instances
 from PIL import Image
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from querypose.data.picture import CHANNEL_ORDERS, Picture, picture_to_array
 from querypose.modeling.acceleration import PRECISIONS, check_precision, prepare_for_inference
 from querypose.modeling.decoder import StageState
 from querypose.modeling.querypose import QueryPose
+from querypose.modeling.test_time_augmentation import QueryPoseWithTTA, build_tta_mapper
 from querypose.prediction import PartAttention, PosePrediction
 from querypose.skeleton import Skeleton
 
@@ -59,6 +60,8 @@ class PosePredictor:
         device: of the packaged model, as "cpu" or "cuda:1"; None takes a GPU where there is one. A
             model that is given stays where it is.
         return_attention: what calls do that do not say.
+        tta_mapper: looks at every picture in these ways and averages, see
+            :class:`~querypose.modeling.test_time_augmentation.QueryPoseWithTTA`; None looks once.
 
     Raises:
         ValueError: an argument is out of range, or there is no such device, or it lacks the
@@ -78,6 +81,7 @@ class PosePredictor:
         batch_size: int = 8,
         device: str | torch.device | None = None,
         return_attention: bool = False,
+        tta_mapper: DatasetMapperTTA | None = None,
     ) -> None:
         if model is not None and device is not None:
             raise ValueError("A model that is given has its device: move it with model.to(device).")
@@ -95,6 +99,11 @@ class PosePredictor:
             model = _load_model(cfg, confidence_threshold=confidence_threshold)
         check_precision(precision, model.device)
         self.model = model.eval()
+        self._detect: nn.Module = self.model
+        if tta_mapper is not None:
+            self._detect = QueryPoseWithTTA(
+                model=self.model, tta_mapper=tta_mapper, skeleton=model.skeleton
+            )
         self.image_format = image_format
         self.confidence_threshold = confidence_threshold
         self.keypoint_threshold = keypoint_threshold
@@ -117,6 +126,8 @@ class PosePredictor:
         return_attention: bool = False,
     ) -> PosePredictor:
         """Builds the model that a config describes and loads its weights.
+
+        With ``TEST.AUG.ENABLED`` it averages over the views that ``TEST.AUG`` describes.
 
         Args:
             config: a config, or the file of one; None takes that of the model that comes with the
@@ -155,6 +166,7 @@ class PosePredictor:
             precision=precision,
             batch_size=batch_size,
             return_attention=return_attention,
+            tta_mapper=build_tta_mapper(cfg) if cfg.TEST.AUG.ENABLED else None,
         )
 
     @property
@@ -251,7 +263,7 @@ class PosePredictor:
         ):
             people = [
                 _confident(output["instances"], self.confidence_threshold)
-                for output in self.model(inputs)
+                for output in self._detect(inputs)
             ]
             if stage is not None:
                 attention = self._attention(records[0], people, stage)

@@ -107,6 +107,12 @@ class Skeleton:
         return tuple(part_of[name] for name in self.keypoints)
 
     @property
+    def flip_indices(self) -> tuple[int, ...]:
+        """For every keypoint, the index of the one that a mirrored picture shows in its place."""
+        partner = dict(self.flips) | {right: left for left, right in self.flips}
+        return tuple(self.keypoints.index(partner.get(name, name)) for name in self.keypoints)
+
+    @property
     def edge_indices(self) -> tuple[tuple[int, int], ...]:
         """The edges as indices into :attr:`keypoints`."""
         index = {name: i for i, name in enumerate(self.keypoints)}

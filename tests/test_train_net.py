@@ -66,9 +66,17 @@ def test_generated_people_train_save_resume_and_evaluate(train_net, tmp_path):
     assert saved_iteration(output) == 39
     assert any("keypoints/AP" in line for line in metrics(output))
 
-    evaluated = train_net("--eval-only", *TINY, "MODEL.WEIGHTS", str(output / "model_final.pth"))
+    weights = ("MODEL.WEIGHTS", str(output / "model_final.pth"))
+    evaluated = train_net("--eval-only", *TINY, *weights, "TEST.AUG.ENABLED", "True")
     assert evaluated.returncode == 0, evaluated.stderr
-    assert "Evaluation results for keypoints" in evaluated.stdout + evaluated.stderr
+    assert (evaluated.stdout + evaluated.stderr).count("Evaluation results for keypoints") == 2
+    once, averaged = (
+        json.loads(
+            (folder / "inference/synthetic_people_tiny/coco_instances_results.json").read_text()
+        )
+        for folder in (output, output / "TTA")
+    )
+    assert once and len(once) == len(averaged) and once != averaged
 
 
 @pytest.mark.parametrize("name", ["lite0", "keypoint_rcnn_lite0"])

@@ -54,7 +54,7 @@ class QueryPoseDatasetMapper:
         self.cropped = T.AugmentationList([*crop_augmentations, *augmentations])
         self.crop_probability = crop_probability if crop_augmentations else 0.0
         self.num_keypoints = skeleton.num_keypoints
-        self.flip_indices = _flip_indices(skeleton)
+        self.flip_indices = np.array(skeleton.flip_indices)
         self.num_classes = num_classes
 
     @classmethod
@@ -150,13 +150,6 @@ def _count_numbers(annotation: dict[str, Any]) -> int:
     """How many numbers an annotation's keypoints are; like Detectron2, an array may hold them."""
     keypoints = annotation.get("keypoints")
     return 0 if keypoints is None else np.size(keypoints)
-
-
-def _flip_indices(skeleton: Skeleton) -> np.ndarray:
-    """Where each keypoint's value comes from after a horizontal flip, (K,) int64."""
-    partner = dict(skeleton.flips) | {right: left for left, right in skeleton.flips}
-    names = skeleton.keypoints
-    return np.array([names.index(partner.get(name, name)) for name in names])
 
 
 def _shared_skeleton(datasets: Sequence[str]) -> Skeleton:

@@ -35,6 +35,7 @@ from querypose.engine.train_loader import ResumableTrainLoader
 from querypose.engine.train_step import QueryPoseTrainStep
 from querypose.evaluation import CrowdPoseEvaluator, KeypointEvaluator
 from querypose.modeling.acceleration import accelerate_training
+from querypose.modeling.test_time_augmentation import QueryPoseWithTTA
 from querypose.skeleton import Skeleton
 
 _EVALUATORS = {"coco": KeypointEvaluator, "crowdpose": CrowdPoseEvaluator}
@@ -127,6 +128,9 @@ class QueryPoseTrainer(DefaultTrainer):
             )
         self._stopper = StopOnSigterm(self.checkpointer, next(self.model.parameters()).device)
         built += [self._stopper, hooks.EvalHook(period, self._evaluate)]
+        if cfg.TEST.AUG.ENABLED:
+            # At the end alone, as Detectron2 does.
+            built.append(hooks.EvalHook(0, self._evaluate_with_TTA))
         if on_main and cfg.TEST.BEST_METRIC and cfg.DATASETS.TEST:
             metric = self._best_metric(cfg)
             built.append(BestCheckpointer(period, self.best_checkpointer, metric))
@@ -151,12 +155,26 @@ class QueryPoseTrainer(DefaultTrainer):
         with self._stopper.evaluation():
             results = self.test(self.cfg, self.model)
             if self.averaged is not None:
-                cfg = self.cfg.clone()
-                cfg.defrost()
-                cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "ema")
+                cfg = _in_subfolder(self.cfg, "ema")
                 results = OrderedDict(results, ema=self.test(cfg, self.averaged.module))
         self._last_eval_results = results
         return results
+
+    def _evaluate_with_TTA(self) -> dict[str, Any]:  # noqa: N802
+        """Evaluates the average of the weights, or themselves where there is none."""
+        wrapped = self.model if self.averaged is None else self.averaged
+        with self._stopper.evaluation():
+            return self.test_with_TTA(self.cfg, getattr(wrapped, "module", wrapped))
+
+    @classmethod
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:  # noqa: N802
+        """Evaluates with test-time augmentation (``TEST.AUG``).
+
+        The name, and the names of the results, are those of Detectron2's ``train_net.py``.
+        """
+        logging.getLogger(__name__).info("Evaluating with test-time augmentation.")
+        results = cls.test(_in_subfolder(cfg, "TTA"), QueryPoseWithTTA(cfg, model))
+        return OrderedDict((f"{name}_TTA", values) for name, values in results.items())
 
     @staticmethod
     def build_averaged_model(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
@@ -211,3 +229,11 @@ class QueryPoseTrainer(DefaultTrainer):
             output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
             kpt_oks_sigmas=list(sigmas),
         )
+
+
+def _in_subfolder(cfg: CfgNode, name: str) -> CfgNode:
+    """A copy of a config that writes into a folder inside ``OUTPUT_DIR``."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, name)
+    return cfg

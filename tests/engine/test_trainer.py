@@ -238,6 +238,16 @@ def test_both_weights_are_evaluated_and_the_average_decides(tiny_config):
     assert best(trainer.cfg) == {"ema/keypoints/AP": 20.0, "iteration": 0}
 
 
+def test_views_are_averaged_at_the_end_alone(tiny_config):
+    ScriptedScores.scores = [10.0, 20.0, 30.0, 40.0, 50.0]
+    opts = ("SOLVER.EMA.ENABLED", True, "TEST.EVAL_PERIOD", 1, "SOLVER.MAX_ITER", 2)
+    trainer = scripted(tiny_config(*opts, "TEST.AUG.ENABLED", True))
+    trainer.train()
+    assert ScriptedScores.scores == []
+    lines = Path(trainer.cfg.OUTPUT_DIR, "metrics.json").read_text().splitlines()
+    assert json.loads(lines[-1])["keypoints_TTA/AP"] == 50.0
+
+
 def test_best_averaged_weights_outlive_a_resumption(tiny_config):
     opts = ("SOLVER.EMA.ENABLED", True, "TEST.EVAL_PERIOD", 1, "SOLVER.CHECKPOINT_PERIOD", 1)
     ScriptedScores.scores = [0.0, 50.0, 90.0, 40.0]
