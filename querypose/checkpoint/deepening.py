@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
-import torch
 from torch import Tensor, nn
 
-_CONV = re.compile(r"(decoder\.keypoint_stages\.\d+\.convs\.)(\d+)\.weight")
+_CONV = re.compile(r"(decoder\.keypoint_stages\.\d+\.convs\.)\d+\.weight")
 # Convolutions alternate with activations.
 _LAYERS_PER_CONV = 2
 
@@ -29,15 +29,11 @@ def deepen_keypoint_convs(state_dict: dict[str, Tensor], num_convs: int) -> dict
         ValueError: there are no keypoint stages, they have no convolution before their last one, or
             as many as ``num_convs`` or more.
     """
-    stages: dict[str, list[int]] = {}
-    for name in state_dict:
-        if found := _CONV.fullmatch(name):
-            stages.setdefault(found[1], []).append(int(found[2]))
+    stages = Counter(found[1] for name in state_dict if (found := _CONV.fullmatch(name)))
     if not stages:
         raise ValueError("These weights have no keypoint convolutions.")
     deeper = dict(state_dict)
-    for stage, layers in stages.items():
-        present = len(layers)
+    for stage, present in stages.items():
         if not 2 <= present < num_convs:
             raise ValueError(
                 f"{present} keypoint convolutions cannot become {num_convs}: they can only become "
@@ -45,10 +41,11 @@ def deepen_keypoint_convs(state_dict: dict[str, Tensor], num_convs: int) -> dict
             )
         last, new_last = (_LAYERS_PER_CONV * (count - 1) for count in (present, num_convs))
         moved = {kind: deeper.pop(f"{stage}{last}.{kind}") for kind in ("weight", "bias")}
-        weight = torch.empty_like(moved["weight"][:1].expand(moved["weight"].shape[1], -1, -1, -1))
+        _, width, *kernel = moved["weight"].shape
         for layer in range(last, new_last, _LAYERS_PER_CONV):
-            deeper[f"{stage}{layer}.weight"] = nn.init.dirac_(weight.clone())
-            deeper[f"{stage}{layer}.bias"] = weight.new_zeros(len(weight))
+            identity = moved["weight"].new_empty(width, width, *kernel)
+            deeper[f"{stage}{layer}.weight"] = nn.init.dirac_(identity)
+            deeper[f"{stage}{layer}.bias"] = identity.new_zeros(width)
         for kind, value in moved.items():
             deeper[f"{stage}{new_last}.{kind}"] = value
     return deeper

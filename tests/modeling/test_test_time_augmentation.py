@@ -14,10 +14,10 @@ from querypose.modeling.test_time_augmentation import QueryPoseWithTTA, average_
 BOXES = [[10, 10, 50, 90], [60, 20, 100, 95], [0, 0, 20, 20]]
 
 
-def people(boxes, scores, sigma=0.2, classes=None, shift=0.0):
-    """Whoever is in ``boxes``; both keypoints in the box's centre, moved by ``shift``."""
+def people(boxes, scores, sigma=0.2, classes=None):
+    """Whoever is in ``boxes``; both keypoints in the box's centre."""
     boxes = torch.tensor(boxes, dtype=torch.float32).view(-1, 4)
-    places = ((boxes[:, :2] + boxes[:, 2:]) / 2 + shift)[:, None].expand(-1, 2, 2)
+    places = ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None].expand(-1, 2, 2)
     confidence = torch.full((len(boxes), 2, 1), 1 - sigma)
     return Instances(
         (100, 120),
