@@ -131,7 +131,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     header = ("score above", "people", "precision", "recall")
     print(tabulate(rows, header, tablefmt="pipe", floatfmt=(".2f", "d", ".3f", ".3f")))
     lowest = people.lowest_threshold(arguments.precision)
-    print(f"The lowest threshold with a precision of {arguments.precision:g}: {lowest:.3f}")
+    *_, recall = people.above(lowest)
+    print(
+        f"The lowest threshold with a precision of {arguments.precision:g}: {lowest:.3f}, "
+        f"with a recall of {recall:.3f}"
+    )
 
 
 if __name__ == "__main__":

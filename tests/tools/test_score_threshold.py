@@ -107,7 +107,8 @@ def test_command(dataset, tmp_path, capsys):
     score_threshold.main([dataset, write(tmp_path, RESULTS), "--precision", "0.66"])
     printed = capsys.readouterr().out
     assert "|          0.65 |        3 |       0.667 |    0.667 |" in printed
-    assert printed.endswith("The lowest threshold with a precision of 0.66: 0.600\n")
+    last_line = "The lowest threshold with a precision of 0.66: 0.600, with a recall of 0.667\n"
+    assert printed.endswith(last_line)
 
 
 @pytest.mark.parametrize(
