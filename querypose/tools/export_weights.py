@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from querypose.checkpoint.averaging import average_weights
 from querypose.checkpoint.deepening import deepen_keypoint_convs
 from querypose.checkpoint.files import is_state_dict, read_weights, replace_file
 
@@ -26,7 +27,12 @@ def compact(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def export_weights(
-    checkpoint: Path, output: Path, *, averaged: bool, keypoint_convs: int | None = None
+    checkpoint: Path,
+    output: Path,
+    *,
+    averaged: bool,
+    average_with: Path | None = None,
+    keypoint_convs: int | None = None,
 ) -> None:
     """Writes a checkpoint's weights in half precision.
 
@@ -34,23 +40,31 @@ def export_weights(
         checkpoint: of this project's trainer.
         output: a ``.pth`` file.
         averaged: take the moving average of the weights (``SOLVER.EMA``).
+        average_with: weights, as this function writes them, to average with; see
+            :func:`querypose.checkpoint.averaging.average_weights`.
         keypoint_convs: deepen the keypoint decoder to so many convolutions; see
             :func:`querypose.checkpoint.deepening.deepen_keypoint_convs`.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: it cannot be read or holds no such weights, or they are as deep already.
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read or holds no such weights, the two files' are of different
+            models, or they are as deep already.
     """
-    content = read_weights(str(checkpoint))
-    key = "ema" if averaged else "model"
-    weights = content.get(key)
-    if not is_state_dict(weights):
-        raise ValueError(f"{checkpoint} holds no weights under '{key}'.")
+    weights = _read_weights(checkpoint, "ema" if averaged else "model")
     # The average counts its updates.
     weights = {n.removeprefix("module."): v for n, v in weights.items() if n != "n_averaged"}
+    if average_with is not None:
+        weights = average_weights(weights, _read_weights(average_with, "model"))
     if keypoint_convs is not None:
         weights = deepen_keypoint_convs(weights, keypoint_convs)
     replace_file(output, lambda file: torch.save({"model": compact(weights)}, file))
+
+
+def _read_weights(path: Path, key: str) -> dict[str, Tensor]:
+    weights = read_weights(str(path)).get(key)
+    if not is_state_dict(weights):
+        raise ValueError(f"{path} holds no weights under '{key}'.")
+    return weights
 
 
 def main() -> None:
@@ -63,6 +77,12 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--ema", action="store_true", help="the averaged weights")
     parser.add_argument(
+        "--average-with",
+        type=Path,
+        metavar="WEIGHTS",
+        help="write the average with another training's exported weights",
+    )
+    parser.add_argument(
         "--keypoint-convs",
         type=int,
         metavar="N",
@@ -74,6 +94,7 @@ def main() -> None:
             arguments.checkpoint,
             arguments.output,
             averaged=arguments.ema,
+            average_with=arguments.average_with,
             keypoint_convs=arguments.keypoint_convs,
         )
     except (FileNotFoundError, ValueError) as error:

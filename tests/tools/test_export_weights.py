@@ -35,6 +35,33 @@ def test_exported_weights_load(checkpoint, small_model, tmp_path, averaged):
         torch.testing.assert_close(found, value + averaged, rtol=1e-3, atol=1e-4)
 
 
+def test_two_trainings_are_averaged(checkpoint, small_model, tmp_path):
+    other = tmp_path / "other.pth"
+    torch.save({"model": small_model(seed=1).state_dict()}, other)
+    export_weights(checkpoint, tmp_path / "out.pth", averaged=True, average_with=other)
+    found = torch.load(tmp_path / "out.pth", weights_only=True)["model"]
+    first, second = small_model().state_dict(), small_model(seed=1).state_dict()
+    assert found.keys() == first.keys()
+    for name, value in first.items():
+        expected = (value + 1 + second[name]) / 2 if value.is_floating_point() else value + 1
+        torch.testing.assert_close(found[name].to(value.dtype), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "other", [{"a": torch.zeros(3)}, {"a": torch.zeros(2), "b": torch.zeros(1)}]
+)
+def test_weights_of_two_models_are_not_averaged(tmp_path, other):
+    torch.save({"model": {"a": torch.zeros(2)}}, tmp_path / "one.pth")
+    torch.save({"model": other}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"two different models .* differ in [ab]\."):
+        export_weights(
+            tmp_path / "one.pth",
+            tmp_path / "out.pth",
+            averaged=False,
+            average_with=tmp_path / "other.pth",
+        )
+
+
 def test_numbers_too_large_for_half_precision_stay(tmp_path):
     weights = {"a": torch.tensor([1e6]), "b": torch.tensor([1.5]), "n": torch.tensor(70000)}
     torch.save({"model": weights}, tmp_path / "a.pth")
