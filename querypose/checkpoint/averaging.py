@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def average_weights(state_dict: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Averages a model's weights with those that it was trained on from, or of a sister training.
+    """Averages two sets of a model's weights, such as those before and after further training.
 
     Args:
         state_dict: a model's; what is not a float is taken from here.
