@@ -50,17 +50,17 @@ def export_weights(
         ValueError: it cannot be read or holds no such weights, the two files' are of different
             models, or they are as deep already.
     """
-    weights = _read_weights(checkpoint, "ema" if averaged else "model")
+    weights = _weights_of(checkpoint, "ema" if averaged else "model")
     # The average counts its updates.
     weights = {n.removeprefix("module."): v for n, v in weights.items() if n != "n_averaged"}
     if average_with is not None:
-        weights = average_weights(weights, _read_weights(average_with, "model"))
+        weights = average_weights(weights, _weights_of(average_with, "model"))
     if keypoint_convs is not None:
         weights = deepen_keypoint_convs(weights, keypoint_convs)
     replace_file(output, lambda file: torch.save({"model": compact(weights)}, file))
 
 
-def _read_weights(path: Path, key: str) -> dict[str, Tensor]:
+def _weights_of(path: Path, key: str) -> dict[str, Tensor]:
     weights = read_weights(str(path)).get(key)
     if not is_state_dict(weights):
         raise ValueError(f"{path} holds no weights under '{key}'.")
@@ -75,7 +75,7 @@ def main() -> None:
     )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--ema", action="store_true", help="the averaged weights")
+    parser.add_argument("--ema", action="store_true", help="their moving average (SOLVER.EMA)")
     parser.add_argument(
         "--average-with",
         type=Path,
