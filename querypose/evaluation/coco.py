@@ -7,15 +7,15 @@ from typing import Any
 from detectron2.evaluation import COCOEvaluator
 from pycocotools.coco import COCO
 
-PERSON_AREA_PER_BOX_AREA = 0.53
-"""How much of a box a person covers; stands in for a segmented area that is not annotated."""
+from querypose.skeleton import PERSON_AREA_PER_BOX_AREA
 
 
 class KeypointEvaluator(COCOEvaluator):
     """Detectron2's ``COCOEvaluator`` for anyone's keypoints.
 
     OKS is relative to a person's area. Where an annotation has none, it is
-    :data:`PERSON_AREA_PER_BOX_AREA` of its box, as CrowdPose defines it, and the log says so.
+    :data:`querypose.skeleton.PERSON_AREA_PER_BOX_AREA` of its box, as CrowdPose defines it, and the
+    log says so.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

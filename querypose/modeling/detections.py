@@ -8,16 +8,14 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from querypose.modeling.box_coordinates import keypoints_to_pixels
-from querypose.modeling.keypoint_decoder import KeypointStageOutput
+from querypose.modeling.keypoint_readout import DecodedPeople
 
-DecodeFunction = Callable[[Sequence[Tensor]], KeypointStageOutput]
+DecodeFunction = Callable[[Sequence[Tensor]], DecodedPeople]
 
 
 def detect_people(
     logits: Tensor,
     boxes: Tensor,
-    keypoint_boxes: Tensor,
     decode: DecodeFunction,
     image_sizes: Sequence[tuple[int, int]],
     *,
@@ -27,15 +25,14 @@ def detect_people(
 ) -> list[Instances]:
     """Finds the people with the highest final scores, decoding keypoints of as few as possible.
 
-    A final score is the class score times the mean keypoint score, hence never above the class
+    A final score is the class score times the quality of the keypoints, hence never above the class
     score. So queries are decoded by falling class score until none that is left can enter the
     result, which is therefore the one that decoding every query would give.
 
     Args:
         logits: the last stage's, (B, N, classes).
         boxes: the last stage's, (B, N, 4) xyxy in pixels of the network's input.
-        keypoint_boxes: those that its keypoints relate to, (B, N, 4).
-        decode: maps query indices per picture to the last keypoint stage's output for them.
+        decode: maps query indices per picture to those queries' keypoints.
         image_sizes: (height, width) of each unpadded picture.
         num_keypoints: K.
         max_detections: people a picture returns at most.
@@ -59,7 +56,7 @@ def detect_people(
     candidates = _inside(boxes, image_sizes) & (class_scores >= class_score_thresh)
     keypoints = class_scores.new_zeros(*class_scores.shape, num_keypoints, 3)
     limit = min(max_detections, class_scores.shape[1])
-    scores = _decode_best(class_scores, candidates, keypoint_boxes, decode, limit, keypoints)
+    scores = _decode_best(class_scores, candidates, decode, limit, keypoints)
     return [
         _instances(*picture, max_detections=max_detections)
         for picture in zip(image_sizes, boxes, scores, classes, keypoints, strict=True)
@@ -79,7 +76,6 @@ def _inside(boxes: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
 def _decode_best(
     class_scores: Tensor,
     candidates: Tensor,
-    keypoint_boxes: Tensor,
     decode: DecodeFunction,
     limit: int,
     keypoints: Tensor,
@@ -101,14 +97,13 @@ def _decode_best(
         ]
         if not any(len(index) for index in query_indices):
             return scores
-        output = decode(query_indices)
+        people = decode(query_indices)
         pictures = torch.cat(
             [torch.full_like(index, picture) for picture, index in enumerate(query_indices)]
         )
         decoded = pictures, torch.cat(query_indices)
-        pixels = keypoints_to_pixels(output.coordinates, keypoint_boxes[decoded])
-        keypoints[decoded] = torch.cat([pixels, output.scores[..., None]], dim=-1)
-        scores[decoded] = class_scores[decoded] * output.scores.mean(dim=-1)
+        keypoints[decoded] = people.keypoints
+        scores[decoded] = class_scores[decoded] * people.quality
         waiting[decoded] = False
 
 

@@ -20,7 +20,7 @@ from querypose.modeling.decoder import QueryPoseDecoder, StageState
 from querypose.modeling.denoising import BoxDenoiser, NoisedPeople
 from querypose.modeling.detections import detect_people
 from querypose.modeling.heatmap import HeatmapHead
-from querypose.modeling.keypoint_decoder import KeypointStageOutput
+from querypose.modeling.keypoint_readout import DecodedPeople, KeypointReadout
 from querypose.modeling.matcher import HungarianMatcher
 from querypose.modeling.targets import PersonTargets
 from querypose.skeleton import Skeleton
@@ -34,6 +34,7 @@ class QueryPose(nn.Module):
         backbone: gives the feature maps that the decoder pools from.
         decoder: box and keypoint stages.
         criterion: losses and their matcher.
+        readout: makes people of what the keypoint stages say.
         skeleton: what a person looks like.
         num_classes: classes of people.
         pixel_mean: per channel, in the range 0..255.
@@ -52,6 +53,7 @@ class QueryPose(nn.Module):
         backbone: Backbone,
         decoder: QueryPoseDecoder,
         criterion: QueryPoseCriterion,
+        readout: KeypointReadout,
         skeleton: Skeleton,
         num_classes: int,
         pixel_mean: Sequence[float],
@@ -66,6 +68,7 @@ class QueryPose(nn.Module):
         self.backbone = backbone
         self.decoder = decoder
         self.criterion = criterion
+        self.readout = readout
         self.heatmap_head = heatmap_head
         self.heatmap_feature = heatmap_feature
         self.denoiser = denoiser
@@ -104,6 +107,7 @@ class QueryPose(nn.Module):
             "backbone": backbone,
             "decoder": QueryPoseDecoder(cfg, shapes, skeleton),
             "criterion": _criterion(node, skeleton),
+            "readout": KeypointReadout(cfg, skeleton),
             "skeleton": skeleton,
             "num_classes": node.NUM_CLASSES,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
@@ -248,14 +252,14 @@ class QueryPose(nn.Module):
         states: Sequence[StageState],
         image_sizes: Sequence[tuple[int, int]],
     ) -> list[Instances]:
-        def decode(query_indices: Sequence[Tensor]) -> KeypointStageOutput:
+        def decode(query_indices: Sequence[Tensor]) -> DecodedPeople:
             every_stage = [query_indices] * len(states)
-            return self.decoder.decode_keypoints(features, states, every_stage)[-1]
+            outputs = self.decoder.decode_keypoints(features, states, every_stage)
+            return self.readout(outputs, states, query_indices)
 
         return detect_people(
             states[-1].logits,
             states[-1].boxes,
-            states[-1].keypoint_boxes,
             decode,
             image_sizes,
             num_keypoints=self.skeleton.num_keypoints,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from querypose.modeling.box_coordinates import keypoints_to_pixels
 from querypose.modeling.detections import detect_people
-from querypose.modeling.keypoint_decoder import KeypointStageOutput
+from querypose.modeling.keypoint_readout import DecodedPeople
 
 K = 4
 SIZES = [(80, 100), (64, 64)]
@@ -31,21 +31,22 @@ class Predictions:
         self.decoded = 0
         self.calls = 0
 
-    def decode(self, query_indices: Sequence[Tensor]) -> KeypointStageOutput:
+    def decode(self, query_indices: Sequence[Tensor]) -> DecodedPeople:
         self.calls += 1
         self.decoded += sum(len(index) for index in query_indices)
         for index in query_indices:
             assert index.tolist() == sorted(set(index.tolist()))
-        rows = [
+        coordinates, sigmas, boxes = (
             torch.cat([values[picture, index] for picture, index in enumerate(query_indices)])
-            for values in (self.coordinates, self.sigmas)
-        ]
-        return KeypointStageOutput(*rows, torch.zeros(0), torch.zeros(0))
+            for values in (self.coordinates, self.sigmas, self.boxes)
+        )
+        scores = 1 - sigmas.mean(dim=-1)
+        pixels = keypoints_to_pixels(coordinates, boxes)
+        return DecodedPeople(torch.cat([pixels, scores[..., None]], dim=-1), scores.mean(dim=-1))
 
     def detect(self, max_detections: int, class_score_thresh: float = 0.0) -> list[Instances]:
         return detect_people(
             self.logits,
-            self.boxes,
             self.boxes,
             self.decode,
             SIZES,
