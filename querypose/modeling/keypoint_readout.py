@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from querypose.modeling.box_coordinates import keypoints_to_pixels
 from querypose.modeling.decoder import StageState
 from querypose.modeling.keypoint_decoder import KeypointStageOutput
+from querypose.modeling.query_rows import flat_rows
 from querypose.skeleton import PERSON_AREA_PER_BOX_AREA, Skeleton
 
 # Of a person in square pixels: an empty box has keypoints of no quality, not of NaN.
@@ -91,20 +92,28 @@ class KeypointReadout(nn.Module):
             states: of every stage, for all queries of the pictures.
             query_indices: per picture, which queries.
         """
-        places = [
-            keypoints_to_pixels(output.coordinates, _chosen(state.keypoint_boxes, query_indices))
-            for output, state in list(zip(outputs, states, strict=True))[-self.averaged_stages :]
+        rows = flat_rows(query_indices, states[-1].boxes.shape[1])
+        keypoint_boxes = [
+            state.keypoint_boxes.flatten(0, 1)[rows] for state in states[-self.averaged_stages :]
         ]
-        scores = outputs[-1].scores
-        quality = scores.mean(dim=-1)
-        if self.expected_oks_power:
-            keypoint_boxes = _chosen(states[-1].keypoint_boxes, query_indices)
-            deviations = outputs[-1].sigmas * _sides(keypoint_boxes)[:, None]
-            sides = _sides(_chosen(states[-1].boxes, query_indices))
-            areas = PERSON_AREA_PER_BOX_AREA * sides.prod(dim=-1)
-            quality = expected_oks(deviations, areas, self.oks_sigmas) ** self.expected_oks_power
-        keypoints = torch.cat([torch.stack(places).mean(dim=0), scores[..., None]], dim=-1)
-        return DecodedPeople(keypoints, quality)
+        places = [
+            keypoints_to_pixels(output.coordinates, boxes)
+            for output, boxes in zip(outputs[-self.averaged_stages :], keypoint_boxes, strict=True)
+        ]
+        scores = outputs[-1].scores[..., None]
+        keypoints = torch.cat([torch.stack(places).mean(dim=0), scores], dim=-1)
+        boxes = states[-1].boxes.flatten(0, 1)[rows]
+        return DecodedPeople(keypoints, self._quality(outputs[-1], keypoint_boxes[-1], boxes))
+
+    def _quality(
+        self, output: KeypointStageOutput, keypoint_boxes: Tensor, boxes: Tensor
+    ) -> Tensor:
+        """(R,) of a stage's output and boxes (R, 4)."""
+        if not self.expected_oks_power:
+            return output.scores.mean(dim=-1)
+        deviations = output.sigmas * _sides(keypoint_boxes)[:, None]
+        areas = PERSON_AREA_PER_BOX_AREA * _sides(boxes).prod(dim=-1)
+        return expected_oks(deviations, areas, self.oks_sigmas) ** self.expected_oks_power
 
 
 def expected_oks(deviations: Tensor, areas: Tensor, oks_sigmas: Tensor) -> Tensor:
@@ -124,11 +133,6 @@ def expected_oks(deviations: Tensor, areas: Tensor, oks_sigmas: Tensor) -> Tenso
     variance_of_oks = areas.clamp(min=_SMALLEST_AREA)[:, None] * (2 * oks_sigmas) ** 2
     similarity = (1 + deviations.square() / variance_of_oks[..., None]).rsqrt()
     return similarity.prod(dim=-1).mean(dim=-1)
-
-
-def _chosen(boxes: Tensor, query_indices: Sequence[Tensor]) -> Tensor:
-    """(R, 4) of (B, N, 4)."""
-    return torch.cat([picture[index] for picture, index in zip(boxes, query_indices, strict=True)])
 
 
 def _sides(boxes: Tensor) -> Tensor:
