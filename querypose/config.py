@@ -102,6 +102,9 @@ def add_querypose_config(cfg: CfgNode) -> None:
 
 
 def _add_model(cfg: CfgNode) -> None:
+    # A skeleton file (YAML or JSON); empty takes the training dataset's metadata.
+    cfg.MODEL.SKELETON = ""
+
     node = cfg.MODEL.QUERYPOSE = CfgNode()
     node.NUM_QUERIES = 100
     node.NUM_CLASSES = 1
@@ -125,6 +128,8 @@ def _add_model(cfg: CfgNode) -> None:
     node.NUM_KEYPOINT_CONVS = 6
     # Feature maps that keypoints are pooled from; boxes use ROI_HEADS.IN_FEATURES.
     node.KEYPOINT_IN_FEATURES = ["p2"]
+    # Recompute the keypoint convolutions in the backward pass: less memory, more time.
+    node.CHECKPOINT_KEYPOINTS = False
     # False: the light model. True: the full model, whose keypoint stages refine the instance query.
     node.KEYPOINT_FEEDBACK = False
     # For little data, all three away from the published models. Give every keypoint a part query of
@@ -136,19 +141,12 @@ def _add_model(cfg: CfgNode) -> None:
     # found, too.
     node.KEYPOINT_BOX_SCALE = 1.0
 
-    # A skeleton file (YAML or JSON); empty takes the training dataset's metadata.
-    node.SKELETON = ""
-
     # Inference. The next two are away from the paper, and cost no time. A keypoint is the mean of
     # what this many last stages say of it.
     node.AVERAGED_STAGES = 1
     # A person's score is the class score times this power of the OKS that the predicted deviations
     # let expect; at 0 times the mean keypoint score, as in the paper.
     node.EXPECTED_OKS_POWER = 0.0
-    # How many people a picture may return. COCO keypoint AP counts 20.
-    node.MAX_DETECTIONS = 20
-    # Queries whose class score is below this are dropped before their keypoints are decoded.
-    node.CLASS_SCORE_THRESH = 0.0
 
 
 def _add_speed(cfg: CfgNode) -> None:
@@ -159,17 +157,6 @@ def _add_speed(cfg: CfgNode) -> None:
     node.CHANNELS_LAST = True
     # Fold batch norms into the convolutions before them.
     node.FOLD_BATCH_NORM = True
-    # Compile backbone and decoder stages; the first pictures take minutes.
-    node.COMPILE = False
-
-    node = cfg.MODEL.TRAINING = CfgNode()
-    node.CHANNELS_LAST = False
-    node.COMPILE = False
-    # Recompute the keypoint convolutions in the backward pass: less memory, more time.
-    node.CHECKPOINT_KEYPOINTS = False
-    # Full model, inference only: refine just so many queries per stage, those of the highest
-    # class scores. 0 refines all, which is exact.
-    cfg.MODEL.QUERYPOSE.FEEDBACK_TOP_K = 0
 
 
 def _add_demo(cfg: CfgNode) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -25,10 +23,10 @@ from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import default_config, merge_options, read_config
 from querypose.data.datasets.coco import register_configured_datasets
 from querypose.data.picture import CHANNEL_ORDERS, Picture, picture_to_array
-from querypose.modeling.acceleration import PRECISIONS, check_precision, prepare_for_inference
-from querypose.modeling.decoder import StageState
-from querypose.modeling.querypose import QueryPose
-from querypose.modeling.test_time_augmentation import QueryPoseWithTTA, build_tta_mapper
+from querypose.modeling.acceleration import prepare_for_inference
+from querypose.modeling.pose_model import PoseModel
+from querypose.modeling.test_time_augmentation import PoseModelWithTTA, build_tta_mapper
+from querypose.precision import AutocastModel, check_precision
 from querypose.prediction import PartAttention, PosePrediction
 from querypose.skeleton import Skeleton
 
@@ -50,8 +48,8 @@ class PosePredictor:
             at 0 they keep their size,
         max_size: unless their longest edge would exceed this (``INPUT.MAX_SIZE_TEST``).
         image_format: the channel order that the model reads, "RGB" or "BGR".
-        confidence_threshold: people with a lower final score are left out
-            (``DEMO.CONFIDENCE_THRESHOLD``).
+        confidence_threshold: people with a lower final score are left out, and cost no time
+            (``DEMO.CONFIDENCE_THRESHOLD``). It may be changed later.
         keypoint_threshold: does not change the predictions; drawings of them should leave out
             keypoints that do not score higher (``DEMO.KEYPOINT_THRESHOLD``).
         precision: "fp32", or "bf16" or "fp16" for automatic mixed precision.
@@ -59,9 +57,9 @@ class PosePredictor:
             same resized size share a batch, so that none is padded.
         device: of the packaged model, as "cpu" or "cuda:1"; None takes a GPU where there is one. A
             model that is given stays where it is.
-        return_attention: what calls do that do not say.
+        return_attention: default for calls that do not pass it.
         tta_mapper: looks at every picture in these ways and averages, see
-            :class:`~querypose.modeling.test_time_augmentation.QueryPoseWithTTA`; None looks once.
+            :class:`~querypose.modeling.test_time_augmentation.PoseModelWithTTA`; None looks once.
 
     Raises:
         ValueError: an argument is out of range, or there is no such device, or it lacks the
@@ -70,7 +68,7 @@ class PosePredictor:
 
     def __init__(
         self,
-        model: QueryPose | None = None,
+        model: PoseModel | None = None,
         *,
         min_size: int | None = None,
         max_size: int | None = None,
@@ -96,21 +94,21 @@ class PosePredictor:
         _check_sizes(self.min_size, self.max_size)
         if model is None:
             cfg.MODEL.DEVICE = str(_find_device(device, cfg.MODEL.DEVICE))
-            model = _load_model(cfg, confidence_threshold=confidence_threshold)
+            model = _load_model(cfg)
         check_precision(precision, model.device)
         self.model = model.eval()
-        self._detect: nn.Module = self.model
+        detect: nn.Module = AutocastModel(self.model, precision)
         if tta_mapper is not None:
-            self._detect = QueryPoseWithTTA(
-                model=self.model, tta_mapper=tta_mapper, skeleton=model.skeleton
+            detect = PoseModelWithTTA(
+                model=detect, tta_mapper=tta_mapper, skeleton=self.model.skeleton
             )
+        self._detect = detect
         self.image_format = image_format
         self.confidence_threshold = confidence_threshold
         self.keypoint_threshold = keypoint_threshold
         self.precision = precision
         self.batch_size = batch_size
         self.return_attention = return_attention
-        self._tap = _DecoderTap(model.decoder)
 
     @classmethod
     def from_config(
@@ -135,8 +133,7 @@ class PosePredictor:
             weights: a checkpoint; None takes ``MODEL.WEIGHTS``.
             opts: config keys and values in turn.
             device: None takes ``MODEL.DEVICE``, or the CPU where there is no such device.
-            confidence_threshold: see the class; also spares the model the people below it. None
-                takes ``DEMO.CONFIDENCE_THRESHOLD``.
+            confidence_threshold: see the class; None takes ``DEMO.CONFIDENCE_THRESHOLD``.
             precision: see the class; None takes ``MODEL.INFERENCE.PRECISION``.
             batch_size: see the class.
             return_attention: see the class.
@@ -157,7 +154,7 @@ class PosePredictor:
         precision = precision or cfg.MODEL.INFERENCE.PRECISION
         check_precision(precision, torch.device(cfg.MODEL.DEVICE))
         return cls(
-            _load_model(cfg, confidence_threshold=confidence_threshold),
+            _load_model(cfg),
             min_size=cfg.INPUT.MIN_SIZE_TEST,
             max_size=cfg.INPUT.MAX_SIZE_TEST,
             image_format=cfg.INPUT.FORMAT,
@@ -208,16 +205,10 @@ class PosePredictor:
             raise ValueError(f"channel_order is one of {CHANNEL_ORDERS}, got {channel_order!r}.")
         if return_attention is None:
             return_attention = self.return_attention
-        stage = self._stage(attention_stage) if return_attention else None
+        stage = attention_stage if return_attention else None
         single = isinstance(pictures, _NO_LISTS) or not isinstance(pictures, Iterable)
         found = self._predict([pictures] if single else pictures, channel_order, stage)
         return found[0] if single else found
-
-    def _stage(self, stage: int) -> int:
-        num_stages = len(self.model.decoder.keypoint_stages)
-        if not -num_stages <= stage < num_stages:
-            raise ValueError(f"The model has {num_stages} stages, so no attention_stage {stage}.")
-        return stage % num_stages
 
     def _predict(
         self, pictures: Iterable[Picture], channel_order: str, stage: int | None
@@ -253,78 +244,31 @@ class PosePredictor:
     def _predict_batch(
         self, batch: dict[int, dict[str, Any]], stage: int | None
     ) -> dict[int, PosePrediction]:
-        inputs = list(batch.values())
-        device, dtype = self.model.device.type, PRECISIONS[self.precision]
-        attention: list[PartAttention | None] = [None] * len(inputs)
-        with (
-            torch.no_grad(),
-            torch.autocast(device, dtype=dtype, enabled=dtype is not torch.float32),
-            self._tap.recording(stage is not None) as records,
-        ):
-            people = [
-                _confident(output["instances"], self.confidence_threshold)
-                for output in self._detect(inputs)
-            ]
-            if stage is not None:
-                attention = self._attention(records[0], people, stage)
+        requests = {
+            "score_threshold": self.confidence_threshold,
+            "return_attention": stage is not None,
+        }
+        with torch.no_grad():
+            outputs = self._detect([given | requests for given in batch.values()])
+        found = [output["instances"].to("cpu") for output in outputs]
+        attention = [None if stage is None else _take_attention(people, stage) for people in found]
         return {
-            index: PosePrediction(found.to("cpu"), self.skeleton, maps)
-            for index, found, maps in zip(batch, people, attention, strict=True)
+            index: PosePrediction(people, self.skeleton, maps)
+            for index, people, maps in zip(batch, found, attention, strict=True)
         }
 
-    def _attention(
-        self, record: _DecoderRecord, people: Sequence[Instances], stage: int
-    ) -> list[PartAttention]:
-        """Decodes the returned people once more, for the maps of one stage."""
-        queries = [found.query_indices for found in people]
-        every_stage = [queries] * len(record.states)
-        outputs = self.model.decoder.decode_keypoints(record.features, record.states, every_stage)
-        maps = outputs[stage].attention.float().cpu().split([len(index) for index in queries])
-        boxes = []
-        for picture, found in enumerate(people):
-            network_height, network_width = record.image_sizes[picture]
-            height, width = found.image_size
-            scale = (width / network_width, height / network_height) * 2
-            stage_boxes = record.states[stage].keypoint_boxes[picture, found.query_indices]
-            boxes.append((stage_boxes * stage_boxes.new_tensor(scale)).cpu())
-        return [PartAttention(*pair, stage) for pair in zip(maps, boxes, strict=True)]
 
-
-class _DecoderRecord(NamedTuple):
-    """What the decoder was given and what it returned."""
-
-    features: dict[str, Tensor]
-    image_sizes: Sequence[tuple[int, int]]
-    states: Sequence[StageState]
-
-
-class _DecoderTap:
-    """Keeps what the decoder sees, only for the calls and in the threads that ask for it."""
-
-    def __init__(self, decoder: nn.Module) -> None:
-        self._asked = threading.local()
-        decoder.register_forward_hook(self._keep)
-
-    @contextmanager
-    def recording(self, enabled: bool) -> Iterator[list[_DecoderRecord]]:
-        """Yields a list that fills with the decoder's calls if ``enabled``."""
-        records: list[_DecoderRecord] = []
-        self._asked.records = records if enabled else None
-        try:
-            yield records
-        finally:
-            self._asked.records = None
-
-    def _keep(
-        self, decoder: nn.Module, arguments: tuple[Any, ...], states: Sequence[StageState]
-    ) -> None:
-        records = getattr(self._asked, "records", None)
-        if records is not None:
-            records.append(_DecoderRecord(*arguments, states))
-
-
-def _confident(people: Instances, threshold: float) -> Instances:
-    return people[people.scores >= threshold]
+def _take_attention(people: Instances, stage: int) -> PartAttention:
+    """Takes one stage's attention out of the people's fields."""
+    if not people.has("pred_attention"):
+        raise ValueError("This model has no part attention: leave return_attention off.")
+    maps, boxes = people.pred_attention, people.attention_boxes
+    num_stages = maps.shape[1]
+    if not -num_stages <= stage < num_stages:
+        raise ValueError(f"The model has {num_stages} stages, so no attention_stage {stage}.")
+    people.remove("pred_attention")
+    people.remove("attention_boxes")
+    return PartAttention(maps[:, stage], boxes[:, stage], stage % num_stages)
 
 
 def _check_arguments(image_format: str, confidence_threshold: float, batch_size: int) -> None:
@@ -371,35 +315,35 @@ def _editable_config(config: CfgNode | str | PathLike[str] | None, opts: Sequenc
     return cfg
 
 
-def _build_model(cfg: CfgNode) -> QueryPose:
+def _build_model(cfg: CfgNode) -> PoseModel:
     try:
         architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
-        if not issubclass(architecture, QueryPose):
-            raise ValueError(f"A {cfg.MODEL.META_ARCHITECTURE} gives no poses: use QueryPose.")
+        if not issubclass(architecture, PoseModel):
+            raise ValueError(
+                f"A {cfg.MODEL.META_ARCHITECTURE} gives no poses that a PosePredictor knows: name "
+                "a pose model of this package, such as QueryPose, in MODEL.META_ARCHITECTURE."
+            )
         return build_model(cfg)
     except (KeyError, AssertionError) as error:
         reason = error.args[0] if error.args else repr(error)
         raise ValueError(f"The config's model cannot be built: {reason}") from error
 
 
-def _load_model(cfg: CfgNode, *, confidence_threshold: float) -> QueryPose:
+def _load_model(cfg: CfgNode) -> PoseModel:
     weights = cfg.MODEL.WEIGHTS
     if not weights:
         raise ValueError("There are no weights to predict with: pass `weights` or MODEL.WEIGHTS.")
-    # A final score never exceeds the class score.
-    cfg.MODEL.QUERYPOSE.CLASS_SCORE_THRESH = confidence_threshold
-    if not cfg.MODEL.QUERYPOSE.SKELETON:
+    if not cfg.MODEL.SKELETON:
         register_configured_datasets(cfg)
-    # The checkpoint holds the backbone, too; nothing else should be downloaded or read.
+    # The checkpoint holds the backbone, too; nothing else should be downloaded.
     cfg.MODEL.TIMM.PRETRAINED = False
-    cfg.MODEL.TIMM.WEIGHTS = ""
     model = _build_model(cfg)
-    fresh = model.decoder.queries.weight.detach().clone()
-    QueryPoseCheckpointer(model, weights_only=cfg.MODEL.WEIGHTS_ONLY).load(weights)
-    if torch.equal(fresh, model.decoder.queries.weight):
+    checkpointer = QueryPoseCheckpointer(model, weights_only=cfg.MODEL.WEIGHTS_ONLY)
+    checkpointer.load(weights)
+    if checkpointer.loaded_backbone_only:
         raise ValueError(
             f"{weights} holds a backbone alone, to start a training from; "
-            "pass the weights of a trained QueryPose model."
+            "pass the weights of a trained model."
         )
     prepare_for_inference(model, cfg)
     return model

@@ -18,9 +18,6 @@ import yaml
 DEFAULT_SIGMA = 0.067
 """OKS sigma of a keypoint that no one measured: the mean of COCO's seventeen."""
 
-PERSON_AREA_PER_BOX_AREA = 0.53
-"""How much of a box a person covers; stands in for a segmented area that is not annotated."""
-
 _SIDES = (
     ("left", "right"),
     ("Left", "Right"),

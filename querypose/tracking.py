@@ -10,9 +10,14 @@ import torch
 from detectron2.structures import Instances
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torchvision.ops import box_area, box_iou
+
+from querypose.oks import paired_oks
 
 # How much of a newly seen motion enters a track's velocity.
 _VELOCITY_MOMENTUM = 0.5
+# Of a pair of keypoints: where no score is above 0 all count alike.
+_SMALLEST_WEIGHT = 1e-9
 
 
 @dataclass
@@ -100,10 +105,8 @@ class PoseTracker:
             return []
         known_boxes = np.stack([track.box for track in self._tracks])
         known_keypoints = np.stack([track.keypoints for track in self._tracks])
-        similarity = (
-            _box_iou(known_boxes, boxes)
-            + _keypoint_similarity(known_keypoints, keypoints, boxes, self.sigmas)
-        ) / 2
+        poses = (known_boxes, known_keypoints, boxes, keypoints, self.sigmas)
+        similarity = _similarity(*map(torch.as_tensor, poses)).numpy()
         # What may not be matched must not push others aside.
         similarity = np.where(similarity < self.min_similarity, 0, similarity)
         rows, columns = linear_sum_assignment(similarity, maximize=True)
@@ -118,22 +121,12 @@ def _centre(box: np.ndarray) -> np.ndarray:
     return (box[:2] + box[2:]) / 2
 
 
-def _box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(M, N) intersection over union of (M, 4) and (N, 4) xyxy boxes."""
-    corners = first[:, None], second[None]
-    top_left = np.maximum(*(boxes[..., :2] for boxes in corners))
-    bottom_right = np.minimum(*(boxes[..., 2:] for boxes in corners))
-    common = (bottom_right - top_left).clip(min=0).prod(axis=-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in corners]
-    return common / (areas[0] + areas[1] - common).clip(min=1e-9)
-
-
-def _keypoint_similarity(
-    known: np.ndarray, found: np.ndarray, boxes: np.ndarray, sigmas: np.ndarray
-) -> np.ndarray:
-    """(M, N) OKS of (M, K, 3) and (N, K, 3) keypoints, each weighted by both its scores."""
-    squared = ((known[:, None, :, :2] - found[None, :, :, :2]) ** 2).sum(axis=-1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=-1).clip(min=1e-9)
-    closeness = np.exp(-squared / (2 * areas[None, :, None] * (2 * sigmas) ** 2))
-    weights = (known[:, None, :, 2] * found[None, :, :, 2]).clip(min=1e-9)
-    return (closeness * weights).sum(axis=-1) / weights.sum(axis=-1)
+def _similarity(
+    known_boxes: Tensor, known: Tensor, boxes: Tensor, found: Tensor, sigmas: Tensor
+) -> Tensor:
+    """(M, N) mean of box IoU and OKS; keypoints (M, K, 3) and (N, K, 3) count by both scores."""
+    weights = (known[:, None, :, 2] * found[None, :, :, 2]).clamp(min=_SMALLEST_WEIGHT)
+    areas = box_area(boxes)[None].expand(len(known), -1)
+    oks = paired_oks(known[:, None, :, :2], found[None, :, :, :2], areas, sigmas, weights)
+    # Two boxes without area have no overlap to speak of.
+    return (box_iou(known_boxes, boxes).nan_to_num() + oks) / 2

@@ -29,7 +29,7 @@ def test_any_number_of_keypoints_trains_and_predicts(num_keypoints, feedback, ti
     file.write_text(yaml.safe_dump({"keypoints": [f"point_{i}" for i in range(num_keypoints)]}))
     model = tiny_model(
         {
-            "MODEL.QUERYPOSE.SKELETON": str(file),
+            "MODEL.SKELETON": str(file),
             "MODEL.QUERYPOSE.KEYPOINT_FEEDBACK": feedback,
         }
     )

@@ -545,7 +545,7 @@ class TestNewHeads:
     def five_keypoints(self, tmp_path) -> dict[str, str]:
         file = tmp_path / "skeleton.yaml"
         file.write_text(yaml.safe_dump({"keypoints": list("abcde")}))
-        return {"MODEL.QUERYPOSE.SKELETON": str(file)}
+        return {"MODEL.SKELETON": str(file)}
 
     @staticmethod
     def _load(model, file, caplog) -> list[str]:

@@ -76,7 +76,7 @@ def test_inference_equals_the_reference(name, reference_model):
 
 
 def _assert_stages(model, inputs, arrays):
-    images = model._preprocess(inputs)
+    images = model.preprocess_images(inputs)
     features = model._features(images)
     states = model.decoder(features, images.image_sizes)
     every = [torch.arange(model.decoder.num_queries)] * len(inputs)

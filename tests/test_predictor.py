@@ -402,7 +402,7 @@ def test_a_config_file_and_options_do(tiny_cfg, weights, predictor, tmp_path):
     (tmp_path / "config.yaml").write_text(tiny_cfg(SMALL).dump())
     from_file = PosePredictor.from_config(
         tmp_path / "config.yaml",
-        opts=["MODEL.WEIGHTS", str(weights), "MODEL.QUERYPOSE.MAX_DETECTIONS", "3"],
+        opts=["MODEL.WEIGHTS", str(weights), "TEST.DETECTIONS_PER_IMAGE", "3"],
         confidence_threshold=0,
     )
     few, everyone = from_file(picture()), predictor(picture())

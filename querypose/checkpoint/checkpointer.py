@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -36,14 +35,6 @@ from querypose.checkpoint.released import (
     is_released_state_dict,
 )
 
-# Their shapes follow from the keypoints and parts of a dataset.
-_SKELETON_DEPENDENT = re.compile(
-    r"decoder\.part_queries\.weight"
-    r"|decoder\.keypoint_stages\.\d+\.(heads\..*"
-    r"|part_embedding\.(attention_conv|query_projection)\..*)"
-    r"|heatmap_head\.layers\.2\..*"
-)
-
 
 class QueryPoseCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, strict and weights-only.
@@ -59,6 +50,9 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
             keypoints keeps its fresh values, and the log says so.
         averaged: read the moving average of the weights instead of the weights themselves.
         checkpointables: further objects to save and load.
+
+    Attributes:
+        loaded_backbone_only: whether the file that was loaded last is of a backbone alone.
     """
 
     def __init__(
@@ -75,6 +69,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         self.weights_only = weights_only
         self.new_heads = new_heads
         self.averaged = averaged
+        self.loaded_backbone_only = False
         self.logger = logging.getLogger(__name__)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -140,6 +135,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         self._convert_ndarray_to_tensor(state_dict)
         _strip_prefix_if_present(state_dict, "module.")
         state_dict, backbone_only = self._to_our_names(state_dict, checkpoint)
+        self.loaded_backbone_only = backbone_only
         fresh = self._check(state_dict, self.model.state_dict(), backbone_only)
         for name in fresh:
             state_dict.pop(name, None)
@@ -198,7 +194,8 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         }
         fresh: set[str] = set()
         if self.new_heads:
-            fresh = {n for n in missing | unexpected | reshaped if _SKELETON_DEPENDENT.fullmatch(n)}
+            dependent = self.model.is_skeleton_dependent
+            fresh = {name for name in missing | unexpected | reshaped if dependent(name)}
             for name in sorted(fresh):
                 self.logger.warning("%s depends on the skeleton and starts afresh.", name)
         problems = [

@@ -17,13 +17,13 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from querypose.engine.accumulation import LossShares, Share
+from querypose.engine.accumulation import Share, loss_shares
 from querypose.engine.bad_batch import Batch, save_bad_batch
 from querypose.engine.consensus import any_process
 from querypose.engine.seeding import mixed_seed
 from querypose.engine.train_loader import ResumableTrainLoader
+from querypose.precision import PRECISIONS, autocast
 
-_PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 # A gradient scaler starts at 2**16 and halves its scale at every infinity. So far down, no scale
 # will do, and every further step would be passed over in silence.
 _SMALLEST_SCALE = 2.0**-14
@@ -44,7 +44,7 @@ class QueryPoseTrainStep(SimpleTrainer):
         model: returns a dictionary of losses.
         data_loader: yields batches.
         optimizer: steps once per iteration.
-        precision: the type that autocast computes in; None leaves it off.
+        precision: one of :data:`querypose.precision.PRECISIONS`.
         accumulate_steps: batches per iteration, which count as one large batch.
         max_skipped_batches: iterations with bad numbers that may be passed over.
         output_dir: where their batches are saved.
@@ -57,7 +57,7 @@ class QueryPoseTrainStep(SimpleTrainer):
         data_loader: ResumableTrainLoader,
         optimizer: torch.optim.Optimizer,
         *,
-        precision: torch.dtype | None,
+        precision: str,
         accumulate_steps: int,
         max_skipped_batches: int,
         output_dir: str,
@@ -65,15 +65,12 @@ class QueryPoseTrainStep(SimpleTrainer):
         super().__init__(model, data_loader, optimizer)
         self.precision = precision
         self.accumulate_steps = accumulate_steps
-        self.loss_shares = LossShares(model)
         self.max_skipped_batches = max_skipped_batches
         self.output_dir = output_dir
         self.num_skipped = 0
         self.device = next(model.parameters()).device
         # Only half precision underflows; elsewhere the scaler passes everything through.
-        self.grad_scaler = torch.amp.GradScaler(
-            self.device.type, enabled=precision is torch.float16
-        )
+        self.grad_scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
 
     @classmethod
     def from_config(
@@ -89,9 +86,9 @@ class QueryPoseTrainStep(SimpleTrainer):
             ValueError: a value is not one of those allowed.
         """
         amp, steps = cfg.SOLVER.AMP, cfg.SOLVER.ACCUMULATE_STEPS
-        if amp.PRECISION not in _PRECISIONS:
+        if amp.PRECISION not in PRECISIONS:
             raise ValueError(
-                f"SOLVER.AMP.PRECISION is one of {sorted(_PRECISIONS)}, not {amp.PRECISION!r}."
+                f"SOLVER.AMP.PRECISION is one of {list(PRECISIONS)}, not {amp.PRECISION!r}."
             )
         if steps < 1:
             raise ValueError(f"SOLVER.ACCUMULATE_STEPS must be at least 1, got {steps}.")
@@ -99,7 +96,7 @@ class QueryPoseTrainStep(SimpleTrainer):
             "model": model,
             "data_loader": data_loader,
             "optimizer": optimizer,
-            "precision": _PRECISIONS[amp.PRECISION] if amp.ENABLED else None,
+            "precision": amp.PRECISION if amp.ENABLED else "fp32",
             "accumulate_steps": steps,
             "max_skipped_batches": cfg.SOLVER.MAX_SKIPPED_BATCHES,
             "output_dir": cfg.OUTPUT_DIR,
@@ -140,7 +137,7 @@ class QueryPoseTrainStep(SimpleTrainer):
     def _accumulate_gradients(self, batches: Sequence[Batch]) -> dict[str, float | Tensor]:
         """Sums gradients over the batches; returns each loss as of one large batch."""
         totals: dict[str, float | Tensor] = {}
-        shares = self.loss_shares(batches, self.device)
+        shares = loss_shares(self.model, batches)
         for index, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             with self._reduced_after(last=index == len(batches) - 1):
                 losses = self._losses(batch, share)
@@ -161,9 +158,7 @@ class QueryPoseTrainStep(SimpleTrainer):
     def _losses(self, batch: Batch, share: Share) -> dict[str, Tensor]:
         fault, losses = "", {}
         try:
-            with torch.autocast(
-                self.device.type, dtype=self.precision, enabled=self.precision is not None
-            ):
+            with autocast(self.device, self.precision):
                 losses = self.model(batch)
         except FloatingPointError as error:
             fault = str(error)

@@ -34,8 +34,8 @@ from querypose.engine.optimizer import build_optimizer
 from querypose.engine.train_loader import ResumableTrainLoader
 from querypose.engine.train_step import QueryPoseTrainStep
 from querypose.evaluation import CrowdPoseEvaluator, KeypointEvaluator
-from querypose.modeling.acceleration import accelerate_training
-from querypose.modeling.test_time_augmentation import QueryPoseWithTTA
+from querypose.modeling.test_time_augmentation import PoseModelWithTTA
+from querypose.precision import AutocastModel, check_precision
 from querypose.skeleton import Skeleton
 
 _EVALUATORS = {"coco": KeypointEvaluator, "crowdpose": CrowdPoseEvaluator}
@@ -57,7 +57,8 @@ class QueryPoseTrainer(DefaultTrainer):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        model = accelerate_training(self.build_model(cfg), cfg)
+        model = self.build_model(cfg)
+        check_precision(cfg.MODEL.INFERENCE.PRECISION, next(model.parameters()).device)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         devices = {} if next(model.parameters()).is_cuda else {"device_ids": None}
@@ -153,10 +154,11 @@ class QueryPoseTrainer(DefaultTrainer):
             for buffer in itertools.chain(self.model.buffers(), averaged):
                 torch.distributed.broadcast(buffer, 0)
         with self._stopper.evaluation():
-            results = self.test(self.cfg, self.model)
+            results = self.test(self.cfg, self._in_test_precision(self.model))
             if self.averaged is not None:
                 cfg = _in_subfolder(self.cfg, "ema")
-                results = OrderedDict(results, ema=self.test(cfg, self.averaged.module))
+                averaged = self._in_test_precision(self.averaged.module)
+                results = OrderedDict(results, ema=self.test(cfg, averaged))
         self._last_eval_results = results
         return results
 
@@ -164,7 +166,11 @@ class QueryPoseTrainer(DefaultTrainer):
         """Evaluates the average of the weights, or themselves where there is none."""
         wrapped = self.model if self.averaged is None else self.averaged
         with self._stopper.evaluation():
-            return self.test_with_TTA(self.cfg, getattr(wrapped, "module", wrapped))
+            model = self._in_test_precision(getattr(wrapped, "module", wrapped))
+            return self.test_with_TTA(self.cfg, model)
+
+    def _in_test_precision(self, model: nn.Module) -> AutocastModel:
+        return AutocastModel(model, self.cfg.MODEL.INFERENCE.PRECISION)
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:  # noqa: N802
@@ -173,7 +179,7 @@ class QueryPoseTrainer(DefaultTrainer):
         The name, and the names of the results, are those of Detectron2's ``train_net.py``.
         """
         logging.getLogger(__name__).info("Evaluating with test-time augmentation.")
-        results = cls.test(_in_subfolder(cfg, "TTA"), QueryPoseWithTTA(cfg, model))
+        results = cls.test(_in_subfolder(cfg, "TTA"), PoseModelWithTTA(cfg, model))
         return OrderedDict((f"{name}_TTA", values) for name, values in results.items())
 
     @staticmethod

@@ -7,14 +7,14 @@ from typing import Any
 from detectron2.evaluation import COCOEvaluator
 from pycocotools.coco import COCO
 
-from querypose.skeleton import PERSON_AREA_PER_BOX_AREA
+from querypose.oks import PERSON_AREA_PER_BOX_AREA
 
 
 class KeypointEvaluator(COCOEvaluator):
     """Detectron2's ``COCOEvaluator`` for anyone's keypoints.
 
     OKS is relative to a person's area. Where an annotation has none, it is
-    :data:`querypose.skeleton.PERSON_AREA_PER_BOX_AREA` of its box, as CrowdPose defines it, and the
+    :data:`querypose.oks.PERSON_AREA_PER_BOX_AREA` of its box, as CrowdPose defines it, and the
     log says so.
     """
 

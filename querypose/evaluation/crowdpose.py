@@ -21,7 +21,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from querypose.evaluation.results_file import check_image_ids, read_results
-from querypose.skeleton import CROWDPOSE_SKELETON, PERSON_AREA_PER_BOX_AREA
+from querypose.oks import PERSON_AREA_PER_BOX_AREA
+from querypose.skeleton import CROWDPOSE_SKELETON
 
 # Where pycocotools' summary of keypoints holds what CrowdPose reports.
 _STATS = {"AP": 0, "AP50": 1, "AP75": 2, "AR": 5, "AR50": 6, "AR75": 7}

@@ -76,7 +76,7 @@ class QueryPoseCriterion(nn.Module):
             return self.matcher(logits, boxes, targets)
         except FloatingPointError:
             # The other processes will count people together, and would wait for this one.
-            self._global_num_people(targets)
+            self.num_people(targets)
             raise
 
     def forward(
@@ -107,7 +107,7 @@ class QueryPoseCriterion(nn.Module):
             {"loss_ce": self._class_loss(state.logits, match, targets)} | stage_losses
             for state, match, stage_losses in zip(states, matches, person_losses, strict=True)
         ]
-        return self._weighted(losses, self._global_num_people(targets))
+        return self._weighted(losses, self.num_people(targets))
 
     def denoising(
         self,
@@ -155,22 +155,22 @@ class QueryPoseCriterion(nn.Module):
         return losses
 
     def _weighted(
-        self, losses: Sequence[dict[str, Tensor]], normaliser: float, kind: str = ""
+        self, losses: Sequence[dict[str, Tensor]], normalizer: Tensor | int, kind: str = ""
     ) -> dict[str, Tensor]:
         last = len(losses) - 1
         return {
             f"{name}{kind}" + ("" if stage == last else f"_{stage}"): self.weights[name]
             * loss
-            / normaliser
+            / normalizer
             for stage, stage_losses in enumerate(losses)
             for name, loss in stage_losses.items()
         }
 
     @staticmethod
-    def _global_num_people(targets: Sequence[PersonTargets]) -> float:
-        """Mean number of people per rank, at least one."""
+    def num_people(targets: Sequence[PersonTargets]) -> Tensor:
+        """Mean number of people per process, at least one; collective."""
         count = torch.tensor(sum(len(target.boxes) for target in targets))
-        return mean_over_processes(count.to(targets[0].boxes.device)).item()
+        return mean_over_processes(count.to(targets[0].boxes.device))
 
     def _class_loss(
         self, logits: Tensor, matches: Matches, targets: Sequence[PersonTargets]

@@ -74,8 +74,6 @@ class QueryPoseDecoder(nn.Module):
         num_parts: P.
         part_dim: width of the part queries.
         feedback: whether keypoint stages refine the instance query (full model).
-        feedback_top_k: in inference refine just so many queries per stage, an approximation;
-            0 refines all.
         proposals: where the queries of an untrained model look, see :func:`initial_proposals`.
         keypoint_box_scale: what the keypoint stages see of a person, in widths and heights of the
             box about its centre; 1 in the paper.
@@ -96,7 +94,6 @@ class QueryPoseDecoder(nn.Module):
         num_parts: int,
         part_dim: int,
         feedback: bool,
-        feedback_top_k: int = 0,
         proposals: str = "picture",
         keypoint_box_scale: float = 1.0,
     ) -> None:
@@ -111,7 +108,6 @@ class QueryPoseDecoder(nn.Module):
         self.box_in_features = list(box_in_features)
         self.keypoint_in_features = list(keypoint_in_features)
         self.feedback = feedback
-        self.feedback_top_k = feedback_top_k
         self.keypoint_box_scale = keypoint_box_scale
         with torch.no_grad():
             self.proposal_boxes.weight.copy_(initial_proposals(num_queries, proposals))
@@ -148,7 +144,7 @@ class QueryPoseDecoder(nn.Module):
             "num_convs": node.NUM_KEYPOINT_CONVS,
             "pooler_resolution": cfg.MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION,
             "feedback": node.KEYPOINT_FEEDBACK,
-            "checkpoint_convs": cfg.MODEL.TRAINING.CHECKPOINT_KEYPOINTS,
+            "checkpoint_convs": node.CHECKPOINT_KEYPOINTS,
             "attention_anchors": node.ATTENTION_ANCHORS,
         }
         box_in_features = cfg.MODEL.ROI_HEADS.IN_FEATURES
@@ -168,7 +164,6 @@ class QueryPoseDecoder(nn.Module):
             "num_parts": len(skeleton.parts),
             "part_dim": node.PART_DIM,
             "feedback": node.KEYPOINT_FEEDBACK,
-            "feedback_top_k": node.FEEDBACK_TOP_K,
             "proposals": node.PROPOSALS,
             "keypoint_box_scale": node.KEYPOINT_BOX_SCALE,
         }
@@ -236,15 +231,6 @@ class QueryPoseDecoder(nn.Module):
     ) -> tuple[StageState, Tensor]:
         """Refines the instance queries for the next box stage, (B, N, dim)."""
         boxes, queries = state.keypoint_boxes, state.queries
-        if not self.training and 0 < self.feedback_top_k < self.num_queries:
-            best = state.logits.amax(dim=-1).topk(self.feedback_top_k, dim=1).indices
-            pictures = torch.arange(len(best), device=best.device)[:, None]
-            pooled = self._pool_keypoints(features, boxes[pictures, best])
-            _, refined = stage.refine(pooled, queries[pictures, best].flatten(0, 1))
-            mixed = queries.clone()
-            mixed[pictures, best] = refined.view(*best.shape, -1).to(mixed.dtype)
-            # Keypoints are decoded from the unrefined query, whichever query is asked for.
-            return state, mixed
         pooled = self._pool_keypoints(features, boxes)
         keypoint_features, refined = stage.refine(pooled, queries.flatten(0, 1))
         refined = refined.view_as(queries)

@@ -19,9 +19,8 @@ def detect_people(
     decode: DecodeFunction,
     image_sizes: Sequence[tuple[int, int]],
     *,
-    num_keypoints: int,
     max_detections: int,
-    class_score_thresh: float,
+    score_thresholds: Sequence[float],
 ) -> list[Instances]:
     """Finds the people with the highest final scores, decoding keypoints of as few as possible.
 
@@ -32,17 +31,16 @@ def detect_people(
     Args:
         logits: the last stage's, (B, N, classes).
         boxes: the last stage's, (B, N, 4) xyxy in pixels of the network's input.
-        decode: maps query indices per picture to those queries' keypoints.
-        image_sizes: (height, width) of each unpadded picture.
-        num_keypoints: K.
-        max_detections: people a picture returns at most.
-        class_score_thresh: queries with a lower class score are left out.
+        decode: maps query indices per image to those queries' keypoints.
+        image_sizes: (height, width) of each unpadded image.
+        max_detections: people an image returns at most.
+        score_thresholds: per image; people of a lower final score are left out.
 
     Returns:
-        Per picture ``Instances`` in pixels of the network's input, best first, with ``pred_boxes``
-        (unclipped), ``scores``, ``pred_classes``, ``pred_keypoints`` (n, K, 3: x, y, score) and
+        Per image ``Instances`` in pixels of the network's input, best first, with ``pred_boxes``
+        (unclipped), ``scores``, ``pred_classes``, the other fields of :class:`DecodedPeople` and
         ``query_indices``, the instance query that each person came from. Boxes that lie outside the
-        picture are left out.
+        image are left out.
 
     Raises:
         FloatingPointError: a logit or a box is NaN or infinite.
@@ -53,40 +51,50 @@ def detect_people(
             "that has diverged, or the picture has such pixels, or half precision does not suffice."
         )
     class_scores, classes = logits.float().sigmoid().max(dim=-1)
-    candidates = _inside(boxes, image_sizes) & (class_scores >= class_score_thresh)
-    keypoints = class_scores.new_zeros(*class_scores.shape, num_keypoints, 3)
+    thresholds = class_scores.new_tensor(score_thresholds)[:, None]
+    candidates = _inside(boxes, image_sizes) & (class_scores >= thresholds)
     limit = min(max_detections, class_scores.shape[1])
-    scores = _decode_best(class_scores, candidates, decode, limit, keypoints)
-    return [
-        _instances(*picture, max_detections=max_detections)
-        for picture in zip(image_sizes, boxes, scores, classes, keypoints, strict=True)
-    ]
+    scores, decoded = _decode_best(class_scores, candidates, decode, limit)
+    scores = torch.where(scores >= thresholds, scores, -torch.inf)
+    people = []
+    for index, image_size in enumerate(image_sizes):
+        image_scores, order = scores[index].sort(descending=True, stable=True)
+        order = order[image_scores > -torch.inf][:max_detections]
+        people.append(
+            Instances(
+                image_size,
+                pred_boxes=Boxes(boxes[index, order]),
+                scores=scores[index, order],
+                pred_classes=classes[index, order],
+                query_indices=order,
+                **{name: values[index, order] for name, values in decoded.items()},
+            )
+        )
+    return people
 
 
 def _inside(boxes: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
-    """(B, N) bool: which boxes have an area left once they are clipped to their picture."""
+    """(B, N) bool: which boxes have an area left once they are clipped to their image."""
     inside = []
-    for picture, size in zip(boxes, image_sizes, strict=True):
-        clipped = Boxes(picture.clone())
+    for image_boxes, size in zip(boxes, image_sizes, strict=True):
+        clipped = Boxes(image_boxes.clone())
         clipped.clip(size)
         inside.append(clipped.nonempty())
     return torch.stack(inside)
 
 
 def _decode_best(
-    class_scores: Tensor,
-    candidates: Tensor,
-    decode: DecodeFunction,
-    limit: int,
-    keypoints: Tensor,
-) -> Tensor:
-    """Fills in the keypoints (B, N, K, 3) of the queries that may be among the ``limit`` best.
+    class_scores: Tensor, candidates: Tensor, decode: DecodeFunction, limit: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Decodes the queries that may be among the ``limit`` best of their image.
 
     Returns:
-        Final scores, (B, N), -inf where a query was not decoded.
+        Final scores, (B, N), -inf where a query was not decoded, and what was decoded of the
+        queries, by the name of the field, (B, N, ...).
     """
     scores = torch.full_like(class_scores, -torch.inf)
     waiting = candidates.clone()
+    decoded: dict[str, Tensor] = {}
     while True:
         entry = scores.topk(limit, dim=1).values[:, -1:]
         reachable = torch.where(waiting & (class_scores >= entry), class_scores, -torch.inf)
@@ -95,34 +103,17 @@ def _decode_best(
             index[score > -torch.inf].sort().values
             for index, score in zip(order, best, strict=True)
         ]
-        if not any(len(index) for index in query_indices):
-            return scores
+        # Nobody is decoded, too, where there is no candidate: the fields have their shapes then.
+        if decoded and not any(len(index) for index in query_indices):
+            return scores, decoded
         people = decode(query_indices)
-        pictures = torch.cat(
-            [torch.full_like(index, picture) for picture, index in enumerate(query_indices)]
+        images = torch.cat(
+            [torch.full_like(index, image) for image, index in enumerate(query_indices)]
         )
-        decoded = pictures, torch.cat(query_indices)
-        keypoints[decoded] = people.keypoints
-        scores[decoded] = class_scores[decoded] * people.quality
-        waiting[decoded] = False
-
-
-def _instances(
-    image_size: tuple[int, int],
-    boxes: Tensor,
-    scores: Tensor,
-    classes: Tensor,
-    keypoints: Tensor,
-    *,
-    max_detections: int,
-) -> Instances:
-    scores, order = scores.sort(descending=True, stable=True)
-    order = order[scores > -torch.inf][:max_detections]
-    return Instances(
-        image_size,
-        pred_boxes=Boxes(boxes[order]),
-        scores=scores[: len(order)],
-        pred_classes=classes[order],
-        pred_keypoints=keypoints[order],
-        query_indices=order,
-    )
+        rows = images, torch.cat(query_indices)
+        for name, values in people.fields().items():
+            if name not in decoded:
+                decoded[name] = values.new_zeros(*class_scores.shape, *values.shape[1:])
+            decoded[name][rows] = values
+        scores[rows] = class_scores[rows] * people.quality
+        waiting[rows] = False

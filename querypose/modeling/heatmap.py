@@ -59,6 +59,14 @@ class HeatmapHead(nn.Module):
         )
         return {"loss_heatmap": self.weight * heatmap_focal_loss(logits, heatmaps)}
 
+    def num_positive(self, targets: Sequence[PersonTargets]) -> Tensor:
+        """What the loss of these targets is divided by; collective: every rank must call it."""
+        counts = []
+        for target in targets:
+            width, height, *_ = (target.size_xyxy / self.stride).ceil().int().tolist()
+            counts.append(draw_heatmaps(target, (height, width), self.stride).eq(1).sum())
+        return mean_over_processes(torch.stack(counts).sum())
+
 
 def draw_heatmaps(target: PersonTargets, size: tuple[int, int], stride: int) -> Tensor:
     """Gaussian bumps at the labelled keypoints of a picture, (K, H, W) in [0, 1].

@@ -279,6 +279,11 @@ class KeypointDecoderStage(nn.Module):
         self.part_embedding.reset_parameters()
         self.heads.reset_parameters()
 
+    def parts(self) -> list[nn.Module]:
+        """What :meth:`refine` and then :meth:`forward` call, one after the other."""
+        feedback = [] if self.feedback is None else [self.feedback]
+        return [self.convs, *feedback, self]
+
     def refine(self, roi_features: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
         """The steps before the parts: what the full model's next box stage waits for.
 

@@ -13,10 +13,8 @@ from querypose.modeling.box_coordinates import keypoints_to_pixels
 from querypose.modeling.decoder import StageState
 from querypose.modeling.keypoint_decoder import KeypointStageOutput
 from querypose.modeling.query_rows import flat_rows
-from querypose.skeleton import PERSON_AREA_PER_BOX_AREA, Skeleton
-
-# Of a person in square pixels: an empty box has keypoints of no quality, not of NaN.
-_SMALLEST_AREA = 1e-6
+from querypose.oks import expected_oks, person_areas
+from querypose.skeleton import Skeleton
 
 
 class DecodedPeople(NamedTuple):
@@ -25,10 +23,24 @@ class DecodedPeople(NamedTuple):
     Attributes:
         keypoints: (R, K, 3): x and y in pixels of the network's input, and a score.
         quality: (R,), in 0..1; a class score times it is a person's final score.
+        attention: of every stage and part, (R, S, P, h, w), where it was asked for.
+        attention_boxes: what the maps of a stage cover, (R, S, 4) xyxy pixels.
     """
 
     keypoints: Tensor
     quality: Tensor
+    attention: Tensor | None = None
+    attention_boxes: Tensor | None = None
+
+    def fields(self) -> dict[str, Tensor]:
+        """What ``Instances`` hold of them."""
+        fields = {"pred_keypoints": self.keypoints}
+        if self.attention is not None:
+            fields |= {
+                "pred_attention": self.attention,
+                "attention_boxes": self.attention_boxes,
+            }
+        return fields
 
 
 class KeypointReadout(nn.Module):
@@ -39,7 +51,7 @@ class KeypointReadout(nn.Module):
         averaged_stages: a keypoint is the mean of what this many last stages say of it; 1 in the
             paper.
         expected_oks_power: the quality of a person is the expected OKS to this power, see
-            :func:`expected_oks`; 0 takes the mean of the keypoint scores, as the paper does.
+            :func:`querypose.oks.expected_oks`; 0 takes the mean of the keypoint scores, as the paper does.
     """
 
     @configurable
@@ -84,26 +96,33 @@ class KeypointReadout(nn.Module):
         outputs: Sequence[KeypointStageOutput],
         states: Sequence[StageState],
         query_indices: Sequence[Tensor],
+        *,
+        with_attention: bool = False,
     ) -> DecodedPeople:
         """Reads R people.
 
         Args:
             outputs: of every keypoint stage, for the R queries.
-            states: of every stage, for all queries of the pictures.
-            query_indices: per picture, which queries.
+            states: of every stage, for all queries of the images.
+            query_indices: per image, which queries.
+            with_attention: also return where every part looked.
         """
         rows = flat_rows(query_indices, states[-1].boxes.shape[1])
-        keypoint_boxes = [
-            state.keypoint_boxes.flatten(0, 1)[rows] for state in states[-self.averaged_stages :]
-        ]
+        keypoint_boxes = [state.keypoint_boxes.flatten(0, 1)[rows] for state in states]
         places = [
             keypoints_to_pixels(output.coordinates, boxes)
-            for output, boxes in zip(outputs[-self.averaged_stages :], keypoint_boxes, strict=True)
-        ]
+            for output, boxes in zip(outputs, keypoint_boxes, strict=True)
+        ][-self.averaged_stages :]
         scores = outputs[-1].scores[..., None]
         keypoints = torch.cat([torch.stack(places).mean(dim=0), scores], dim=-1)
         boxes = states[-1].boxes.flatten(0, 1)[rows]
-        return DecodedPeople(keypoints, self._quality(outputs[-1], keypoint_boxes[-1], boxes))
+        people = DecodedPeople(keypoints, self._quality(outputs[-1], keypoint_boxes[-1], boxes))
+        if not with_attention:
+            return people
+        attention = torch.stack([output.attention.float() for output in outputs], dim=1)
+        return people._replace(
+            attention=attention, attention_boxes=torch.stack(keypoint_boxes, dim=1)
+        )
 
     def _quality(
         self, output: KeypointStageOutput, keypoint_boxes: Tensor, boxes: Tensor
@@ -112,27 +131,8 @@ class KeypointReadout(nn.Module):
         if not self.expected_oks_power:
             return output.scores.mean(dim=-1)
         deviations = output.sigmas * _sides(keypoint_boxes)[:, None]
-        areas = PERSON_AREA_PER_BOX_AREA * _sides(boxes).prod(dim=-1)
-        return expected_oks(deviations, areas, self.oks_sigmas) ** self.expected_oks_power
-
-
-def expected_oks(deviations: Tensor, areas: Tensor, oks_sigmas: Tensor) -> Tensor:
-    """The object keypoint similarity to expect of keypoints with normally distributed errors.
-
-    OKS counts an error of x pixels as exp(-x^2 / 2v), with v = area * (2 sigma)^2; its mean over
-    errors of deviation s is sqrt(v / (v + s^2)) in one dimension.
-
-    Args:
-        deviations: (R, K, 2) pixels, along x and y.
-        areas: of the people, (R,) square pixels.
-        oks_sigmas: (K,).
-
-    Returns:
-        (R,), each in 0..1.
-    """
-    variance_of_oks = areas.clamp(min=_SMALLEST_AREA)[:, None] * (2 * oks_sigmas) ** 2
-    similarity = (1 + deviations.square() / variance_of_oks[..., None]).rsqrt()
-    return similarity.prod(dim=-1).mean(dim=-1)
+        expected = expected_oks(deviations, person_areas(boxes), self.oks_sigmas)
+        return expected**self.expected_oks_power
 
 
 def _sides(boxes: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import Backbone
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
@@ -23,7 +25,7 @@ class PoseModel(nn.Module, ABC):
     Args:
         backbone: maps (B, 3, H, W) normalized images to feature maps by name.
         skeleton: the keypoints that the model predicts.
-        num_classes: classes of persons.
+        num_classes: classes of people.
         pixel_mean: per channel, in 0..255.
         pixel_std: per channel.
     """
@@ -51,14 +53,14 @@ class PoseModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batched_inputs: Inputs) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """Computes losses in training, else finds persons.
+        """Computes losses in training, else finds people.
 
         Args:
             batched_inputs: per image ``image``, (3, H, W), 0..255, in the channel order of
                 ``INPUT.FORMAT``; in training ``instances`` with ``gt_boxes``, ``gt_classes`` and
                 ``gt_keypoints``. In inference, optionally: ``height`` and ``width``, the size that
-                the persons are wanted in; ``score_threshold``, below which a person is left out;
-                ``return_attention``, whether the persons should say where the model looked.
+                the people are wanted in; ``score_threshold``, below which a person is left out;
+                ``return_attention``, whether the people should say where the model looked.
 
         Returns:
             In training, weighted scalar losses by name. In inference, per image ``instances``:
@@ -69,8 +71,12 @@ class PoseModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def parts(self) -> dict[str, nn.Module]:
-        """The modules in which time is spent, by what they are for, in the order of their use."""
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Modules that are called one after the other, by what they are for, in that order.
+
+        They serve to time, compile and count what the model consists of. None is called while
+        another one runs.
+        """
 
     @abstractmethod
     def is_skeleton_dependent(self, tensor_name: str) -> bool:
@@ -90,6 +96,13 @@ class PoseModel(nn.Module, ABC):
         """
         return {}
 
+    @abstractmethod
+    def fix_num_people(self, count: int) -> None:
+        """Lets a model without training find ``count`` people in every image, for timing.
+
+        In training it matches them as a trained model would. There is no way back.
+        """
+
     def preprocess_images(self, batched_inputs: Inputs) -> ImageList:
         """Normalizes images and pads them, at the right and below, to one size."""
         images = [given["image"].to(self.device) for given in batched_inputs]
@@ -101,14 +114,35 @@ class PoseModel(nn.Module, ABC):
         )
 
 
+def skeleton_from_config(cfg: CfgNode) -> Skeleton:
+    """The skeleton that a config's model predicts.
+
+    It comes from the file ``MODEL.SKELETON``, else from the metadata of the first training dataset,
+    else of the first test dataset.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: none of them declares keypoints.
+    """
+    if cfg.MODEL.SKELETON:
+        return Skeleton.from_file(cfg.MODEL.SKELETON)
+    datasets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    if not datasets:
+        raise ValueError(
+            "Name a dataset in DATASETS.TRAIN or a file in MODEL.SKELETON: "
+            "the model needs to know its keypoints."
+        )
+    return Skeleton.from_metadata(MetadataCatalog.get(datasets[0]))
+
+
 def wanted_size(given: dict[str, Any], image_size: tuple[int, int]) -> tuple[int, int]:
-    """The (height, width) that an image's persons are wanted in; its own unless it says more."""
+    """The (height, width) that an image's people are wanted in; its own unless it says more."""
     height, width = image_size
     return given.get("height", height), given.get("width", width)
 
 
 def rescale_instances(instances: Instances, size: tuple[int, int]) -> Instances:
-    """Scales persons to an image of another size.
+    """Scales people to an image of another size.
 
     Nobody is clipped or left out, not even beyond the image's edge.
 

@@ -1,20 +1,20 @@
-"""The QueryPose meta-architecture: pictures in, losses or people out."""
+"""The QueryPose meta-architecture: images in, losses or people out."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
-from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from querypose.checkpoint import convert_on_load
+from querypose.modeling.box_decoder import BoxStageOutput
 from querypose.modeling.criterion import QueryPoseCriterion
 from querypose.modeling.decoder import QueryPoseDecoder, StageState
 from querypose.modeling.denoising import BoxDenoiser, NoisedPeople
@@ -22,12 +22,29 @@ from querypose.modeling.detections import detect_people
 from querypose.modeling.heatmap import HeatmapHead
 from querypose.modeling.keypoint_readout import DecodedPeople, KeypointReadout
 from querypose.modeling.matcher import HungarianMatcher
+from querypose.modeling.pose_model import (
+    Inputs,
+    PoseModel,
+    rescale_instances,
+    skeleton_from_config,
+    wanted_size,
+)
 from querypose.modeling.targets import PersonTargets
 from querypose.skeleton import Skeleton
 
+# Their shapes follow from the keypoints and parts of a skeleton.
+_SKELETON_DEPENDENT = re.compile(
+    r"decoder\.part_queries\.weight"
+    r"|decoder\.keypoint_stages\.\d+\.(heads\..*"
+    r"|part_embedding\.(attention_conv|query_projection)\..*)"
+    r"|heatmap_head\.layers\.2\..*"
+)
+# Class logits of the people of a model without training, and of all other queries.
+_PERSON_LOGIT, _OTHER_LOGIT = 3.0, -6.0
+
 
 @META_ARCH_REGISTRY.register()
-class QueryPose(nn.Module):
+class QueryPose(PoseModel):
     """Sparse multi-person pose regression (Xiao et al., NeurIPS 2022).
 
     Args:
@@ -35,12 +52,11 @@ class QueryPose(nn.Module):
         decoder: box and keypoint stages.
         criterion: losses and their matcher.
         readout: makes people of what the keypoint stages say.
-        skeleton: what a person looks like.
+        skeleton: the keypoints that the model predicts.
         num_classes: classes of people.
-        pixel_mean: per channel, in the range 0..255.
+        pixel_mean: per channel, in 0..255.
         pixel_std: per channel.
-        max_detections: people that a picture returns at most.
-        class_score_thresh: queries below it are not returned.
+        max_detections: people that an image returns at most.
         heatmap_head: auxiliary loss on ``heatmap_feature``, or None.
         heatmap_feature: name of the feature map for the auxiliary loss.
         denoiser: draws additional queries in training, or None.
@@ -59,33 +75,34 @@ class QueryPose(nn.Module):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         max_detections: int,
-        class_score_thresh: float,
         heatmap_head: HeatmapHead | None = None,
         heatmap_feature: str = "p2",
         denoiser: BoxDenoiser | None = None,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(
+            backbone=backbone,
+            skeleton=skeleton,
+            num_classes=num_classes,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+        )
         self.decoder = decoder
         self.criterion = criterion
         self.readout = readout
         self.heatmap_head = heatmap_head
         self.heatmap_feature = heatmap_feature
         self.denoiser = denoiser
-        self.skeleton = skeleton
-        self.num_classes = num_classes
         self.max_detections = max_detections
-        self.class_score_thresh = class_score_thresh
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         # Detectron2's own predictor and checkpointer may load a released or backbone's file, too.
         self.register_load_state_dict_pre_hook(convert_on_load)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Reads the model's keys; see :mod:`querypose.config`."""
+        """Reads ``MODEL.QUERYPOSE`` and what Detectron2 has for any model."""
         node = cfg.MODEL.QUERYPOSE
         skeleton = skeleton_from_config(cfg)
+        if node.PART_PER_KEYPOINT:
+            skeleton = dataclasses.replace(skeleton, parts=())
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
         feature = node.KEYPOINT_IN_FEATURES[0]
@@ -112,57 +129,66 @@ class QueryPose(nn.Module):
             "num_classes": node.NUM_CLASSES,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
-            "max_detections": node.MAX_DETECTIONS,
-            "class_score_thresh": node.CLASS_SCORE_THRESH,
+            "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
             "heatmap_head": heatmap_head,
             "heatmap_feature": feature,
             "denoiser": denoiser,
         }
 
-    @property
-    def device(self) -> torch.device:
-        """Where the model's tensors live."""
-        return self.pixel_mean.device
+    def forward(self, batched_inputs: Inputs) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """Computes losses in training, else finds people; see :meth:`PoseModel.forward`.
 
-    def forward(
-        self, batched_inputs: Sequence[dict[str, Any]]
-    ) -> dict[str, Tensor] | list[dict[str, Instances]]:
-        """Trains or predicts, by ``self.training``.
-
-        Args:
-            batched_inputs: per picture a dict with ``image``, (3, H, W) in ``INPUT.FORMAT`` order
-                and the range 0..255, and:
-
-                * in training ``instances`` with ``gt_boxes``, ``gt_classes``, ``gt_keypoints``;
-                * in inference, optionally, ``height`` and ``width`` of the wanted output.
-
-        Returns:
-            In training the weighted losses, see :class:`QueryPoseCriterion`. In inference per
-            picture ``{"instances": Instances}``, best first, in pixels of the wanted output, with
-            ``pred_boxes``, ``scores``, ``pred_classes`` and ``pred_keypoints`` (n, K, 3: x, y,
-            score).
+        The losses are those of :class:`QueryPoseCriterion`. Boxes are clipped to the image. The
+        ``Instances`` also have ``query_indices``, and attention of every stage: ``pred_attention``
+        (n, S, P, h, w), whose maps sum to 1, and ``attention_boxes`` (n, S, 4).
         """
-        images = self._preprocess(batched_inputs)
+        images = self.preprocess_images(batched_inputs)
         features = self._features(images)
         if self.training:
             return self._losses(features, images.image_sizes, self._targets(batched_inputs))
         states = self.decoder(features, images.image_sizes)
-        people = self._detect(features, states, images.image_sizes)
+        people = self._detect(features, states, images.image_sizes, batched_inputs)
         return [
-            {"instances": detector_postprocess(found, *_output_size(given, size))}
+            {"instances": _in_image(found, wanted_size(given, size))}
             for found, given, size in zip(people, batched_inputs, images.image_sizes, strict=True)
         ]
 
-    def _preprocess(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
-        images = [
-            (given["image"].to(self.device) - self.pixel_mean) / self.pixel_std
-            for given in batched_inputs
-        ]
-        return ImageList.from_tensors(
-            images,
-            self.backbone.size_divisibility,
-            padding_constraints=self.backbone.padding_constraints,
-        )
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Backbone, box decoder and keypoint decoder."""
+        decoder = self.decoder
+        return {
+            "backbone": [self.backbone],
+            "box decoder": [decoder.box_pooler, *decoder.box_stages],
+            "keypoint decoder": [
+                decoder.keypoint_pooler,
+                *(part for stage in decoder.keypoint_stages for part in stage.parts()),
+            ],
+        }
+
+    def is_skeleton_dependent(self, tensor_name: str) -> bool:
+        """Part queries, part attention and heads."""
+        return bool(_SKELETON_DEPENDENT.fullmatch(tensor_name))
+
+    def loss_normalizers(self, batched_inputs: Inputs) -> dict[str, Tensor]:
+        """People, and for the auxiliary heat maps keypoints; see the base class."""
+        targets = self._targets(batched_inputs)
+        normalizers = dict.fromkeys(self.criterion.weights, self.criterion.num_people(targets))
+        if self.heatmap_head is not None:
+            normalizers["loss_heatmap"] = self.heatmap_head.num_positive(targets)
+        return normalizers
+
+    def fix_num_people(self, count: int) -> None:
+        """The first ``count`` queries become people, whose boxes stay; see the base class."""
+
+        def fix(_: nn.Module, inputs: tuple[Any, ...], output: BoxStageOutput) -> BoxStageOutput:
+            # Times 0, not dropped: in training the gradient goes its usual way.
+            logits = 0 * output.logits + _OTHER_LOGIT
+            logits[:, :count] += _PERSON_LOGIT - _OTHER_LOGIT
+            return output._replace(logits=logits, boxes=0 * output.boxes + inputs[1])
+
+        for stage in self.decoder.box_stages:
+            stage.register_forward_hook(fix)
+        self.max_detections = count
 
     def _features(self, images: ImageList) -> dict[str, Tensor]:
         # RoIAlign casts boxes to the features' type: half precision would move them. It also wants
@@ -229,7 +255,7 @@ class QueryPose(nn.Module):
         return self.criterion.denoising(states, keypoints, query_indices, every_stage, targets)
 
     def _queries_to_train(
-        self, matches: Sequence[Sequence[tuple[Tensor, Tensor]]], num_pictures: int
+        self, matches: Sequence[Sequence[tuple[Tensor, Tensor]]], num_images: int
     ) -> list[list[Tensor]]:
         """All queries in the full model; in the light one those that this or a later stage matched.
 
@@ -237,11 +263,11 @@ class QueryPose(nn.Module):
         """
         if self.decoder.feedback:
             every = torch.arange(self.decoder.num_queries, device=self.device)
-            return [[every] * num_pictures] * len(matches)
+            return [[every] * num_images] * len(matches)
         return [
             [
-                torch.cat([stage[picture][0] for stage in matches[index:]]).unique()
-                for picture in range(num_pictures)
+                torch.cat([stage[image][0] for stage in matches[index:]]).unique()
+                for image in range(num_images)
             ]
             for index in range(len(matches))
         ]
@@ -251,48 +277,29 @@ class QueryPose(nn.Module):
         features: dict[str, Tensor],
         states: Sequence[StageState],
         image_sizes: Sequence[tuple[int, int]],
+        batched_inputs: Inputs,
     ) -> list[Instances]:
+        with_attention = any(given.get("return_attention") for given in batched_inputs)
+
         def decode(query_indices: Sequence[Tensor]) -> DecodedPeople:
             every_stage = [query_indices] * len(states)
             outputs = self.decoder.decode_keypoints(features, states, every_stage)
-            return self.readout(outputs, states, query_indices)
+            return self.readout(outputs, states, query_indices, with_attention=with_attention)
 
         return detect_people(
             states[-1].logits,
             states[-1].boxes,
             decode,
             image_sizes,
-            num_keypoints=self.skeleton.num_keypoints,
             max_detections=self.max_detections,
-            class_score_thresh=self.class_score_thresh,
+            score_thresholds=[given.get("score_threshold", 0.0) for given in batched_inputs],
         )
 
 
-def skeleton_from_config(cfg: CfgNode) -> Skeleton:
-    """The skeleton that a config's model predicts.
-
-    It comes from ``MODEL.QUERYPOSE.SKELETON``, else from the metadata of the first training
-    dataset, else of the first test dataset; ``MODEL.QUERYPOSE.PART_PER_KEYPOINT`` splits its parts.
-
-    Raises:
-        ValueError: none of them declares keypoints.
-    """
-    skeleton = _declared_skeleton(cfg)
-    if cfg.MODEL.QUERYPOSE.PART_PER_KEYPOINT:
-        return dataclasses.replace(skeleton, parts=())
-    return skeleton
-
-
-def _declared_skeleton(cfg: CfgNode) -> Skeleton:
-    if cfg.MODEL.QUERYPOSE.SKELETON:
-        return Skeleton.from_file(cfg.MODEL.QUERYPOSE.SKELETON)
-    datasets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    if not datasets:
-        raise ValueError(
-            "Name a dataset in DATASETS.TRAIN or a file in MODEL.QUERYPOSE.SKELETON: "
-            "the model needs to know its keypoints."
-        )
-    return Skeleton.from_metadata(MetadataCatalog.get(datasets[0]))
+def _in_image(people: Instances, size: tuple[int, int]) -> Instances:
+    people = rescale_instances(people, size)
+    people.pred_boxes.clip(size)
+    return people
 
 
 def _criterion(node: CfgNode, skeleton: Skeleton) -> QueryPoseCriterion:
@@ -313,8 +320,3 @@ def _criterion(node: CfgNode, skeleton: Skeleton) -> QueryPoseCriterion:
         part_of_keypoint=skeleton.part_of_keypoint,
         **focal,
     )
-
-
-def _output_size(given: dict[str, Any], image_size: tuple[int, int]) -> tuple[int, int]:
-    height, width = image_size
-    return given.get("height", height), given.get("width", width)

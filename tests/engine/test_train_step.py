@@ -9,7 +9,7 @@ from detectron2.structures import Instances
 from torch import nn
 
 from querypose.engine import load_bad_batch
-from querypose.engine.accumulation import LossShares
+from querypose.engine.accumulation import loss_shares
 
 NAN = float("nan")
 
@@ -175,14 +175,18 @@ def test_each_accumulated_batch_is_drawn_once(tiny_config, start):
     assert trainer.data_loader.num_batches == 6
 
 
-def test_losses_that_are_no_means_over_people_are_averaged(tiny_config, start):
+def test_each_batch_counts_by_what_its_losses_are_means_over(tiny_config, start):
     trainer = start(tiny_config("SOLVER.MAX_ITER", 1))
-    people, none = ([{"instances": instances}] for instances in (range(3), range(0)))
-    first, second = LossShares(trainer.model)([people, none], torch.device("cpu"))
+    batch = next(iter(trainer.build_train_loader(trainer.cfg)))
+    people = batch[0]["instances"][:1]
+    three = [{"instances": Instances.cat([people] * 3)}]
+    nobody = [{"instances": people[:0]}]
+    first, second = loss_shares(trainer.model, [three, nobody])
     assert (first("loss_giou_0"), second("loss_giou_0")) == (1, pytest.approx(1 / 3))
-    for name in ("loss_bbox_denoising_0", "loss_heatmap"):
-        assert (first(name), second(name)) == (0.5, 0.5)
-    others = LossShares(nn.Linear(1, 1))([people, none], torch.device("cpu"))
+    # Every image has equally many denoising queries.
+    name = "loss_bbox_denoising_0"
+    assert (first(name), second(name)) == (0.5, 0.5)
+    others = loss_shares(nn.Linear(1, 1), [three, nobody])
     assert [share("loss_giou_0") for share in others] == [0.5, 0.5]
 
 

@@ -44,18 +44,17 @@ class Predictions:
         pixels = keypoints_to_pixels(coordinates, boxes)
         return DecodedPeople(torch.cat([pixels, scores[..., None]], dim=-1), scores.mean(dim=-1))
 
-    def detect(self, max_detections: int, class_score_thresh: float = 0.0) -> list[Instances]:
+    def detect(self, max_detections: int, score_threshold: float = 0.0) -> list[Instances]:
         return detect_people(
             self.logits,
             self.boxes,
             self.decode,
             SIZES,
-            num_keypoints=K,
             max_detections=max_detections,
-            class_score_thresh=class_score_thresh,
+            score_thresholds=[score_threshold] * 2,
         )
 
-    def everything(self, max_detections: int, class_score_thresh: float = 0.0) -> list[list[int]]:
+    def everything(self, max_detections: int, score_threshold: float = 0.0) -> list[list[int]]:
         """Per picture the queries that decoding all and sorting would return, best first."""
         class_scores = self.logits.sigmoid().amax(dim=-1)
         scores = class_scores * (1 - self.sigmas.mean(dim=-1)).mean(dim=-1)
@@ -65,7 +64,7 @@ class Predictions:
                 query
                 for query, (left, top, right, bottom) in enumerate(self.boxes[picture].tolist())
                 if min(right, width) > max(left, 0) and min(bottom, height) > max(top, 0)
-                if class_scores[picture, query] >= class_score_thresh
+                if scores[picture, query] >= score_threshold
             ]
             # Python's sort is stable: of equal scores the first query wins.
             candidates.sort(key=lambda query: -scores[picture, query].item())
@@ -95,11 +94,11 @@ def _assert_same_as_everything(predictions: Predictions, *limits: float) -> None
 
 
 @pytest.mark.parametrize("max_detections", [1, 5, 20, 30, 100])
-@pytest.mark.parametrize("class_score_thresh", [0.0, 0.3, 0.99999])
+@pytest.mark.parametrize("score_threshold", [0.0, 0.3, 0.99999])
 @pytest.mark.parametrize("num_classes", [1, 3])
-def test_people_are_those_of_decoding_every_query(max_detections, class_score_thresh, num_classes):
+def test_people_are_those_of_decoding_every_query(max_detections, score_threshold, num_classes):
     predictions = Predictions(num_classes=num_classes)
-    _assert_same_as_everything(predictions, max_detections, class_score_thresh)
+    _assert_same_as_everything(predictions, max_detections, score_threshold)
 
 
 @settings(max_examples=100, deadline=None)
@@ -143,7 +142,7 @@ def test_without_candidates_nothing_is_decoded():
     predictions = Predictions()
     predictions.boxes += 1000
     found = predictions.detect(20)
-    assert predictions.calls == 0
+    assert predictions.decoded == 0
     for instances in found:
         assert len(instances) == 0
         assert instances.pred_keypoints.shape == (0, K, 3)
@@ -191,4 +190,5 @@ def test_each_query_is_decoded_at_most_once():
 def test_threshold_spares_queries():
     predictions = Predictions(num_queries=40)
     predictions.detect(40, 0.9)
+    # A final score never exceeds the class score.
     assert predictions.decoded == (predictions.logits.sigmoid() >= 0.9).sum()

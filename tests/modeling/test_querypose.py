@@ -55,7 +55,7 @@ class TestInference:
     @pytest.mark.parametrize("changes", [LIGHT, FULL])
     @torch.no_grad()
     def test_fields_shapes_and_order(self, changes, released_model, golden):
-        model = released_model(changes | {"MODEL.QUERYPOSE.MAX_DETECTIONS": 5}).eval()
+        model = released_model(changes | {"TEST.DETECTIONS_PER_IMAGE": 5}).eval()
         images = golden("mini_light").images
         for output, image in zip(model([{"image": i} for i in images]), images, strict=True):
             people = output["instances"]
@@ -126,14 +126,36 @@ class TestInference:
         assert distance < 0.05
 
     @torch.no_grad()
-    def test_class_score_threshold_drops_people(self, released_model, golden):
-        reference = golden("mini_light")
-        class_scores = torch.from_numpy(reference.arrays["eval_logits"][-1, 0, :, 0]).sigmoid()
+    def test_each_image_has_a_score_threshold_of_its_own(self, released_model, golden):
         model = released_model().eval()
-        counts = []
-        for model.class_score_thresh in (0.0, class_scores.median().item() + 1e-3, 1.1):
-            counts.append(len(model([{"image": reference.images[0]}])[0]["instances"]))
-        assert counts[0] > counts[1] > counts[2] == 0
+        image = golden("mini_light").images[0]
+        everybody = model([{"image": image}])[0]["instances"]
+        threshold = everybody.scores.median().item()
+        outputs = model([{"image": image, "score_threshold": t} for t in (0.0, threshold, 1.1)])
+        sure = everybody[everybody.scores >= threshold]
+        assert 0 < len(sure) < len(everybody)
+        for output, expected in zip(outputs, (everybody, sure, everybody[:0]), strict=True):
+            _assert_close_people(output["instances"], expected)
+
+    @torch.no_grad()
+    def test_attention_comes_with_the_people_where_it_is_asked_for(self, released_model, golden):
+        model = released_model().eval()
+        image = golden("mini_light").images[0]
+        plain = model([{"image": image}])[0]["instances"]
+        given = {"image": image, "return_attention": True, "height": 50, "width": 60}
+        people = model([given])[0]["instances"]
+        assert not plain.has("pred_attention")
+        torch.testing.assert_close(people.scores, plain.scores)
+        stages, parts = len(model.decoder.keypoint_stages), len(model.skeleton.parts)
+        assert people.pred_attention.shape[:3] == (len(people), stages, parts)
+        torch.testing.assert_close(
+            people.pred_attention.sum(dim=(-2, -1)), torch.ones(len(people), stages, parts)
+        )
+        # The keypoints were looked for in the last stage's boxes, which are not clipped.
+        last = people.attention_boxes[:, -1].clone()
+        last[:, 0::2] = last[:, 0::2].clamp(0, 60)
+        last[:, 1::2] = last[:, 1::2].clamp(0, 50)
+        torch.testing.assert_close(last, people.pred_boxes.tensor, atol=1e-3, rtol=1e-3)
 
     @pytest.mark.parametrize("size", [(1, 1), (5, 200)])
     @torch.no_grad()
@@ -273,7 +295,7 @@ class TestSkeletons:
         names = [f"point_{index}" for index in range(num_keypoints)]
         parts = [[4, 0], [2], [1, 3]] if num_keypoints == 5 else [[0]]
         file.write_text(yaml.safe_dump({"keypoints": names, "parts": parts}))
-        model = small_model(changes | HEATMAP | {"MODEL.QUERYPOSE.SKELETON": str(file)})
+        model = small_model(changes | HEATMAP | {"MODEL.SKELETON": str(file)})
         assert model.decoder.part_queries.num_embeddings == len(parts)
         losses = model([training_input(2, SIZE, num_keypoints)])
         sum(losses.values()).backward()
@@ -301,7 +323,7 @@ class TestSkeletons:
 
     def test_without_any_dataset_the_way_out_is_named(self, tiny_cfg):
         cfg = tiny_cfg({"DATASETS.TRAIN": (), "DATASETS.TEST": ()})
-        with pytest.raises(ValueError, match=r"DATASETS\.TRAIN or .*QUERYPOSE\.SKELETON"):
+        with pytest.raises(ValueError, match=r"DATASETS\.TRAIN or .*MODEL\.SKELETON"):
             build_model(cfg)
 
     def test_a_dataset_without_keypoints_is_refused(self, tiny_cfg):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from querypose.tools.benchmark.__main__ import main
-from querypose.tools.benchmark.cost import count_cost
 from querypose.tools.benchmark.setting import Setting, parse_setting
 from querypose.tools.benchmark.workload import Workload
 
@@ -31,41 +30,37 @@ def test_settings_are_read_from_words(base):
         parse_setting("MODEL.DEVICE", base)
 
 
-@pytest.mark.parametrize(("words", "expected"), [("people=3", 3), ("decode_all=1", 12)])
-def test_as_many_queries_are_decoded_as_people_are_asked_for(base, words, expected):
-    workload = Workload(parse_setting(words, base))
-    decoded = []
-    stage = workload.model.decoder.keypoint_stages[0]
-    stage.register_forward_hook(lambda _, inputs, __: decoded.append(len(inputs[0])))
-    seconds = workload.run()
-    assert sum(decoded) == expected == workload.decoded_queries
-    parts = seconds["backbone"] + seconds["box decoder"] + seconds["keypoint decoder"]
-    assert 0 < parts <= seconds["total"]
-
-
-def test_training_decodes_every_query_only_where_asked(base):
-    counts = []
-    for words in ("train=1", "train=1 decode_all=1"):
-        workload = Workload(parse_setting(words, base))
+def test_as_many_queries_are_decoded_as_people_are_asked_for(base):
+    for words in ("people=3", "people=12"):
+        setting = parse_setting(words, base)
+        workload = Workload(setting)
+        decoded = []
         stage = workload.model.decoder.keypoint_stages[0]
+        stage.register_forward_hook(lambda _, inputs, __, seen=decoded: seen.append(len(inputs[0])))
+        seconds = workload.run()
+        assert sum(decoded) == setting.people
+        parts = seconds["backbone"] + seconds["box decoder"] + seconds["keypoint decoder"]
+        assert 0 < parts <= seconds["total"]
+
+
+def test_training_matches_the_same_queries_at_every_stage(base):
+    workload = Workload(parse_setting("train=1", base))
+    counts = []
+    for stage in workload.model.decoder.keypoint_stages:
         stage.register_forward_hook(lambda _, inputs, __: counts.append(len(inputs[0])))
-        workload.run()
-    assert counts == [3, 12]
+    workload.run()
+    assert counts == [3, 3]
 
 
 def test_cost_of_the_published_model(repository):
     """The specification's own count: 2.31 GMAC a query and stage for the six convolutions."""
     config = repository / "configs" / "coco" / "querypose_r50_light_3x.yaml"
-    setting = Setting(str(config), height=64, width=64)
-    cost = count_cost(Workload(setting).model, setting)
-    assert cost.parameters / 1e6 == pytest.approx(188.7, abs=0.1)
-    assert cost.keypoint_query / 6e9 == pytest.approx(2.31, rel=0.12)
-
-
-def test_cost_of_anchored_keypoints_is_counted(base):
-    anchored = parse_setting("MODEL.QUERYPOSE.ATTENTION_ANCHORS True", base)
-    plain_cost, cost = (count_cost(Workload(each).model, each) for each in (base, anchored))
-    assert cost.keypoint_query == pytest.approx(plain_cost.keypoint_query, rel=0.01)
+    one, two = (
+        Workload(Setting(str(config), height=64, width=64, people=count)).cost() for count in (1, 2)
+    )
+    assert one.parameters / 1e6 == pytest.approx(188.7, abs=0.1)
+    per_query = (two.multiply_adds - one.multiply_adds) / 6e9
+    assert per_query == pytest.approx(2.31, rel=0.12)
 
 
 def test_command_prints_a_table(base, capsys):

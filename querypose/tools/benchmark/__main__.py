@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from querypose.tools.benchmark.efficiency import efficiency_table
 from querypose.tools.benchmark.report import parts_table
 from querypose.tools.benchmark.scaling import scaling_report
 from querypose.tools.benchmark.setting import Setting, parse_setting
@@ -17,8 +16,8 @@ from querypose.tools.benchmark.worker import measure
 
 _DEFAULT_CONFIG = "configs/coco/querypose_r50_light_3x.yaml"
 _PEER = "config_file=COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml"
-_INFERENCE_SUITE = ("decode_all=1 people=100", "people=5", "people=10", f"people=5 {_PEER}")
-_TRAINING_SUITE = ("train=1 batch=2 decode_all=1", "train=1 batch=2")
+_INFERENCE_SUITE = ("people=100", "people=5", "people=10", f"people=5 {_PEER}")
+_TRAINING_SUITE = ("train=1 batch=2", f"train=1 batch=2 {_PEER}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,10 +25,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m querypose.tools.benchmark",
         description="Times a model by its parts; median of interleaved runs after a warm-up.",
         epilog="A setting is words: size=HxW, batch=N, people=N (returned, or annotated in "
-        "training), image=FILE, train=1, decode_all=1 (every query, as the method's reference), "
-        "config_file=FILE, and config keys with values. Class logits are fixed so that exactly "
-        "that many people are found, and every stage matches the same queries in training, "
-        "whatever the weights.",
+        "training), image=FILE, train=1, config_file=FILE, and config keys with values. A model "
+        "without training is made to find exactly that many people, and to match them in training "
+        "as a trained one would.",
     )
     parser.add_argument("--config-file", default=_DEFAULT_CONFIG)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -40,7 +38,6 @@ def _parser() -> argparse.ArgumentParser:
         "--compare", nargs="+", metavar="SETTING", default=[""], help="settings to run in turn"
     )
     parser.add_argument("--suite", action="store_true", help="the tables of the README")
-    parser.add_argument("--efficiency", action="store_true", help="GFLOP/s of the keypoint stage")
     parser.add_argument("--scaling", type=Path, metavar="FIGURE", help="draw time against sizes")
     parser.add_argument("opts", nargs="*", default=[], help="config keys and values for all")
     return parser
@@ -53,9 +50,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
         torch.set_num_threads(arguments.threads)
     try:
         base = Setting(arguments.config_file, opts=tuple(arguments.opts), device=arguments.device)
-        if arguments.efficiency:
-            print(efficiency_table(base, (1, 5, 20), repeats=arguments.repeats))
-        elif arguments.scaling:
+        if arguments.scaling:
             print(scaling_report(base, repeats=arguments.repeats, figure=arguments.scaling))
         elif arguments.suite:
             _print_suite(base, arguments.repeats)
@@ -68,11 +63,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
 def _print_suite(base: Setting, repeats: int) -> None:
     _print_parts(base, _INFERENCE_SUITE, repeats)
     print()
-    # A step that decodes every query takes minutes. The first one makes the optimiser's state,
-    # which belongs to the memory that a training needs.
-    _print_parts(base, _TRAINING_SUITE, repeats=1, warm_up=1)
-    print()
-    print(efficiency_table(base, (1, 5, 20), repeats=repeats))
+    _print_parts(base, _TRAINING_SUITE, repeats)
 
 
 def _print_parts(base: Setting, texts: Sequence[str], repeats: int, warm_up: int = 1) -> None:

@@ -8,46 +8,38 @@ from tabulate import tabulate
 
 from querypose.tools.benchmark.worker import Measurement
 
-_PARTS = ("backbone", "box decoder", "keypoint decoder")
 _MEBI = 2**20
 
 
 def parts_table(measurements: Sequence[Measurement]) -> str:
-    """A row per setting: time by part, pictures per second, memory, cost."""
+    """A row per setting: time by part, images per second, memory, cost."""
+    parts = list(dict.fromkeys(part for each in measurements for part in each.seconds))
+    parts.remove("total")
     first = measurements[0].seconds["total"]
+    rows = [_row(measurement, parts, first) for measurement in measurements]
     return tabulate(
-        [_row(measurement, first) for measurement in measurements],
+        rows,
         headers="keys",
         tablefmt="github",
         disable_numparse=True,
-        colalign=("left", *["right"] * 10),
+        colalign=("left", *["right"] * (len(rows[0]) - 1)),
     )
 
 
-def _row(measurement: Measurement, first_total: float) -> dict[str, str]:
-    setting, seconds = measurement.setting, measurement.seconds
-    rest = seconds["total"] - sum(seconds.get(part, 0.0) for part in _PARTS)
+def _row(measurement: Measurement, parts: Sequence[str], first_total: float) -> dict[str, str]:
+    setting, seconds, cost = measurement.setting, measurement.seconds, measurement.cost
     row = {"setting": setting.label}
-    row |= {f"{part} ms": _milliseconds(seconds.get(part)) for part in _PARTS}
-    # In training that is matching, losses, the backward pass and the optimiser.
-    row["rest ms"] = _milliseconds(rest if _PARTS[0] in seconds else None)
+    row |= {f"{part} ms": _milliseconds(seconds.get(part)) for part in parts}
+    # In training that is matching, losses, the backward pass and the optimizer.
+    rest = seconds["total"] - sum(seconds.get(part, 0.0) for part in parts)
+    row["rest ms"] = _milliseconds(rest if len(seconds) > 1 else None)
     row["total ms"] = _milliseconds(seconds["total"])
     row["relative"] = f"{seconds['total'] / first_total:.3f}"
-    row["pictures/s"] = f"{setting.batch / seconds['total']:.2f}"
+    row["images/s"] = f"{setting.batch / seconds['total']:.2f}"
     row["peak MiB"] = f"{measurement.peak_bytes / _MEBI:.0f}"
-    row["M parameters"], row["GMAC"] = _cost(measurement)
+    row["M parameters"] = f"{cost.parameters / 1e6:.1f}"
+    row["GMAC/image"] = f"{cost.multiply_adds / setting.batch / 1e9:.3g}"
     return row
-
-
-def _cost(measurement: Measurement) -> tuple[str, str]:
-    """Parameters, and the multiply-adds of one picture."""
-    cost, setting = measurement.cost, measurement.setting
-    if cost is None:
-        return "-", "-"
-    parameters = f"{cost.parameters / 1e6:.1f}"
-    if setting.train:
-        return parameters, "-"
-    return parameters, f"{cost.multiply_adds(measurement.decoded) / 1e9:.0f}"
 
 
 def _milliseconds(seconds: float | None) -> str:

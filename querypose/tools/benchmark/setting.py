@@ -21,7 +21,6 @@ class Setting:
         people: returned per picture (inference), or annotated per picture (training).
         image: a picture to read instead of noise; it is resized to ``height`` x ``width``.
         train: measure a training step instead of inference.
-        decode_all: decode every query's keypoints, as the method's reference does.
         device: "cpu" or "cuda".
     """
 
@@ -33,7 +32,6 @@ class Setting:
     people: int = 5
     image: str = ""
     train: bool = False
-    decode_all: bool = False
     device: str = "cpu"
 
     @property
@@ -42,8 +40,6 @@ class Setting:
         words = [f"{self.batch} x {self.height}x{self.width}", f"{self.people} people"]
         if self.train:
             words.insert(0, "train")
-        if self.decode_all:
-            words.append("all queries")
         words += [f"{key.split('.', 1)[-1]}={value}" for key, value in self._pairs()]
         return ", ".join(words)
 
@@ -77,7 +73,7 @@ def parse_setting(text: str, base: Setting) -> Setting:
         else:
             raise ValueError(
                 f"{word!r} is none of size=HxW, batch=N, people=N, image=FILE, train=0|1, "
-                "decode_all=0|1, device=NAME, config_file=FILE."
+                "device=NAME, config_file=FILE."
             )
     if len(opts) % 2:
         raise ValueError(f"Config keys and values come in pairs, got {opts}.")

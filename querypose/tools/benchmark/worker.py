@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from querypose.tools.benchmark.cost import Cost, count_cost
+from querypose.tools.benchmark.cost import Cost
 from querypose.tools.benchmark.setting import Setting
 from querypose.tools.benchmark.workload import Workload
 
@@ -25,15 +25,13 @@ class Measurement(NamedTuple):
         seconds: median by part.
         peak_bytes: of model and runs: on a CPU what they add to the process, on a GPU what the
             allocator gave them.
-        decoded: queries per picture whose keypoints were decoded, in inference.
-        cost: parameters and multiply-adds; None for a peer.
+        cost: parameters, and multiply-adds of a forward pass.
     """
 
     setting: Setting
     seconds: dict[str, float]
     peak_bytes: int
-    decoded: int
-    cost: Cost | None
+    cost: Cost
 
 
 class _Worker:
@@ -76,9 +74,8 @@ def measure(settings: Sequence[Setting], *, repeats: int, warm_up: int = 1) -> l
         runs = zip(*rounds[warm_up:], strict=True)
         seconds = [{part: median(run[part] for run in ours) for part in ours[0]} for ours in runs]
         peaks = [worker.ask("peak") for worker in workers]
-        decoded = [worker.ask("decoded") for worker in workers]
         costs = [worker.ask("cost") for worker in workers]
-    columns = (settings, seconds, peaks, decoded, costs)
+    columns = (settings, seconds, peaks, costs)
     return [Measurement(*row) for row in zip(*columns, strict=True)]
 
 
@@ -88,11 +85,7 @@ def _serve(setting: Setting, connection: Connection) -> None:
     answers = {
         "run": workload.run,
         "peak": lambda: _peak_bytes(setting.device) - without_model,
-        "decoded": lambda: workload.decoded_queries,
-        # Of a plain model: the counter cannot look into a compiled one.
-        "cost": lambda: (
-            count_cost(Workload(setting).model, setting) if workload.is_querypose else None
-        ),
+        "cost": workload.cost,
     }
     while True:
         try:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,22 +12,17 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data.transforms import ResizeTransform
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, Keypoints
-from torch import Tensor, nn
+from torch import nn
 
 from querypose.config import add_querypose_config, read_config
 from querypose.data.picture import read_picture
 from querypose.engine.optimizer import build_optimizer
-from querypose.modeling import QueryPose
-from querypose.modeling.acceleration import (
-    PRECISIONS,
-    accelerate_inference,
-    accelerate_training,
-)
+from querypose.modeling.acceleration import accelerate_inference
+from querypose.modeling.pose_model import PoseModel
+from querypose.precision import autocast
+from querypose.tools.benchmark.cost import Cost, count_cost
 from querypose.tools.benchmark.setting import Setting
-
-# Class logits of the queries that count as people, and of all others: untrained weights would
-# give every query the same score, and then every query has to be decoded.
-_PERSON_LOGIT, _OTHER_LOGIT = 3.0, -6.0
+from querypose.tools.benchmark.stopwatch import Stopwatch
 
 
 class Workload:
@@ -45,20 +37,22 @@ class Workload:
         self.setting = setting
         self.cfg = _config(setting)
         self.model = build_model(self.cfg)
-        self.is_querypose = isinstance(self.model, QueryPose)
         self.inputs = _inputs(setting, self.model)
-        self.seconds: dict[str, float] = defaultdict(float)
-        if self.is_querypose:
-            fix = _fix_matches if setting.train else _fix_people
-            fix(self.model, setting)
-            self._attach_stopwatch(self.model)
+        self._stopwatch = Stopwatch(setting.device)
+        if isinstance(self.model, PoseModel):
+            self.model.fix_num_people(setting.people)
+            self._stopwatch.watch(self.model.parts())
 
     def run(self) -> dict[str, float]:
         """Runs once; returns seconds by part, ``total`` among them."""
-        self.seconds.clear()
-        with self._timed("total"):
+        self._stopwatch.seconds.clear()
+        with self._stopwatch.measure("total"):
             self._step()
-        return dict(self.seconds)
+        return dict(self._stopwatch.seconds)
+
+    def cost(self) -> Cost:
+        """Parameters, and multiply-adds of a forward pass; nothing can be run afterwards."""
+        return count_cost(self.model.train(self.setting.train), self.inputs)
 
     @functools.cached_property
     def _step(self) -> Callable[[], object]:
@@ -67,63 +61,29 @@ class Workload:
 
     def _inference_step(self) -> Callable[[], object]:
         model = self.model.eval()
-        if self.is_querypose:
+        if isinstance(model, PoseModel):
             model = accelerate_inference(model, self.cfg)
 
-        @torch.inference_mode()
+        @torch.no_grad()
         def step() -> object:
             return model(self.inputs)
 
         return step
 
     def _training_step(self) -> Callable[[], object]:
-        model = accelerate_training(self.model.train(), self.cfg)
+        model = self.model.train()
         optimizer = build_optimizer(self.cfg, model)
         amp = self.cfg.SOLVER.AMP
-        dtype = PRECISIONS[amp.PRECISION]
+        precision = amp.PRECISION if amp.ENABLED else "fp32"
 
         def step() -> None:
             optimizer.zero_grad()
-            with torch.autocast(self.setting.device, dtype=dtype, enabled=amp.ENABLED):
+            with autocast(torch.device(self.setting.device), precision):
                 losses = model(self.inputs)
             sum(losses.values()).backward()
             optimizer.step()
 
         return step
-
-    def _attach_stopwatch(self, model: QueryPose) -> None:
-        for owner, method, part in (
-            (model, "_features", "backbone"),
-            (model.decoder, "forward", "box decoder"),
-            (model.decoder, "decode_keypoints", "keypoint decoder"),
-        ):
-            setattr(owner, method, self._stopwatch(getattr(owner, method), part))
-
-    def _stopwatch(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            with self._timed(part):
-                return function(*args, **kwargs)
-
-        return timed
-
-    @property
-    def decoded_queries(self) -> int:
-        """How many queries of a picture have their keypoints decoded in inference."""
-        if self.is_querypose and self.setting.decode_all:
-            return self.model.decoder.num_queries
-        return self.setting.people
-
-    @contextlib.contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        self._synchronise()
-        start = time.perf_counter()
-        yield
-        self._synchronise()
-        self.seconds[part] += time.perf_counter() - start
-
-    def _synchronise(self) -> None:
-        if self.setting.device == "cuda":
-            torch.cuda.synchronize()
 
 
 def _config(setting: Setting) -> CfgNode:
@@ -139,50 +99,6 @@ def _config(setting: Setting) -> CfgNode:
         cfg.merge_from_list(opts)
         return cfg
     return read_config(setting.config_file, ["MODEL.WEIGHTS", "", *opts])
-
-
-def _fix_people(model: QueryPose, setting: Setting) -> None:
-    """Makes the first queries the people of a picture, whatever the weights say."""
-    num_queries = model.decoder.num_queries
-    model.max_detections = num_queries if setting.decode_all else setting.people
-    chosen = num_queries if setting.decode_all else min(setting.people, num_queries)
-    decode_boxes = model.decoder.forward
-
-    def with_fixed_logits(*args: Any) -> Any:
-        states = decode_boxes(*args)
-        logits = _fixed_logits(states[-1].logits, chosen)
-        boxes = _whole_picture(states[-1].boxes, args[1])
-        return [*states[:-1], states[-1]._replace(logits=logits, boxes=boxes, keypoint_boxes=boxes)]
-
-    model.decoder.forward = with_fixed_logits
-
-
-def _fix_matches(model: QueryPose, setting: Setting) -> None:
-    """Makes people match the first queries at every stage, as those of a trained model agree."""
-    match = model.criterion.match
-
-    def with_fixed_logits(states: Any, targets: Any) -> Any:
-        fixed = [
-            state._replace(logits=_fixed_logits(state.logits, setting.people)) for state in states
-        ]
-        return match(fixed, targets)
-
-    model.criterion.match = with_fixed_logits
-    if setting.decode_all:
-        every = torch.arange(model.decoder.num_queries, device=model.device)
-        model._queries_to_train = lambda stages, pictures: [[every] * pictures] * len(stages)
-
-
-def _fixed_logits(logits: Tensor, num_people: int) -> Tensor:
-    fixed = torch.full_like(logits, _OTHER_LOGIT)
-    fixed[:, :num_people] = _PERSON_LOGIT
-    return fixed
-
-
-def _whole_picture(boxes: Tensor, image_sizes: list[tuple[int, int]]) -> Tensor:
-    """Boxes that are sure to lie inside their picture, so that none is dropped."""
-    sizes = boxes.new_tensor([(0, 0, width, height) for height, width in image_sizes])
-    return sizes[:, None].expand_as(boxes)
 
 
 def _inputs(setting: Setting, model: nn.Module) -> list[dict[str, Any]]:

@@ -1,0 +1,77 @@
+"""The number formats that models compute in."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from typing import Any
+
+import torch
+from torch import nn
+
+PRECISIONS = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Automatic mixed precision; with "fp32" it changes nothing.
+
+    Args:
+        device: of the model.
+        precision: one of :data:`PRECISIONS`.
+    """
+    enabled = precision != "fp32"
+    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=enabled)
+
+
+class AutocastModel(nn.Module):
+    """A model that predicts in a precision; boxes, keypoints and scores stay float32.
+
+    Args:
+        model: takes and gives what a Detectron2 meta-architecture does.
+        precision: one of :data:`PRECISIONS`.
+    """
+
+    def __init__(self, model: nn.Module, precision: str) -> None:
+        super().__init__()
+        self.model = model
+        self.precision = precision
+        self.device = next(model.parameters()).device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Calls the model."""
+        with autocast(self.device, self.precision):
+            return self.model(batched_inputs)
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Checks that a device can compute in a precision; warns where it only imitates it.
+
+    Raises:
+        ValueError: it cannot, or there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"The precision is one of {list(PRECISIONS)}, not {precision!r}.")
+    supported = True
+    if device.type == "cpu" and precision == "bf16":
+        supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        if supported and _imitates_bf16():
+            logging.getLogger(__name__).warning(
+                "This processor imitates bf16 arithmetic, which is slower than fp32."
+            )
+    elif device.type == "cpu" and precision == "fp16":
+        supported = torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    elif device.type == "cuda" and precision == "bf16":
+        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+    if not supported:
+        raise ValueError(f"This machine's {device.type} has no {precision} arithmetic; use 'fp32'.")
+
+
+def _imitates_bf16() -> bool:
+    """Whether this is an x86 processor that oneDNN computes bf16 on by widening to fp32."""
+    return platform.machine() in ("x86_64", "AMD64") and not (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
