@@ -20,7 +20,6 @@ with warnings.catch_warnings():
 
 from querypose.config import add_querypose_config
 from querypose.data import register_coco_keypoints
-from querypose.full_model_clipping import teach_full_model_clipping
 from querypose.predictor import PosePredictor
 from querypose.skeleton import Skeleton
 from querypose.version import __version__
@@ -34,5 +33,3 @@ __all__ = [
     "modeling",
     "register_coco_keypoints",
 ]
-
-teach_full_model_clipping()

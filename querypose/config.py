@@ -268,6 +268,8 @@ def _add_solver(cfg: CfgNode) -> None:
     # Learning rates relative to BASE_LR.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 1.0
     cfg.SOLVER.FLOW_MULTIPLIER = 10.0
+    # Clip by the norm of all gradients together (CLIP_TYPE "norm").
+    cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
     # What AMP.ENABLED computes in: "fp16" (with gradient scaling) or "bf16".
     cfg.SOLVER.AMP.PRECISION = "fp16"
     # Batches of IMS_PER_BATCH that make one optimiser step, as one large batch would.
@@ -285,5 +287,3 @@ def _add_solver(cfg: CfgNode) -> None:
     cfg.TEST.BEST_METRIC = "keypoints/AP"
     # --eval-only takes a checkpoint's averaged weights (SOLVER.EMA) instead of the raw ones.
     cfg.TEST.EMA = False
-    # One fused kernel for AdamW's step.
-    cfg.SOLVER.FUSED = False

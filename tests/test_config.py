@@ -54,7 +54,8 @@ def test_defaults_are_the_methods():
         1,
     )
     assert (solver.BASE_LR, solver.WEIGHT_DECAY, solver.FLOW_MULTIPLIER) == (2.5e-5, 1e-4, 10)
-    assert (solver.CLIP_GRADIENTS.CLIP_TYPE, solver.CLIP_GRADIENTS.CLIP_VALUE) == ("full_model", 1)
+    clip = solver.CLIP_GRADIENTS
+    assert (clip.FULL_MODEL, clip.CLIP_TYPE, clip.CLIP_VALUE) == (True, "norm", 1)
 
 
 def test_detectron2s_own_defaults_stay():

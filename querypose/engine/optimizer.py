@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import build
 from torch import nn
+from torch.optim import Optimizer
 
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Builds the optimiser that ``SOLVER`` describes.
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
+    """Builds the optimizer that ``SOLVER`` describes.
 
     The flow learns at ``FLOW_MULTIPLIER`` times the base rate, the backbone at
-    ``BACKBONE_MULTIPLIER`` times. Detectron2's clip types work as ever; ``full_model`` limits the
-    norm of all gradients together.
+    ``BACKBONE_MULTIPLIER`` times. Gradients are clipped as Detectron2 does it, parameter by
+    parameter, or with ``CLIP_GRADIENTS.FULL_MODEL`` all together, by their common norm.
 
     Raises:
         ValueError: ``SOLVER.OPTIMIZER`` is neither AdamW nor SGD.
@@ -38,13 +40,35 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
     options: dict[str, Any]
     if solver.OPTIMIZER == "AdamW":
-        optimizer_class, options = torch.optim.AdamW, {"fused": solver.FUSED}
+        optimizer_class, options = torch.optim.AdamW, {}
     elif solver.OPTIMIZER == "SGD":
         optimizer_class = torch.optim.SGD
         options = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
     else:
         raise ValueError(f"SOLVER.OPTIMIZER is AdamW or SGD, not {solver.OPTIMIZER!r}.")
 
-    # As the module's attribute: importing querypose taught it CLIP_TYPE "full_model".
-    optimizer_class = build.maybe_add_gradient_clipping(cfg, optimizer_class)
+    clip = solver.CLIP_GRADIENTS
+    if clip.ENABLED and clip.FULL_MODEL:
+        optimizer_class = _with_full_model_clipping(optimizer_class, clip)
+    else:
+        optimizer_class = build.maybe_add_gradient_clipping(cfg, optimizer_class)
     return optimizer_class(parameters, lr=solver.BASE_LR, **options)
+
+
+def _with_full_model_clipping(kind: type[Optimizer], clip: CfgNode) -> type[Optimizer]:
+    """A subclass that limits the norm of all gradients together before its step.
+
+    Gradient scalers have unscaled by then.
+    """
+    if clip.CLIP_TYPE != "norm":
+        raise ValueError(
+            "SOLVER.CLIP_GRADIENTS.FULL_MODEL clips by the norm of all gradients: set CLIP_TYPE "
+            f'"norm" beside it, not {clip.CLIP_TYPE!r}.'
+        )
+
+    def step(self: Optimizer, closure: Callable[[], float] | None = None) -> float | None:
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, clip.CLIP_VALUE, clip.NORM_TYPE)
+        return kind.step(self, closure)
+
+    return type(f"{kind.__name__}WithFullModelClipping", (kind,), {"step": step})

@@ -127,7 +127,7 @@ class QueryPoseTrainStep(SimpleTrainer):
             return
         self.after_backward()
         self._write_metrics(losses, data_time)
-        # A fused optimiser would unscale after its gradients were clipped.
+        # The optimizer clips what it steps by.
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()

@@ -51,7 +51,8 @@ class KeypointReadout(nn.Module):
         averaged_stages: a keypoint is the mean of what this many last stages say of it; 1 in the
             paper.
         expected_oks_power: the quality of a person is the expected OKS to this power, see
-            :func:`querypose.oks.expected_oks`; 0 takes the mean of the keypoint scores, as the paper does.
+            :func:`querypose.oks.expected_oks`; 0 takes the mean of the keypoint scores, as the
+            paper does.
     """
 
     @configurable

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
+from detectron2.solver import build
 from torch import nn
 
 from querypose.engine.optimizer import build_optimizer
@@ -120,10 +121,25 @@ class TestClipping:
         torch.testing.assert_close(moved[1], torch.full((3,), -0.5))
 
     def test_detectron2s_clipping_by_value_works(self, tiny_cfg):
-        cfg = self._sgd(tiny_cfg, CLIP_TYPE="value", CLIP_VALUE=0.5)
+        cfg = self._sgd(tiny_cfg, FULL_MODEL=False, CLIP_TYPE="value", CLIP_VALUE=0.5)
         _, moved = self._step(cfg, [30.0, -0.1])
         torch.testing.assert_close(moved[0], torch.full((3, 2), 0.5))
         torch.testing.assert_close(moved[1], torch.full((3,), -0.1))
+
+    def test_all_gradients_together_have_a_norm_alone(self, tiny_cfg):
+        with pytest.raises(ValueError, match=r"FULL_MODEL.*\"norm\".*not 'value'"):
+            self._step(self._sgd(tiny_cfg, CLIP_TYPE="value"), [30.0, -0.1])
+
+    def test_detectron2s_own_builder_reads_the_same_config(self, tiny_cfg):
+        """Importing this package leaves it alone: it clips each parameter by itself."""
+        cfg = self._sgd(tiny_cfg, CLIP_VALUE=0.5)
+        model = nn.Linear(2, 3)
+        optimizer = build.build_optimizer(cfg, model)
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, 30.0)
+        optimizer.step()
+        for parameter in model.parameters():
+            assert parameter.grad.norm().item() == pytest.approx(0.5, rel=1e-4)
 
     def test_it_can_be_turned_off(self, tiny_cfg):
         _, moved = self._step(self._sgd(tiny_cfg, ENABLED=False), [30.0, -40.0])
