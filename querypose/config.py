@@ -228,8 +228,6 @@ def _add_swin(cfg: CfgNode) -> None:
     node.NUM_HEADS = [3, 6, 12, 24]
     node.WINDOW_SIZE = 7
     node.DROP_PATH_RATE = 0.2
-    # Recompute activations in the backward pass: less memory, more time.
-    node.CHECKPOINT = False
     # Other projects know a Swin by these names, too: their keys and values stay.
     cfg.MODEL.SWIN = CfgNode({**node, **cfg.MODEL.get("SWIN", {})})
 

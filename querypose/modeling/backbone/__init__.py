@@ -7,14 +7,13 @@ from querypose.modeling.backbone.hrfpn import (
     build_hrnet_lateral_hrfpn_backbone,
 )
 from querypose.modeling.backbone.hrnet import HRNet
-from querypose.modeling.backbone.swin import SwinTransformer, build_swin_fpn_backbone
+from querypose.modeling.backbone.swin import build_swin_fpn_backbone
 from querypose.modeling.backbone.timm import TimmBackbone, build_timm_fpn_backbone
 
 __all__ = [
     "HRFPN",
     "HRNet",
     "LateralHRFPN",
-    "SwinTransformer",
     "TimmBackbone",
     "build_hrnet_hrfpn_backbone",
     "build_hrnet_lateral_hrfpn_backbone",
