@@ -117,17 +117,12 @@ def _add_model(cfg: CfgNode) -> None:
     node.HIDDEN_DIM = 256
     node.NUM_ATTENTION_HEADS = 8
     node.FFN_DIM = 2048
-    node.DROPOUT = 0.0
     # Inner width of the dynamic convolutions.
     node.DYNAMIC_DIM = 64
-    node.NUM_CLS_LAYERS = 1
-    node.NUM_BOX_LAYERS = 3
 
     # Keypoint decoder
     node.PART_DIM = 128
     node.NUM_KEYPOINT_CONVS = 6
-    # Feature maps that keypoints are pooled from; boxes use ROI_HEADS.IN_FEATURES.
-    node.KEYPOINT_IN_FEATURES = ["p2"]
     # Recompute the keypoint convolutions in the backward pass: less memory, more time.
     node.CHECKPOINT_KEYPOINTS = False
     # False: the light model. True: the full model, whose keypoint stages refine the instance query.
@@ -171,32 +166,20 @@ def _add_demo(cfg: CfgNode) -> None:
 
 def _add_loss(cfg: CfgNode) -> None:
     node = cfg.MODEL.QUERYPOSE
-    # Weights of the losses, each summed over the stages.
+    # Weights of the losses, each summed over the stages; the first three weigh the matching, too.
     node.CLASS_WEIGHT = 2.0
     node.L1_WEIGHT = 5.0
     node.GIOU_WEIGHT = 2.0
     node.KEYPOINT_WEIGHT = 1.0
     # Not in the paper: tells each part's attention where its keypoints are; 0 leaves it alone.
     node.ATTENTION_WEIGHT = 0.0
-    # Sigmoid focal loss.
-    node.FOCAL_ALPHA = 0.25
-    node.FOCAL_GAMMA = 2.0
-    # Class probability of an untrained query.
-    node.PRIOR_PROB = 0.01
-    # Weights of the matching costs.
-    node.MATCHER = CfgNode()
-    node.MATCHER.CLASS_COST = 2.0
-    node.MATCHER.L1_COST = 5.0
-    node.MATCHER.GIOU_COST = 2.0
     # For little training time: additional queries per picture that start from people's boxes,
-    # moved and scaled at random. BOX_NOISE 1 moves by up to half a box and scales by up to 2.
+    # moved and scaled at random.
     node.DENOISING = CfgNode()
     node.DENOISING.NUM_QUERIES = 0
-    node.DENOISING.BOX_NOISE = 1.0
     # Auxiliary heat maps on p2, in training only.
     node.AUX_HEATMAP = CfgNode()
     node.AUX_HEATMAP.ENABLED = False
-    node.AUX_HEATMAP.WEIGHT = 0.5
 
 
 def _add_backbones(cfg: CfgNode) -> None:
@@ -211,8 +194,6 @@ def _add_backbones(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM.NAME = "resnet50"
     # Download timm's ImageNet weights.
     cfg.MODEL.TIMM.PRETRAINED = False
-    # Or read them from this file.
-    cfg.MODEL.TIMM.WEIGHTS = ""
     cfg.MODEL.TIMM.FREEZE_BN = False
     # Keep the pretrained weights that lead to so many of the feature maps, from the finest on.
     cfg.MODEL.TIMM.FREEZE_AT = 0
@@ -236,9 +217,8 @@ def _add_data(cfg: CfgNode) -> None:
     # Datasets to register before use: [name, COCO-format JSON, picture folder] or
     # [name, JSON, folder, skeleton file].
     cfg.DATASETS.REGISTER = []
-    # In training a picture is cropped with this probability (INPUT.CROP), after its shortest edge
-    # was resized to one of these.
-    cfg.INPUT.CROP.PROBABILITY = 0.5
+    # In training every second image is cropped (INPUT.CROP), after its shortest edge was resized to
+    # one of these.
     cfg.INPUT.CROP.RESIZE_MIN_SIZES = [400, 500, 600]
     # For little data. Instead of a random shortest edge: fit the picture into SIZE (height, width)
     # times a number from RANGE, then crop it to SIZE.
@@ -254,11 +234,9 @@ def _add_data(cfg: CfgNode) -> None:
     cfg.INPUT.ASPECT_JITTER = 0.0
     # Change brightness, contrast and saturation by up to this fraction.
     cfg.INPUT.COLOR_JITTER = 0.0
-    # Paint over COUNT rectangles, each of a part of the picture between the two of AREA.
+    # Paint over three small rectangles.
     cfg.INPUT.ERASING = CfgNode()
     cfg.INPUT.ERASING.PROBABILITY = 0.0
-    cfg.INPUT.ERASING.COUNT = 3
-    cfg.INPUT.ERASING.AREA = [0.01, 0.04]
 
 
 def _add_solver(cfg: CfgNode) -> None:

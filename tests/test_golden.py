@@ -23,9 +23,9 @@ MODELS = {
     "mini_full": ("querypose_r50_3x", MINI),
     "r50_light": ("querypose_r50_light_3x", "MODEL.QUERYPOSE.NUM_QUERIES 8"),
     "r50_full": ("querypose_r50_3x", "MODEL.QUERYPOSE.NUM_QUERIES 8"),
-    "hrnet_w32_light": ("querypose_hrnet_w32_light_3x", "MODEL.QUERYPOSE.NUM_QUERIES 8"),
-    "hrnet_w48_light": ("querypose_hrnet_w48_light_3x", "MODEL.QUERYPOSE.NUM_QUERIES 8"),
-    "swin_t_light": ("querypose_swin_t_light_3x", "MODEL.QUERYPOSE.NUM_QUERIES 8"),
+    "hrnet_w32_light": ("querypose_hrnet_w32_light_6x", "MODEL.QUERYPOSE.NUM_QUERIES 8"),
+    "hrnet_w48_light": ("querypose_hrnet_w48_light_6x", "MODEL.QUERYPOSE.NUM_QUERIES 8"),
+    "swin_t_light": ("querypose_swin_t_light_6x", "MODEL.QUERYPOSE.NUM_QUERIES 8"),
 }
 LOSSES = {
     "loss_ce": "loss_ce",

@@ -102,7 +102,7 @@ class RandomErasing(T.Augmentation):
         area: the smallest and the largest part of the picture that one of them takes.
     """
 
-    def __init__(self, count: int, area: tuple[float, float]) -> None:
+    def __init__(self, count: int = 3, area: tuple[float, float] = (0.01, 0.04)) -> None:
         super().__init__()
         self.count = count
         self.area = area
@@ -135,7 +135,7 @@ def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
         *sizes,
         *flip,
         *_color_jitter(node.COLOR_JITTER),
-        *_erasing(node.ERASING),
+        *_sometimes("INPUT.ERASING.PROBABILITY", node.ERASING.PROBABILITY, RandomErasing()),
     ]
 
 
@@ -159,19 +159,6 @@ def _aspect_jitter(strength: float) -> list[T.Augmentation]:
     if strength < 0:
         raise ValueError(f"INPUT.ASPECT_JITTER is not negative, unlike {strength}.")
     return [RandomAspectRatio(strength)] if strength else []
-
-
-def _erasing(node: CfgNode) -> list[T.Augmentation]:
-    smallest, largest = node.AREA
-    if node.COUNT < 1:
-        raise ValueError(f"INPUT.ERASING.COUNT is at least 1, not {node.COUNT}.")
-    if not 0 < smallest <= largest <= 1:
-        raise ValueError(
-            "INPUT.ERASING.AREA is (smallest, largest), parts of the picture, not "
-            f"{tuple(node.AREA)}."
-        )
-    erasing = RandomErasing(node.COUNT, (smallest, largest))
-    return _sometimes("INPUT.ERASING.PROBABILITY", node.PROBABILITY, erasing)
 
 
 def _scale_jitter(node: CfgNode) -> list[T.Augmentation]:

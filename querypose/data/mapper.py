@@ -31,9 +31,9 @@ class QueryPoseDatasetMapper:
         image_format: as ``INPUT.FORMAT``.
         augmentations: for every picture.
         crop_augmentations: before them, where a picture is cropped; empty never crops.
-        crop_probability: of cropping.
         skeleton: the dataset's keypoints.
         num_classes: categories the model knows.
+        crop_probability: of cropping.
     """
 
     @configurable
@@ -44,9 +44,9 @@ class QueryPoseDatasetMapper:
         image_format: str,
         augmentations: Sequence[T.Augmentation],
         crop_augmentations: Sequence[T.Augmentation],
-        crop_probability: float,
         skeleton: Skeleton,
         num_classes: int,
+        crop_probability: float = 0.5,
     ) -> None:
         self.is_train = is_train
         self.image_format = image_format
@@ -70,7 +70,6 @@ class QueryPoseDatasetMapper:
             "image_format": cfg.INPUT.FORMAT,
             "augmentations": augmentations,
             "crop_augmentations": crop,
-            "crop_probability": cfg.INPUT.CROP.PROBABILITY,
             "skeleton": _shared_skeleton(datasets),
             "num_classes": cfg.MODEL.QUERYPOSE.NUM_CLASSES,
         }

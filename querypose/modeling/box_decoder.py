@@ -49,7 +49,6 @@ class BoxDecoderStage(nn.Module):
         pooler_resolution: side of the square RoI.
         num_cls_layers: linear layers before the class logit.
         num_box_layers: linear layers before the box deltas.
-        dropout: probability of dropping an activation.
         prior_prob: class probability of an untrained query.
     """
 
@@ -62,22 +61,18 @@ class BoxDecoderStage(nn.Module):
         ffn_dim: int,
         dynamic_dim: int,
         pooler_resolution: int,
-        num_cls_layers: int,
-        num_box_layers: int,
-        dropout: float,
-        prior_prob: float,
+        num_cls_layers: int = 1,
+        num_box_layers: int = 3,
+        prior_prob: float = 0.01,
     ) -> None:
         super().__init__()
-        self.self_attention = nn.MultiheadAttention(
-            dim, num_heads, dropout=dropout, batch_first=True
-        )
+        self.self_attention = nn.MultiheadAttention(dim, num_heads, batch_first=True)
         self.attention_norm = nn.LayerNorm(dim)
         self.interaction = DynamicConv(
             dim=dim, dynamic_dim=dynamic_dim, num_positions=pooler_resolution**2
         )
         self.interaction_norm = nn.LayerNorm(dim)
-        self.feed_forward = FeedForward(dim=dim, hidden_dim=ffn_dim, dropout=dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.feed_forward = FeedForward(dim=dim, hidden_dim=ffn_dim)
         self.class_branch = _branch(dim, num_cls_layers)
         self.class_logits = nn.Linear(dim, num_classes)
         self.box_branch = _branch(dim, num_box_layers)
@@ -113,9 +108,9 @@ class BoxDecoderStage(nn.Module):
         attended, _ = self.self_attention(
             queries, queries, queries, attn_mask=attention_mask, need_weights=False
         )
-        queries = self.attention_norm(queries + self.dropout(attended))
+        queries = self.attention_norm(queries + attended)
         told = self.interaction(queries.flatten(0, 1), roi_features).view_as(queries)
-        queries = self.interaction_norm(queries + self.dropout(told))
+        queries = self.interaction_norm(queries + told)
         queries = self.feed_forward(queries)
 
         logits = self.class_logits(self.class_branch(queries))

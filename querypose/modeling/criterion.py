@@ -48,8 +48,8 @@ class QueryPoseCriterion(nn.Module):
         l1_weight: float,
         giou_weight: float,
         keypoint_weight: float,
-        focal_alpha: float,
-        focal_gamma: float,
+        focal_alpha: float = 0.25,
+        focal_gamma: float = 2.0,
         attention_weight: float = 0.0,
         part_of_keypoint: Sequence[int] = (),
     ) -> None:

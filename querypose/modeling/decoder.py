@@ -128,15 +128,11 @@ class QueryPoseDecoder(nn.Module):
             "num_heads": node.NUM_ATTENTION_HEADS,
             "ffn_dim": node.FFN_DIM,
             "dynamic_dim": node.DYNAMIC_DIM,
-            "dropout": node.DROPOUT,
             "dim": node.HIDDEN_DIM,
         }
         box = {
             "num_classes": node.NUM_CLASSES,
             "pooler_resolution": cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION,
-            "num_cls_layers": node.NUM_CLS_LAYERS,
-            "num_box_layers": node.NUM_BOX_LAYERS,
-            "prior_prob": node.PRIOR_PROB,
         }
         keypoint = {
             "part_dim": node.PART_DIM,
@@ -148,7 +144,8 @@ class QueryPoseDecoder(nn.Module):
             "attention_anchors": node.ATTENTION_ANCHORS,
         }
         box_in_features = cfg.MODEL.ROI_HEADS.IN_FEATURES
-        keypoint_in_features = node.KEYPOINT_IN_FEATURES
+        # Keypoints are looked for in the finest map alone.
+        keypoint_in_features = box_in_features[:1]
         stages = range(node.NUM_STAGES)
         return {
             "box_stages": [BoxDecoderStage(**shared, **box) for _ in stages],
@@ -311,7 +308,7 @@ def _check(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> None:
         raise ValueError(
             f"MODEL.QUERYPOSE.KEYPOINT_BOX_SCALE is above 0, not {node.KEYPOINT_BOX_SCALE}."
         )
-    for name in {*cfg.MODEL.ROI_HEADS.IN_FEATURES, *node.KEYPOINT_IN_FEATURES}:
+    for name in cfg.MODEL.ROI_HEADS.IN_FEATURES:
         if name not in input_shape:
             raise ValueError(f"The backbone gives {sorted(input_shape)}, not {name!r}.")
         if input_shape[name].channels != node.HIDDEN_DIM:

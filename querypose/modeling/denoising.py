@@ -40,7 +40,7 @@ class BoxDenoiser:
         noise: 1 moves a centre by up to half the box and scales a side by up to 2 either way.
     """
 
-    def __init__(self, *, num_queries: int, noise: float) -> None:
+    def __init__(self, *, num_queries: int, noise: float = 1.0) -> None:
         self.num_queries = num_queries
         self.noise = noise
 

@@ -33,8 +33,8 @@ class HeatmapHead(nn.Module):
         in_channels: int,
         num_keypoints: int,
         stride: int,
-        weight: float,
-        prior_prob: float,
+        weight: float = 0.5,
+        prior_prob: float = 0.01,
     ) -> None:
         super().__init__()
         self.stride = stride

@@ -174,24 +174,20 @@ class QueryFeedback(nn.Module):
         dynamic_dim: inner width of the dynamic convolution.
         num_positions: RoI height times width.
         ffn_dim: inner width of the feed-forward block.
-        dropout: probability of dropping an activation.
     """
 
-    def __init__(
-        self, *, dim: int, dynamic_dim: int, num_positions: int, ffn_dim: int, dropout: float
-    ) -> None:
+    def __init__(self, *, dim: int, dynamic_dim: int, num_positions: int, ffn_dim: int) -> None:
         super().__init__()
         self.interaction = DynamicConv(
             dim=dim, dynamic_dim=dynamic_dim, num_positions=num_positions
         )
         self.norm = nn.LayerNorm(dim)
-        self.feed_forward = FeedForward(dim=dim, hidden_dim=ffn_dim, dropout=dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.feed_forward = FeedForward(dim=dim, hidden_dim=ffn_dim)
 
     def forward(self, queries: Tensor, roi_features: Tensor) -> Tensor:
         """Refines (R, dim) queries by their (R, dim, H, W) features."""
         told = self.interaction(queries, roi_features)
-        return self.feed_forward(self.norm(queries + self.dropout(told)))
+        return self.feed_forward(self.norm(queries + told))
 
 
 def _conv_trunk(dim: int, num_convs: int) -> nn.Sequential:
@@ -217,7 +213,6 @@ class KeypointDecoderStage(nn.Module):
         pooler_resolution: side of the square RoI.
         dynamic_dim: inner width of the feedback's dynamic convolution.
         feedback: refine the instance query too (full model).
-        dropout: probability of dropping an activation.
         checkpoint_convs: recompute the convolutions in the backward pass. They hold most of a
             stage's activations.
         attention_anchors: regress a keypoint from the centre of its part's attention, as integral
@@ -239,7 +234,6 @@ class KeypointDecoderStage(nn.Module):
         pooler_resolution: int,
         dynamic_dim: int,
         feedback: bool,
-        dropout: float,
         checkpoint_convs: bool = False,
         attention_anchors: bool = False,
     ) -> None:
@@ -256,18 +250,14 @@ class KeypointDecoderStage(nn.Module):
                 dynamic_dim=dynamic_dim,
                 num_positions=pooler_resolution**2,
                 ffn_dim=ffn_dim,
-                dropout=dropout,
             )
         self.part_embedding = SpatialPartEmbedding(
             dim=dim, part_dim=part_dim, num_parts=len(part_indices)
         )
         self.selective_iteration = SelectiveIteration(part_dim=part_dim)
-        self.self_attention = nn.MultiheadAttention(
-            part_dim, num_heads, dropout=dropout, batch_first=True
-        )
+        self.self_attention = nn.MultiheadAttention(part_dim, num_heads, batch_first=True)
         self.attention_norm = nn.LayerNorm(part_dim)
-        self.feed_forward = FeedForward(dim=part_dim, hidden_dim=ffn_dim, dropout=dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.feed_forward = FeedForward(dim=part_dim, hidden_dim=ffn_dim)
         self.heads = PartHeads(part_dim=part_dim, part_indices=part_indices)
         self.reset_parameters()
 
@@ -318,7 +308,7 @@ class KeypointDecoderStage(nn.Module):
         attended, _ = self.self_attention(
             part_queries, part_queries, part_queries, need_weights=False
         )
-        part_queries = self.attention_norm(part_queries + self.dropout(attended))
+        part_queries = self.attention_norm(part_queries + attended)
         part_queries = self.feed_forward(part_queries)
         coordinates, sigmas = self.heads(part_queries)
         if self.attention_anchors:

@@ -32,8 +32,8 @@ class HungarianMatcher(nn.Module):
         class_cost: float,
         l1_cost: float,
         giou_cost: float,
-        focal_alpha: float,
-        focal_gamma: float,
+        focal_alpha: float = 0.25,
+        focal_gamma: float = 2.0,
     ) -> None:
         super().__init__()
         self.class_cost = class_cost

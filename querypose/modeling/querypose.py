@@ -105,21 +105,17 @@ class QueryPose(PoseModel):
             skeleton = dataclasses.replace(skeleton, parts=())
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
-        feature = node.KEYPOINT_IN_FEATURES[0]
+        feature = cfg.MODEL.ROI_HEADS.IN_FEATURES[0]
         heatmap_head = None
         if node.AUX_HEATMAP.ENABLED:
             heatmap_head = HeatmapHead(
                 in_channels=shapes[feature].channels,
                 num_keypoints=skeleton.num_keypoints,
                 stride=shapes[feature].stride,
-                weight=node.AUX_HEATMAP.WEIGHT,
-                prior_prob=node.PRIOR_PROB,
             )
         denoiser = None
         if node.DENOISING.NUM_QUERIES > 0:
-            denoiser = BoxDenoiser(
-                num_queries=node.DENOISING.NUM_QUERIES, noise=node.DENOISING.BOX_NOISE
-            )
+            denoiser = BoxDenoiser(num_queries=node.DENOISING.NUM_QUERIES)
         return {
             "backbone": backbone,
             "decoder": QueryPoseDecoder(cfg, shapes, skeleton),
@@ -303,12 +299,8 @@ def _in_image(people: Instances, size: tuple[int, int]) -> Instances:
 
 
 def _criterion(node: CfgNode, skeleton: Skeleton) -> QueryPoseCriterion:
-    focal = {"focal_alpha": node.FOCAL_ALPHA, "focal_gamma": node.FOCAL_GAMMA}
     matcher = HungarianMatcher(
-        class_cost=node.MATCHER.CLASS_COST,
-        l1_cost=node.MATCHER.L1_COST,
-        giou_cost=node.MATCHER.GIOU_COST,
-        **focal,
+        class_cost=node.CLASS_WEIGHT, l1_cost=node.L1_WEIGHT, giou_cost=node.GIOU_WEIGHT
     )
     return QueryPoseCriterion(
         matcher=matcher,
@@ -318,5 +310,4 @@ def _criterion(node: CfgNode, skeleton: Skeleton) -> QueryPoseCriterion:
         keypoint_weight=node.KEYPOINT_WEIGHT,
         attention_weight=node.ATTENTION_WEIGHT,
         part_of_keypoint=skeleton.part_of_keypoint,
-        **focal,
     )

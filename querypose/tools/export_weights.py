@@ -12,8 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from querypose.checkpoint.averaging import average_weights
-from querypose.checkpoint.deepening import deepen_keypoint_convs
 from querypose.checkpoint.files import is_state_dict, read_weights, replace_file
 
 
@@ -26,37 +24,21 @@ def compact(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def export_weights(
-    checkpoint: Path,
-    output: Path,
-    *,
-    averaged: bool,
-    average_with: Path | None = None,
-    keypoint_convs: int | None = None,
-) -> None:
+def export_weights(checkpoint: Path, output: Path, *, averaged: bool) -> None:
     """Writes a checkpoint's weights in half precision.
 
     Args:
         checkpoint: of this project's trainer.
         output: a ``.pth`` file.
         averaged: take the moving average of the weights (``SOLVER.EMA``).
-        average_with: weights, as this function writes them, to average with; see
-            :func:`querypose.checkpoint.averaging.average_weights`.
-        keypoint_convs: deepen the keypoint decoder to so many convolutions; see
-            :func:`querypose.checkpoint.deepening.deepen_keypoint_convs`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read or holds no such weights, the two files' are of different
-            models, or they are as deep already.
+        ValueError: it cannot be read or holds no such weights.
     """
     weights = _weights_of(checkpoint, "ema" if averaged else "model")
     # The average counts its updates.
     weights = {n.removeprefix("module."): v for n, v in weights.items() if n != "n_averaged"}
-    if average_with is not None:
-        weights = average_weights(weights, _weights_of(average_with, "model"))
-    if keypoint_convs is not None:
-        weights = deepen_keypoint_convs(weights, keypoint_convs)
     replace_file(output, lambda file: torch.save({"model": compact(weights)}, file))
 
 
@@ -76,27 +58,9 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--ema", action="store_true", help="their moving average (SOLVER.EMA)")
-    parser.add_argument(
-        "--average-with",
-        type=Path,
-        metavar="WEIGHTS",
-        help="write the average with another training's exported weights",
-    )
-    parser.add_argument(
-        "--keypoint-convs",
-        type=int,
-        metavar="N",
-        help="for a deeper model, MODEL.QUERYPOSE.NUM_KEYPOINT_CONVS N, which starts as this one",
-    )
     arguments = parser.parse_args()
     try:
-        export_weights(
-            arguments.checkpoint,
-            arguments.output,
-            averaged=arguments.ema,
-            average_with=arguments.average_with,
-            keypoint_convs=arguments.keypoint_convs,
-        )
+        export_weights(arguments.checkpoint, arguments.output, averaged=arguments.ema)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"export_weights: {error}")
 

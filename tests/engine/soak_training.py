@@ -61,7 +61,7 @@ def main(args: argparse.Namespace) -> None:
             *("SOLVER.STEPS", "(400,)", "SOLVER.CHECKPOINT_PERIOD", 10),
             *("SOLVER.CHECKPOINTS_TO_KEEP", 3, "SOLVER.EMA.ENABLED", True),
             # A batch of one small picture is one value to a batch norm.
-            *("MODEL.TIMM.FREEZE_BN", True, "MODEL.QUERYPOSE.DROPOUT", 0.1),
+            *("MODEL.TIMM.FREEZE_BN", True),
         ],
     )
     default_setup(cfg, argparse.Namespace())

@@ -100,8 +100,8 @@ def test_odd_pictures(dataset, tiny_config, start, size):
 
 def test_nobody_in_the_crop(dataset, tiny_config, start):
     name = dataset([person((0, 0, 8, 8), [[4, 4, 2]] * 17)], (400, 400))
-    crop = ("INPUT.CROP.ENABLED", True, "INPUT.CROP.PROBABILITY", 1.0)
-    crop += ("INPUT.CROP.RESIZE_MIN_SIZES", [400], "INPUT.CROP.SIZE", (64, 64), "SEED", 2)
+    crop = ("INPUT.SCALE_JITTER.ENABLED", True, "INPUT.SCALE_JITTER.SIZE", (64, 64))
+    crop += ("INPUT.SCALE_JITTER.RANGE", (6.0, 7.0), "SEED", 2)
     trainer = train_two_iterations(tiny_config(*OPTS, *crop, "DATASETS.TRAIN", (name,)), start)
     people = [
         len(batch[0]["instances"]) for batch, _ in zip(trainer.data_loader, "ab", strict=False)

@@ -20,7 +20,6 @@ def _stage(**changes) -> BoxDecoderStage:
         "pooler_resolution": POOL,
         "num_cls_layers": 1,
         "num_box_layers": 3,
-        "dropout": 0.0,
         "prior_prob": 0.01,
     }
     return BoxDecoderStage(**(settings | changes))

@@ -117,7 +117,8 @@ class TestTraining:
             assert (model.decoder.part_queries.weight.grad != 0).any()
 
     def test_a_person_found_again_costs_nothing(self, small_model, training_input):
-        model = small_model(DENOISING | {"MODEL.QUERYPOSE.DENOISING.BOX_NOISE": 0.0})
+        model = small_model(DENOISING)
+        model.denoiser.noise = 0.0
         with torch.no_grad():
             for stage in model.decoder.box_stages:
                 stage.box_deltas.weight.zero_()

@@ -31,7 +31,6 @@ def _stage(**changes) -> KeypointDecoderStage:
         "pooler_resolution": POOL,
         "dynamic_dim": 4,
         "feedback": False,
-        "dropout": 0.0,
     }
     return KeypointDecoderStage(**(settings | changes))
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from querypose.checkpoint import QueryPoseCheckpointer
-from querypose.checkpoint.deepening import deepen_keypoint_convs
 from querypose.tools.export_weights import export_weights
 
 
@@ -35,33 +34,6 @@ def test_exported_weights_load(checkpoint, small_model, tmp_path, averaged):
         torch.testing.assert_close(found, value + averaged, rtol=1e-3, atol=1e-4)
 
 
-def test_two_trainings_are_averaged(checkpoint, small_model, tmp_path):
-    other = tmp_path / "other.pth"
-    torch.save({"model": small_model(seed=1).state_dict()}, other)
-    export_weights(checkpoint, tmp_path / "out.pth", averaged=True, average_with=other)
-    found = torch.load(tmp_path / "out.pth", weights_only=True)["model"]
-    first, second = small_model().state_dict(), small_model(seed=1).state_dict()
-    assert found.keys() == first.keys()
-    for name, value in first.items():
-        expected = (value + 1 + second[name]) / 2 if value.is_floating_point() else value + 1
-        torch.testing.assert_close(found[name].to(value.dtype), expected, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    "other", [{"a": torch.zeros(3)}, {"a": torch.zeros(2), "b": torch.zeros(1)}]
-)
-def test_weights_of_two_models_are_not_averaged(tmp_path, other):
-    torch.save({"model": {"a": torch.zeros(2)}}, tmp_path / "one.pth")
-    torch.save({"model": other}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"two different models .* differ in [ab]\."):
-        export_weights(
-            tmp_path / "one.pth",
-            tmp_path / "out.pth",
-            averaged=False,
-            average_with=tmp_path / "other.pth",
-        )
-
-
 def test_numbers_too_large_for_half_precision_stay(tmp_path):
     weights = {"a": torch.tensor([1e6]), "b": torch.tensor([1.5]), "n": torch.tensor(70000)}
     torch.save({"model": weights}, tmp_path / "a.pth")
@@ -84,34 +56,3 @@ def test_command_names_what_is_missing(checkpoint, tmp_path):
         assert done.returncode == 1 and message in done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "out.pth").exists()
-
-
-@pytest.mark.parametrize("shallow", [2, 3])
-def test_a_deepened_model_computes_what_it_did(tmp_path, small_model, shallow):
-    key = "MODEL.QUERYPOSE.NUM_KEYPOINT_CONVS"
-    torch.save({"model": small_model({key: shallow}).state_dict()}, tmp_path / "model.pth")
-    given = [{"image": 255 * torch.rand(3, 64, 96, generator=torch.manual_seed(2))}]
-    people = []
-    for num_convs, wanted in ((shallow, None), (5, 5)):
-        output = tmp_path / f"{num_convs}.pth"
-        export_weights(tmp_path / "model.pth", output, averaged=False, keypoint_convs=wanted)
-        model = small_model({key: num_convs}, seed=1).eval()
-        QueryPoseCheckpointer(model).load(str(output))
-        with torch.no_grad():
-            people.append(model(given)[0]["instances"])
-    expected, found = people
-    assert len(found) == len(expected) > 0
-    torch.testing.assert_close(found.pred_keypoints, expected.pred_keypoints)
-
-
-@pytest.mark.parametrize(("present", "wanted"), [(2, 2), (3, 2), (1, 4)])
-def test_only_more_convolutions_than_there_are(small_model, present, wanted):
-    weights = small_model({"MODEL.QUERYPOSE.NUM_KEYPOINT_CONVS": present}).state_dict()
-    message = f"{present} keypoint convolutions cannot become {wanted}"
-    with pytest.raises(ValueError, match=message):
-        deepen_keypoint_convs(weights, wanted)
-
-
-def test_weights_without_a_keypoint_decoder_cannot_be_deepened():
-    with pytest.raises(ValueError, match="no keypoint convolutions"):
-        deepen_keypoint_convs({"backbone.weight": torch.zeros(1)}, 4)

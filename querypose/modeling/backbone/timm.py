@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -27,8 +26,6 @@ class TimmBackbone(Backbone):
     Args:
         name: timm's name of the network, with or without a tag ("resnet18", "resnet18.a1_in1k").
         pretrained: download timm's ImageNet weights.
-        weights: a file with all tensors of the classification network, head included, in timm's
-            layout (.pth or .safetensors); "" for none. It goes before ``pretrained``.
         freeze_bn: turn batch norms into fixed affine maps.
         freeze_at: how many of the feature maps, from the finest on, keep the weights that lead to
             them; 0 trains all. For pretrained networks.
@@ -36,8 +33,7 @@ class TimmBackbone(Backbone):
 
     Raises:
         ValueError: timm has no such network, the network has no such feature maps or does not take
-            pictures of any size, ``weights`` does not fit it, or ``freeze_at`` is not within 0..4.
-        FileNotFoundError: there is no file ``weights``.
+            pictures of any size, or ``freeze_at`` is not within 0..4.
     """
 
     @configurable
@@ -46,7 +42,6 @@ class TimmBackbone(Backbone):
         *,
         name: str,
         pretrained: bool = False,
-        weights: str = "",
         freeze_bn: bool = False,
         freeze_at: int = 0,
         in_channels: int = 3,
@@ -54,9 +49,7 @@ class TimmBackbone(Backbone):
         super().__init__()
         if not 0 <= freeze_at <= len(_STRIDES):
             raise ValueError(f"MODEL.TIMM.FREEZE_AT is within 0..{len(_STRIDES)}, not {freeze_at}.")
-        network = _create_network(
-            name, pretrained=pretrained, weights=weights, in_channels=in_channels
-        )
+        network = _create_network(name, pretrained=pretrained, in_channels=in_channels)
         levels = _find_levels(name, network)
         self._out_features = list(_STRIDES)
         self._out_feature_strides = dict(_STRIDES)
@@ -78,7 +71,6 @@ class TimmBackbone(Backbone):
         return {
             "name": cfg.MODEL.TIMM.NAME,
             "pretrained": cfg.MODEL.TIMM.PRETRAINED,
-            "weights": cfg.MODEL.TIMM.WEIGHTS,
             "freeze_bn": cfg.MODEL.TIMM.FREEZE_BN,
             "freeze_at": cfg.MODEL.TIMM.FREEZE_AT,
             "in_channels": input_shape.channels,
@@ -122,25 +114,12 @@ class TimmBackbone(Backbone):
             )
 
 
-def _create_network(name: str, *, pretrained: bool, weights: str, in_channels: int) -> nn.Module:
+def _create_network(name: str, *, pretrained: bool, in_channels: int) -> nn.Module:
     if not timm.is_model(name):
         similar = get_close_matches(name, timm.list_models())
         hint = f"did you mean {' or '.join(similar)}?" if similar else "see timm.list_models()."
         raise ValueError(f"MODEL.TIMM.NAME: timm has no network '{name}'; {hint}")
-    options: dict[str, Any] = {"pretrained": pretrained, "in_chans": in_channels}
-    if weights:
-        if not Path(weights).is_file():
-            raise FileNotFoundError(f"MODEL.TIMM.WEIGHTS: there is no file '{weights}'.")
-        options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": weights}}
-    try:
-        return _create_for_any_size(name, options)
-    except Exception as error:  # A file that is no checkpoint fails in many ways.
-        if weights:
-            raise ValueError(
-                f"MODEL.TIMM.WEIGHTS: '{weights}' is not a complete checkpoint of timm's "
-                f"'{name}', head included; give one or leave the key empty."
-            ) from error
-        raise
+    return _create_for_any_size(name, {"pretrained": pretrained, "in_chans": in_channels})
 
 
 def _create_for_any_size(name: str, options: dict[str, Any]) -> nn.Module:
