@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 
 from querypose.demo.atomic import PartialFile
+from querypose.demo.clock import FrameClock
 
 Item = TypeVar("Item")
 
@@ -42,6 +44,20 @@ def read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
         pool.shutdown(cancel_futures=True)
         if hasattr(iterator, "close"):
             iterator.close()
+
+
+class TimedFrame(NamedTuple):
+    """A frame of a stream.
+
+    Attributes:
+        index: from 0; frames that could not be decoded count.
+        seconds: since the stream's start.
+        picture: (H, W, 3) uint8 RGB.
+    """
+
+    index: int
+    seconds: float
+    picture: np.ndarray
 
 
 class VideoReader:
@@ -74,16 +90,24 @@ class VideoReader:
         self.num_frames = int(count) if 0 < count < 2**31 and not self._live else None
         self.num_broken = 0
 
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (index, RGB picture), stepping over frames that cannot be decoded."""
+    def __iter__(self) -> Iterator[TimedFrame]:
+        """Yields frames, stepping over those that cannot be decoded.
+
+        A video is timed by its decoder's time stamps, a webcam by the clock.
+        """
         index = failures = 0
+        start, clock = time.monotonic(), FrameClock(self.frame_rate)
         try:
             while failures < _MAX_BROKEN_FRAMES:
                 picture = self._read()
                 if picture is not None:
                     self.num_broken += failures
                     failures = 0
-                    yield index, picture
+                    # After reading, the position is that of the frame that was read.
+                    stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                    passed = time.monotonic() - start
+                    seconds = passed if self._live else clock.seconds(index, stamp)
+                    yield TimedFrame(index, seconds, picture)
                 elif self._live or self.num_frames is None or index >= self.num_frames:
                     break
                 else:
@@ -95,9 +119,9 @@ class VideoReader:
     def _read(self) -> np.ndarray | None:
         try:
             success, picture = self._capture.read()
+            return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) if success else None
         except cv2.error:
             return None
-        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) if success else None
 
 
 class VideoWriter:
