@@ -55,8 +55,9 @@ class AnimationReader:
                 except Exception:
                     self.num_broken = self.num_frames - index
                     return
-                yield TimedFrame(index, seconds, picture)
-                seconds += _duration(animation)
+                duration = _duration(animation)
+                yield TimedFrame(index, seconds, picture, duration)
+                seconds += duration
 
 
 def _duration(animation: Image.Image) -> float:

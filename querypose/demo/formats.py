@@ -19,7 +19,7 @@ _ANIMATED_FORMATS = frozenset({"AVIF", "FLI", "GIF", "PNG", "WEBP"})
 # What follows the first image of these are its previews, depth maps or layers.
 _WHOLE_IN_FIRST = frozenset({"MPO", "PSD"})
 # It runs Ghostscript.
-_NO_PICTURES = frozenset({"EPS"})
+_NO_IMAGES = frozenset({"EPS"})
 # A JPEG file of several images, which Pillow's JPEG decoder opens.
 _JPEG_OF_SEVERAL = "MPO"
 
@@ -33,7 +33,7 @@ class Kind(Enum):
     WEBCAM = "webcam"
 
 
-def picture_suffixes() -> frozenset[str]:
+def image_suffixes() -> frozenset[str]:
     """Endings, in lower case, of the formats that the installed Pillow decodes."""
     Image.init()
     registered = Image.registered_extensions().items()
@@ -41,7 +41,7 @@ def picture_suffixes() -> frozenset[str]:
 
 
 def _decodes(name: str) -> bool:
-    if name not in Image.OPEN or name in _NO_PICTURES:
+    if name not in Image.OPEN or name in _NO_IMAGES:
         return name == _JPEG_OF_SEVERAL
     opener, _ = Image.OPEN[name]
     # Of some formats Pillow knows the header alone.

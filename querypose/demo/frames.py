@@ -29,6 +29,7 @@ class Frame:
         error: why not.
         index: in the stream, from 0.
         seconds: since the stream's start.
+        duration: how many seconds it is shown, where the stream says so.
     """
 
     item: Input
@@ -36,6 +37,7 @@ class Frame:
     error: str = ""
     index: int | None = None
     seconds: float | None = None
+    duration: float | None = None
 
 
 def read_pictures(items: Sequence[Input]) -> Generator[Frame, None, None]:
@@ -60,8 +62,8 @@ def open_stream(item: Input) -> Stream:
 
 def read_stream(item: Input, stream: Stream) -> Generator[Frame, None, None]:
     """Reads an open stream."""
-    for index, seconds, picture in stream:
-        yield Frame(item, picture, index=index, seconds=seconds)
+    for index, seconds, picture, duration in stream:
+        yield Frame(item, picture, index=index, seconds=seconds, duration=duration)
 
 
 def predicted(

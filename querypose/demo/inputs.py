@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from querypose.demo.formats import VIDEO_SUFFIXES, Kind, look_inside, picture_suffixes
+from querypose.demo.formats import VIDEO_SUFFIXES, Kind, image_suffixes, look_inside
 
 # Of the files that a folder's remark names.
 _NUM_NAMED = 3
@@ -95,7 +95,7 @@ def _split(path: Path) -> tuple[list[Path], list[Path]]:
         return [path], []
     # A dot in front hides a file: another demo's unfinished output, for one.
     files = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != ".")
-    suffixes = picture_suffixes() | VIDEO_SUFFIXES
+    suffixes = image_suffixes() | VIDEO_SUFFIXES
     media = [file for file in files if file.suffix.lower() in suffixes]
     return media, [file for file in files if file.suffix.lower() not in suffixes]
 
@@ -104,7 +104,7 @@ def _passed_over(folder: Path, files: Sequence[Path]) -> str:
     names = ", ".join([file.name for file in files[:_NUM_NAMED]])
     if len(files) > _NUM_NAMED:
         names += f" and {len(files) - _NUM_NAMED} more"
-    return f"Passed over in {folder}, as neither pictures nor videos: {names}."
+    return f"Passed over in {folder}, as neither images nor videos: {names}."
 
 
 def _why_nothing(argument: str) -> str:

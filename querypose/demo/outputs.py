@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from querypose.demo.formats import VIDEO_SUFFIXES, Kind, picture_suffixes
+from querypose.demo.formats import VIDEO_SUFFIXES, Kind, image_suffixes
 from querypose.demo.inputs import Input
 from querypose.demo.video import CODECS
 
@@ -80,7 +80,7 @@ def check_targets(targets: Iterable[Path], inputs: Sequence[Input]) -> None:
 
 def _is_folder(output: str) -> bool:
     path = Path(output)
-    names_file = path.suffix.lower() in picture_suffixes() | VIDEO_SUFFIXES
+    names_file = path.suffix.lower() in image_suffixes() | VIDEO_SUFFIXES
     return path.is_dir() or output.endswith(("/", "\\")) or not names_file
 
 

@@ -14,6 +14,8 @@ from querypose.demo.video import VideoWriter
 # Enough frames to see that a video is of one frame rate.
 _NUM_PROBED = 64
 _MAX_FRAME_RATE = 120.0
+# In frame intervals; a stamp may be rounded to milliseconds.
+_TOLERANCE = 0.25
 # Longer ones may come of a broken time stamp, and would fill a disk.
 _LONGEST_PAUSE = 600.0
 
@@ -21,8 +23,8 @@ _LONGEST_PAUSE = 600.0
 def steady_frame_rate(times: Iterable[float], stated: float) -> float:
     """The frame rate of a video that has a place of its own for every frame.
 
-    It is the stated one where the first frames fit to it. Otherwise all times are looked at: two
-    frames that follow each other quickest are one frame interval apart.
+    It is the stated one where the first frames fit to it. Otherwise all times are looked at: the
+    two frames that follow each other quickest are one frame interval apart.
 
     Args:
         times: of the frames, in seconds, rising.
@@ -37,11 +39,13 @@ def steady_frame_rate(times: Iterable[float], stated: float) -> float:
     if not gaps:
         return stated
     # Two decimals, since some codecs keep rates as fractions of small numbers.
-    return round(max(stated, min(1 / min(gaps), _MAX_FRAME_RATE)), 2)
+    return max(stated, round(min(1 / min(gaps), _MAX_FRAME_RATE), 2))
 
 
 def _fit(seconds: list[float], frame_rate: float) -> bool:
-    return len({round(time * frame_rate) for time in seconds}) == len(seconds)
+    places = [time * frame_rate for time in seconds]
+    in_place = all(abs(place - round(place)) < _TOLERANCE for place in places)
+    return in_place and len(set(map(round, places))) == len(places)
 
 
 class PacedWriter:
@@ -57,7 +61,7 @@ class PacedWriter:
         self._num_cut = 0
         self._shown: np.ndarray | None = None
         self._seconds = 0.0
-        self._gap = 0.0
+        self._duration = 0.0
         self._cut_seconds = 0.0
 
     @property
@@ -65,14 +69,20 @@ class PacedWriter:
         """Where the video stands in the end."""
         return self._writer.target
 
-    def write(self, picture: np.ndarray, seconds: float) -> None:
-        """Shows an RGB frame from a time on, which is not before that of the last call."""
+    def write(self, picture: np.ndarray, seconds: float, duration: float | None = None) -> None:
+        """Shows an RGB frame.
+
+        Args:
+            picture: the frame.
+            seconds: from when on; not before that of the last call.
+            duration: how long at least; None for as long as the frame before it.
+        """
         gap = seconds - self._seconds
         if gap > _LONGEST_PAUSE:
             self._num_cut += 1
             self._cut_seconds += gap - 1 / self._writer.frame_rate
             gap = 1 / self._writer.frame_rate
-        self._gap = 0.0 if self._shown is None else gap
+        self._duration = gap if duration is None else duration
         self._seconds = seconds
         place = self._place(seconds)
         self._fill(place, picture if self._shown is None else self._shown)
@@ -83,9 +93,9 @@ class PacedWriter:
             self._writer.write(picture)
 
     def finish(self) -> None:
-        """Shows the last frame for as long as the one before it."""
+        """Shows the last frame for its duration."""
         if self._shown is not None:
-            self._fill(self._place(self._seconds + self._gap), self._shown)
+            self._fill(self._place(self._seconds + self._duration), self._shown)
 
     def changes(self) -> Iterator[str]:
         """Sentences on where the video's timing is not that of its frames."""

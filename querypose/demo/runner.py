@@ -248,7 +248,7 @@ class Demo:
             drawn = self._drawn(frame, prediction)
             if writer is not None:
                 with self.stopwatch.measure("write"):
-                    writer.write(drawn, frame.seconds)
+                    writer.write(drawn, frame.seconds, frame.duration)
             self._show(drawn, wait=False)
         self._record(frame, prediction)
 

@@ -53,11 +53,13 @@ class TimedFrame(NamedTuple):
         index: from 0; frames that could not be decoded count.
         seconds: since the stream's start.
         picture: (H, W, 3) uint8 RGB.
+        duration: how many seconds it is shown, where the stream says so.
     """
 
     index: int
     seconds: float
     picture: np.ndarray
+    duration: float | None = None
 
 
 class VideoReader:
