@@ -21,6 +21,7 @@ class AnimationReader:
         frame_rate: frames a second, as the first frame lasts.
         num_frames: as the file says.
         num_broken: frames that could not be decoded so far.
+        missing_seconds: 0, as the length of an animation is not stated.
 
     Args:
         source: a path.
@@ -43,6 +44,7 @@ class AnimationReader:
             reason = why_unreadable(error)
             raise ValueError(f"The animation {source} cannot be read: {reason}.") from error
         self.num_broken = 0
+        self.missing_seconds = 0.0
 
     def __iter__(self) -> Iterator[TimedFrame]:
         """Yields frames up to the first one that cannot be decoded: later ones build on it."""

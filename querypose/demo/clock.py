@@ -21,6 +21,7 @@ class FrameClock:
         self._known_index = 0
         self._known_seconds = 0.0
         self._seconds = 0.0
+        self._longest_gap = self._interval
 
     def seconds(self, index: int, stamp: float) -> float:
         """The time of a frame since the stream's start.
@@ -32,5 +33,11 @@ class FrameClock:
         if math.isfinite(stamp) and stamp > self._known_seconds:
             self._known_index, self._known_seconds = index, stamp
         counted = self._known_seconds + (index - self._known_index) * self._interval
+        self._longest_gap = max(self._longest_gap, counted - self._seconds)
         self._seconds = max(self._seconds, counted)
         return self._seconds
+
+    @property
+    def end(self) -> float:
+        """When the stream may have ended, if its last frame was shown as long as any other."""
+        return self._seconds + self._longest_gap

@@ -101,11 +101,11 @@ class PacedWriter:
         """Sentences on where the video's timing is not that of its frames."""
         if self._num_lost:
             yield (
-                f"{self.target}: {self._num_lost} frames are left out, since at "
+                f"{self.target} lacks {self._num_lost} of the frames: at "
                 f"{self._writer.frame_rate:g} frames a second they have no place of their own."
             )
         if self._num_cut:
-            yield f"{self.target}: {self._num_cut} pauses of more than ten minutes are left out."
+            yield f"{self.target} lacks {self._num_cut} of the pauses: they last over ten minutes."
 
     def _place(self, seconds: float) -> int:
         return round((seconds - self._cut_seconds) * self._writer.frame_rate)

@@ -257,11 +257,11 @@ class Demo:
             raise ValueError(f"The {item.kind.value} {item.source} has no frame that can be read.")
         if reader.num_broken:
             self.fail(f"{item.source}: {reader.num_broken} frames could not be decoded.")
-        stated = reader.num_frames or 0
-        unread = stated - reader.num_broken - num_frames
-        if unread > 0 and not self.interruption.requested:
-            tell = self.fail if unread > _LENGTH_TOLERANCE * stated else report
-            tell(f"{item.source} ended {unread} frames before its stated length.")
+        missing = reader.missing_seconds
+        if missing > 0 and not self.interruption.requested:
+            stated = reader.num_frames / reader.frame_rate
+            tell = self.fail if missing > _LENGTH_TOLERANCE * stated else report
+            tell(f"{item.source} ended {missing:.2f} seconds before its stated length.")
 
     def _watched(
         self,

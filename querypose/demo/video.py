@@ -67,7 +67,8 @@ class VideoReader:
 
     Attributes:
         frame_rate: frames a second.
-        num_frames: as the file says; None where it does not.
+        num_frames: as the file says, which for some containers is an estimate; None where it
+            does not.
         num_broken: frames that could not be decoded so far.
 
     Args:
@@ -91,6 +92,16 @@ class VideoReader:
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.num_frames = int(count) if 0 < count < 2**31 and not self._live else None
         self.num_broken = 0
+        self._num_read = 0
+        self._clock = FrameClock(self.frame_rate)
+
+    @property
+    def missing_seconds(self) -> float:
+        """How far before its stated length the video ended; 0 where it did not."""
+        if self.num_frames is None or self._num_read + self.num_broken >= self.num_frames:
+            return 0.0
+        missing = self.num_frames / self.frame_rate - self._clock.end
+        return missing if missing * self.frame_rate > 0.5 else 0.0
 
     def __iter__(self) -> Iterator[TimedFrame]:
         """Yields frames, stepping over those that cannot be decoded.
@@ -98,17 +109,18 @@ class VideoReader:
         A video is timed by its decoder's time stamps, a webcam by the clock.
         """
         index = failures = 0
-        start, clock = time.monotonic(), FrameClock(self.frame_rate)
+        start = time.monotonic()
         try:
             while failures < _MAX_BROKEN_FRAMES:
                 picture = self._read()
                 if picture is not None:
                     self.num_broken += failures
                     failures = 0
+                    self._num_read += 1
                     # After reading, the position is that of the frame that was read.
                     stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                     passed = time.monotonic() - start
-                    seconds = passed if self._live else clock.seconds(index, stamp)
+                    seconds = passed if self._live else self._clock.seconds(index, stamp)
                     yield TimedFrame(index, seconds, picture)
                 elif self._live or self.num_frames is None or index >= self.num_frames:
                     break
