@@ -18,8 +18,8 @@ VIDEO_SUFFIXES = frozenset(
 _ANIMATED_FORMATS = frozenset({"AVIF", "FLI", "GIF", "PNG", "WEBP"})
 # What follows the first image of these are its previews, depth maps or layers.
 _WHOLE_IN_FIRST = frozenset({"MPO", "PSD"})
-# It runs Ghostscript.
-_NO_IMAGES = frozenset({"EPS"})
+# Pillow runs Ghostscript for the one, and the other holds an image's captions.
+_NO_IMAGES = frozenset({"EPS", "IPTC"})
 # A JPEG file of several images, which Pillow's JPEG decoder opens.
 _JPEG_OF_SEVERAL = "MPO"
 
