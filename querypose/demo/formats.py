@@ -20,8 +20,6 @@ _ANIMATED_FORMATS = frozenset({"AVIF", "FLI", "GIF", "PNG", "WEBP"})
 _WHOLE_IN_FIRST = frozenset({"MPO", "PSD"})
 # Pillow runs Ghostscript for the one, and the other holds an image's captions.
 _NO_IMAGES = frozenset({"EPS", "IPTC"})
-# A JPEG file of several images, which Pillow's JPEG decoder opens.
-_JPEG_OF_SEVERAL = "MPO"
 
 
 class Kind(Enum):
@@ -41,8 +39,10 @@ def image_suffixes() -> frozenset[str]:
 
 
 def _decodes(name: str) -> bool:
+    # Pillow's JPEG decoder opens files of several JPEG images, too.
+    name = "JPEG" if name == "MPO" else name
     if name not in Image.OPEN or name in _NO_IMAGES:
-        return name == _JPEG_OF_SEVERAL
+        return False
     opener, _ = Image.OPEN[name]
     # Of some formats Pillow knows the header alone.
     return not (isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile))
