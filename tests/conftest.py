@@ -117,6 +117,12 @@ def failing_image() -> Iterator[Callable[[Path, Exception], Path]]:
     del Image.OPEN["FAILING"]
 
 
+@pytest.fixture
+def decoder_errors() -> tuple[Exception, ...]:
+    """What a decoder may raise, one error of each kind."""
+    return _DECODER_ERRORS
+
+
 @pytest.fixture(params=_DECODER_ERRORS, ids=lambda error: repr(error).partition("(")[0])
 def decoder_error(request: pytest.FixtureRequest) -> Exception:
     """Each of the errors that a decoder may raise."""
