@@ -12,6 +12,9 @@ class FrameClock:
     joined, ones that start anew. A stamp counts if it is finite and later than those before it;
     from the last such frame on, others are one frame interval apart. Times never fall.
 
+    Attributes:
+        longest_gap: between two frames so far, in seconds; at least one frame interval.
+
     Args:
         frame_rate: frames a second.
     """
@@ -21,7 +24,7 @@ class FrameClock:
         self._known_index = 0
         self._known_seconds = 0.0
         self._seconds = 0.0
-        self._longest_gap = self._interval
+        self.longest_gap = self._interval
 
     def seconds(self, index: int, stamp: float) -> float:
         """The time of a frame since the stream's start.
@@ -33,11 +36,11 @@ class FrameClock:
         if math.isfinite(stamp) and stamp > self._known_seconds:
             self._known_index, self._known_seconds = index, stamp
         counted = self._known_seconds + (index - self._known_index) * self._interval
-        self._longest_gap = max(self._longest_gap, counted - self._seconds)
+        self.longest_gap = max(self.longest_gap, counted - self._seconds)
         self._seconds = max(self._seconds, counted)
         return self._seconds
 
     @property
     def end(self) -> float:
         """When the stream may have ended, if its last frame was shown as long as any other."""
-        return self._seconds + self._longest_gap
+        return self._seconds + self.longest_gap

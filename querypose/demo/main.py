@@ -46,7 +46,8 @@ def _add_inputs_and_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "input",
         nargs="*",
-        help="pictures, videos, folders or patterns; '-' reads one path a line from stdin",
+        help="pictures, animations, videos, folders or patterns; '-' reads one path a line from "
+        "stdin",
     )
     parser.add_argument(
         "--webcam", nargs="?", type=int, const=0, metavar="N", help="look through webcam N (0)"

@@ -13,7 +13,7 @@ from querypose.demo.video import VideoWriter
 
 # Enough frames to see that a video is of one frame rate.
 _NUM_PROBED = 64
-_MAX_FRAME_RATE = 120.0
+_MAX_FRAME_RATE = 240.0
 # In frame intervals; a stamp may be rounded to milliseconds.
 _TOLERANCE = 0.25
 # Longer ones may come of a broken time stamp, and would fill a disk.
@@ -28,7 +28,7 @@ def steady_frame_rate(times: Iterable[float], stated: float) -> float:
 
     Args:
         times: of the frames, in seconds, rising.
-        stated: frames a second on average, as the container says.
+        stated: frames a second, as the container says: perhaps on average, or of its clock.
     """
     times = iter(times)
     seconds = list(islice(times, _NUM_PROBED))
@@ -39,13 +39,14 @@ def steady_frame_rate(times: Iterable[float], stated: float) -> float:
     if not gaps:
         return stated
     # Two decimals, since some codecs keep rates as fractions of small numbers.
-    return max(stated, round(min(1 / min(gaps), _MAX_FRAME_RATE), 2))
+    return round(min(1 / min(gaps), _MAX_FRAME_RATE), 2)
 
 
 def _fit(seconds: list[float], frame_rate: float) -> bool:
     places = [time * frame_rate for time in seconds]
     in_place = all(abs(place - round(place)) < _TOLERANCE for place in places)
-    return in_place and len(set(map(round, places))) == len(places)
+    steps = [round(later) - round(earlier) for earlier, later in pairwise(places)]
+    return in_place and min(steps, default=1) == 1
 
 
 class PacedWriter:

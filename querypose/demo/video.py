@@ -101,7 +101,7 @@ class VideoReader:
         if self.num_frames is None or self._num_read + self.num_broken >= self.num_frames:
             return 0.0
         missing = self.num_frames / self.frame_rate - self._clock.end
-        return missing if missing * self.frame_rate > 0.5 else 0.0
+        return missing if missing > 0.5 * self._clock.longest_gap else 0.0
 
     def __iter__(self) -> Iterator[TimedFrame]:
         """Yields frames, stepping over those that cannot be decoded.
