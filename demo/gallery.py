@@ -63,7 +63,8 @@ def _draw_attention(folder: Path) -> None:
 def _draw_video(folder: Path) -> None:
     drawn = folder / "drawn.mp4"
     draw([write_clip(folder / "clip.mp4", _NUM_FRAMES), "--output", str(drawn)])
-    shown = [frame for index, frame in VideoReader(str(drawn)) if index in _SHOWN_FRAMES]
+    frames = VideoReader(str(drawn))
+    shown = [frame.picture for frame in frames if frame.index in _SHOWN_FRAMES]
     strip = pose_sheet(shown, width=_WIDTH)
     Image.fromarray(strip).save(_GALLERY / "video.jpg", quality=_QUALITY)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+import struct
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from PIL import Image, ImageFile
 from torch import nn
 
 from querypose.config import read_config
@@ -74,6 +77,56 @@ def real_data() -> Path:
 def repository() -> Path:
     """The folder that holds configs/ and train_net.py."""
     return REPOSITORY
+
+
+_DECODER_ERRORS = (
+    *(AssertionError(), AttributeError("'NoneType' object has no attribute 'read'"), EOFError()),
+    *(IndexError("index out of range"), KeyError(5), MemoryError(), NotImplementedError()),
+    *(OSError(), OverflowError("too large"), RuntimeError("planes failed"), SyntaxError("broken")),
+    *(TypeError("an integer is required"), UnicodeDecodeError("utf-8", b"", 0, 1, "no text")),
+    *(ValueError("first line\nsecond line."), ZeroDivisionError(), UserWarning("odd metadata")),
+    *(struct.error("unpack requires a buffer of 4 bytes"), zlib.error("incorrect data check")),
+)
+
+
+class _FailingImage(ImageFile.ImageFile):
+    """A format whose decoder raises the error that the file names by its number."""
+
+    format = "FAILING"
+
+    def _open(self) -> None:
+        self._mode, self._size = "RGB", (8, 8)
+        self._error = _DECODER_ERRORS[int(self.fp.read()[8:])]
+
+    def load(self) -> None:
+        raise self._error
+
+
+@pytest.fixture
+def failing_image() -> Iterator[Callable[[Path, Exception], Path]]:
+    """``failing_image(path, error)`` writes an image at which Pillow's decoder raises it."""
+
+    def write(path: Path, error: Exception) -> Path:
+        path.write_bytes(b"FAILING %d" % _DECODER_ERRORS.index(error))
+        return path
+
+    Image.init()
+    Image.register_open("FAILING", _FailingImage, lambda prefix: prefix.startswith(b"FAILING "))
+    yield write
+    Image.ID.remove("FAILING")
+    del Image.OPEN["FAILING"]
+
+
+@pytest.fixture
+def decoder_errors() -> tuple[Exception, ...]:
+    """What a decoder may raise, one error of each kind."""
+    return _DECODER_ERRORS
+
+
+@pytest.fixture(params=_DECODER_ERRORS, ids=lambda error: repr(error).partition("(")[0])
+def decoder_error(request: pytest.FixtureRequest) -> Exception:
+    """Each of the errors that a decoder may raise."""
+    return request.param
 
 
 # The widths of the golden files mini_light and mini_full.

@@ -79,7 +79,7 @@ def write_video(path, num_frames, size=(60, 80), frame_rate=12.5):
 
 def read_video(path):
     reader = VideoReader(str(path))
-    return reader.frame_rate, [frame for _, frame in reader]
+    return reader.frame_rate, [frame.picture for frame in reader]
 
 
 def read_json(path):
@@ -279,7 +279,7 @@ def test_frames_that_cannot_be_decoded_are_stepped_over(model, tmp_path, capsys)
     content[third:half] = np.random.default_rng(0).bytes(half - third)
     (tmp_path / "hurt.mp4").write_bytes(content)
     reader = VideoReader(str(tmp_path / "hurt.mp4"))
-    indices = [index for index, _ in reader]
+    indices = [frame.index for frame in reader]
     assert reader.num_broken > 0 and indices[-1] == 39
     out = tmp_path / "out.mp4"
     assert main([str(tmp_path / "hurt.mp4"), "--output", str(out), *model]) == 1
@@ -403,7 +403,7 @@ def test_a_drawing_that_cannot_be_written_costs_no_other(model, pictures, tmp_pa
 def test_what_was_seen_before_the_memory_ran_out_is_kept(predictor, tmp_path, monkeypatch):
     for index in range(6):
         Image.fromarray(picture(seed=index)).save(tmp_path / f"{index}.png")
-    inputs, _ = find_inputs([str(tmp_path / "*.png")], io.StringIO())
+    inputs = find_inputs([str(tmp_path / "*.png")], io.StringIO()).inputs
     predictor.batch_size = 1
     forward, calls = predictor.model.forward, []
 
@@ -461,8 +461,7 @@ def test_a_missing_webcam_is_said(model, tmp_path, capsys):
 
 
 def test_drawings_never_share_a_name(tmp_path):
-    inputs, _ = find_inputs([], ())
-    assert plan_outputs(str(tmp_path), inputs) == {}
+    assert plan_outputs(str(tmp_path), find_inputs([], ()).inputs) == {}
     # A picture keeps its name, even where one before it would be given the same.
     alike = [Input(Kind.PICTURE, name) for name in ("x.gif", "x.png", "x.attention.png")]
     targets = plan_outputs(f"{tmp_path}/", alike)
@@ -482,8 +481,8 @@ def test_drawings_never_share_a_name(tmp_path):
 def test_folders_list_media_once_and_in_order(pictures, tmp_path):
     write_video(pictures / "d.mp4", 1)
     (pictures / ".hidden.png").write_bytes(b"")
-    inputs, problems = find_inputs([str(pictures), str(pictures / "a.png")], ())
-    assert [(item.kind.value, item.source[-5:]) for item in inputs] == [
+    found = find_inputs([str(pictures), str(pictures / "a.png")], ())
+    assert [(item.kind.value, item.source[-5:]) for item in found.inputs] == [
         ("picture", "a.png"),
         ("picture", "b.jpg"),
         ("picture", "c.png"),
@@ -491,10 +490,11 @@ def test_folders_list_media_once_and_in_order(pictures, tmp_path):
     ]
     (pictures / "folder.png").mkdir()
     (pictures / "folder.png" / "e.png").write_bytes(b"")
-    inputs, _ = find_inputs([str(pictures / "*.png")], ())
+    inputs = find_inputs([str(pictures / "*.png")], ()).inputs
     assert [item.source[-5:] for item in inputs] == ["a.png", "c.png", "e.png"]
     (tmp_path / "empty").mkdir()
-    assert not problems and "holds no pictures" in find_inputs([str(tmp_path / "empty")], ())[1][0]
+    [problem] = find_inputs([str(tmp_path / "empty")], ()).problems
+    assert not found.problems and "holds no pictures" in problem
 
 
 def test_image_ids_count_unless_all_pictures_are_numbered():

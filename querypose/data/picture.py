@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from io import BytesIO
 from os import PathLike
+from typing import IO
 
 import numpy as np
 from detectron2.utils.file_io import PathManager
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 Picture = np.ndarray | Image.Image | str | PathLike[str]
 
@@ -15,10 +18,25 @@ CHANNEL_ORDERS = ("RGB", "BGR")
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 _UNBOUNDED_MODES = ("I", "F")
 _NETWORK_ADDRESSES = ("http://", "https://", "ftp://")
+# By the value of EXIF's orientation tag.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# The header of EXIF, and how many tags follow it.
+_EXIF_START = re.compile(rb"(II\*\0.{4}|MM\0\*.{4})..", re.DOTALL)
 
 
 def read_picture(file_name: str, image_format: str) -> np.ndarray:
-    """Reads a picture, upright by its EXIF orientation; grey and RGBA ones become colour.
+    """Reads an image, upright by its EXIF orientation; gray and RGBA ones become color.
+
+    Of an animation or of several pages it reads the first. Broken EXIF is passed over: what can
+    be read of it counts.
 
     Args:
         file_name: any path that Detectron2's ``PathManager`` opens.
@@ -29,20 +47,80 @@ def read_picture(file_name: str, image_format: str) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no picture, or cut short.
+        ValueError: the file is no image, cut short, or broken in any other way.
     """
     try:
-        with PathManager.open(file_name, "rb") as file, Image.open(file) as picture:
-            image = pillow_to_array(ImageOps.exif_transpose(picture))
+        with PathManager.open(file_name, "rb") as file:
+            image = _decode_file(file)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no picture {file_name}.") from error
-    except UnidentifiedImageError as error:
-        reason = "it is empty or in no known format"
-        raise ValueError(f"The picture {file_name} cannot be read: {reason}.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
+    # Decoders raise whatever a broken file leads them to, struct.error and KeyError among it.
+    except Exception as error:
+        reason = why_unreadable(error)
         raise ValueError(f"The picture {file_name} cannot be read: {reason}.") from error
     return _reordered(image, "RGB", image_format)
+
+
+def decode(picture: Image.Image) -> np.ndarray:
+    """Decodes the current frame of an open image file, upright by its EXIF orientation.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        Exception: of any kind, where the file is broken.
+    """
+    if picture.format == "TIFF":
+        # Pillow would follow them after the last pixel, wherever they lead.
+        exif = picture.getexif()
+        for pointer in set(ExifTags.IFD).intersection(exif):
+            del exif[pointer]
+    picture.load()
+    return pillow_to_array(_upright(picture))
+
+
+def why_unreadable(error: Exception) -> str:
+    """The end of a sentence, without its full stop, from what a decoder raised."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is empty or in no known format"
+    text = " ".join(str(getattr(error, "strerror", None) or error).split()).rstrip(".")
+    return text if " " in text else f"{type(error).__name__} {text}".rstrip()
+
+
+def _decode_file(file: IO[bytes]) -> np.ndarray:
+    try:
+        with Image.open(file) as picture:
+            return decode(picture)
+    except Exception:
+        content = _without_exif(file)
+        if content is None:
+            raise
+    with Image.open(content) as picture:
+        return decode(picture)
+
+
+def _without_exif(file: IO[bytes]) -> IO[bytes] | None:
+    """An AVIF file with its EXIF emptied; None for others.
+
+    Pillow adds the container's own rotation to an AVIF file's EXIF as it opens it, which fails
+    where another number of it is broken.
+    """
+    if not file.seekable():
+        return None
+    file.seek(0)
+    content = file.read()
+    emptied = _EXIF_START.sub(rb"\1\0\0", content)
+    is_avif = content[4:8] == b"ftyp"
+    return BytesIO(emptied) if is_avif and emptied != content else None
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turns an image by its EXIF orientation, the one tag that is looked at."""
+    try:
+        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except Exception:
+        return picture
+    return picture if turn is None else picture.transpose(turn)
 
 
 def picture_to_array(picture: Picture, channel_order: str, image_format: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,11 +9,14 @@ from itertools import islice
 import numpy as np
 
 from querypose.data.picture import read_picture
+from querypose.demo.animation import AnimationReader
+from querypose.demo.formats import Kind
 from querypose.demo.inputs import Input
 from querypose.demo.video import VideoReader
 from querypose.prediction import PosePrediction
 
 Predict = Callable[[list[np.ndarray]], list[PosePrediction]]
+Stream = AnimationReader | VideoReader
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Frame:
         error: why not.
         index: in the stream, from 0.
         seconds: since the stream's start.
+        duration: how many seconds it is shown, where the stream says so.
     """
 
     item: Input
@@ -34,6 +37,7 @@ class Frame:
     error: str = ""
     index: int | None = None
     seconds: float | None = None
+    duration: float | None = None
 
 
 def read_pictures(items: Sequence[Input]) -> Generator[Frame, None, None]:
@@ -45,17 +49,21 @@ def read_pictures(items: Sequence[Input]) -> Generator[Frame, None, None]:
             yield Frame(item, None, error=str(error))
 
 
-def read_video(item: Input, reader: VideoReader) -> Generator[Frame, None, None]:
-    """Reads a video, timed by its frame rate."""
-    for index, picture in reader:
-        yield Frame(item, picture, index=index, seconds=index / reader.frame_rate)
+def open_stream(item: Input) -> Stream:
+    """Opens an animation, a video or a webcam.
+
+    Raises:
+        ValueError: it cannot be opened.
+    """
+    if item.kind is Kind.ANIMATION:
+        return AnimationReader(item.source)
+    return VideoReader(int(item.source) if item.kind is Kind.WEBCAM else item.source)
 
 
-def read_webcam(item: Input, reader: VideoReader) -> Generator[Frame, None, None]:
-    """Reads a webcam, timed by the clock."""
-    start = time.monotonic()
-    for index, picture in reader:
-        yield Frame(item, picture, index=index, seconds=time.monotonic() - start)
+def read_stream(item: Input, stream: Stream) -> Generator[Frame, None, None]:
+    """Reads an open stream."""
+    for index, seconds, picture, duration in stream:
+        yield Frame(item, picture, index=index, seconds=seconds, duration=duration)
 
 
 def predicted(

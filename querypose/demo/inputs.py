@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
-PICTURE_SUFFIXES = frozenset(
-    [
-        *(".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif"),
-        *(".tiff", ".webp"),
-    ]
-)
-VIDEO_SUFFIXES = frozenset(
-    [
-        *(".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv"),
-        *(".webm", ".wmv"),
-    ]
-)
+from querypose.demo.formats import VIDEO_SUFFIXES, Kind, image_suffixes, look_inside
 
-
-class Kind(Enum):
-    """What an input gives: one picture, or frames."""
-
-    PICTURE = "picture"
-    VIDEO = "video"
-    WEBCAM = "webcam"
+# Of the files that a folder's remark names.
+_NUM_NAMED = 3
 
 
 @dataclass(frozen=True)
 class Input:
-    """A picture, a video or a webcam.
+    """A picture, an animation, a video or a webcam.
 
     Attributes:
         kind: which of them.
@@ -48,50 +31,80 @@ class Input:
         return self.kind is not Kind.PICTURE
 
 
-def find_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> tuple[list[Input], list[str]]:
+@dataclass(frozen=True)
+class Findings:
+    """What the command's arguments lead to.
+
+    Attributes:
+        inputs: in order, each once.
+        problems: a sentence for each argument that gives no input.
+        remarks: sentences on what one might expect among the inputs, but is not.
+    """
+
+    inputs: list[Input]
+    problems: list[str]
+    remarks: list[str]
+
+
+def find_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> Findings:
     """Turns the command's arguments into inputs.
 
     Args:
         arguments: files, folders (their pictures and videos by name, not their subfolders),
             patterns of both, or "-" for one path a line of ``stdin``.
         stdin: lines.
-
-    Returns:
-        Inputs in order, each once, and a sentence for each argument that gives none.
     """
-    inputs: list[Input] = []
+    files: dict[Path, None] = {}
     problems: list[str] = []
-    for argument in arguments:
-        if argument == "-":
-            lines = [line.strip() for line in stdin]
-            found, missing = find_inputs([line for line in lines if line and line != "-"], ())
-            inputs += found
-            problems += missing
-            continue
-        found = _expand(argument)
-        inputs += found
+    remarks: dict[str, None] = {}
+    for argument in _with_lines(arguments, stdin):
+        found: list[Path] = []
+        for path in _expand(argument):
+            media, others = _split(path)
+            found += media
+            if others:
+                remarks[_passed_over(path, others)] = None
+        files |= dict.fromkeys(found)
         if not found:
             problems.append(_why_nothing(argument))
-    return list(dict.fromkeys(inputs)), problems
+    looks = {file: look_inside(file) for file in files}
+    inputs = [Input(kind, str(file)) for file, (kind, _) in looks.items()]
+    return Findings(inputs, problems, [*remarks, *(text for _, text in looks.values() if text)])
 
 
-def _expand(argument: str) -> list[Input]:
-    path = Path(argument)
+def _with_lines(arguments: Sequence[str], stdin: Iterable[str]) -> Iterator[str]:
+    for argument in arguments:
+        if argument == "-":
+            yield from (line for line in map(str.strip, stdin) if line not in ("", "-"))
+        else:
+            yield argument
+
+
+def _expand(argument: str) -> list[Path]:
     # An empty argument, from a shell's unset variable, is not meant as the current folder.
-    if argument and path.exists():
-        return _at(path)
+    if argument and Path(argument).exists():
+        return [Path(argument)]
     if not glob.has_magic(argument):
         return []
-    matches = sorted(glob.glob(argument, recursive=True))
-    return [item for match in matches for item in _at(Path(match))]
+    return [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
 
 
-def _at(path: Path) -> list[Input]:
-    """A file, whatever it holds, or a folder's pictures and videos."""
+def _split(path: Path) -> tuple[list[Path], list[Path]]:
+    """A file, whatever it holds, or a folder's pictures and videos; and its other files."""
     if not path.is_dir():
-        return [_input(path)]
-    files = sorted(file for file in path.iterdir() if file.is_file())
-    return [_input(file) for file in files if _is_media(file)]
+        return [path], []
+    # A dot in front hides a file: another demo's unfinished output, for one.
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != ".")
+    suffixes = image_suffixes() | VIDEO_SUFFIXES
+    media = [file for file in files if file.suffix.lower() in suffixes]
+    return media, [file for file in files if file.suffix.lower() not in suffixes]
+
+
+def _passed_over(folder: Path, files: Sequence[Path]) -> str:
+    names = ", ".join([file.name for file in files[:_NUM_NAMED]])
+    if len(files) > _NUM_NAMED:
+        names += f" and {len(files) - _NUM_NAMED} more"
+    return f"Passed over in {folder}, as neither images nor videos: {names}."
 
 
 def _why_nothing(argument: str) -> str:
@@ -100,17 +113,6 @@ def _why_nothing(argument: str) -> str:
     if glob.has_magic(argument):
         return f"Nothing matches {argument}."
     return f"There is no file {argument or repr(argument)}."
-
-
-def _is_media(path: Path) -> bool:
-    # A dot in front hides a file: another demo's unfinished output, for one.
-    suffix = path.suffix.lower()
-    return suffix in PICTURE_SUFFIXES | VIDEO_SUFFIXES and not path.name.startswith(".")
-
-
-def _input(path: Path) -> Input:
-    is_video = path.suffix.lower() in VIDEO_SUFFIXES
-    return Input(Kind.VIDEO if is_video else Kind.PICTURE, str(path))
 
 
 def image_ids(inputs: Sequence[Input]) -> Callable[[Input, int], int]:

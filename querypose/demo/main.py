@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from querypose.demo.inputs import Input, Kind, find_inputs
+from querypose.demo.formats import Kind
+from querypose.demo.inputs import Findings, Input, find_inputs
 from querypose.demo.outputs import (
     WRITABLE_PICTURES,
     attention_target,
@@ -45,7 +46,8 @@ def _add_inputs_and_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "input",
         nargs="*",
-        help="pictures, videos, folders or patterns; '-' reads one path a line from stdin",
+        help="pictures, animations, videos, folders or patterns; '-' reads one path a line from "
+        "stdin",
     )
     parser.add_argument(
         "--webcam", nargs="?", type=int, const=0, metavar="N", help="look through webcam N (0)"
@@ -165,11 +167,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Detectron2 asks PyTorch a question whose answer newer versions of it comment on.
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     try:
-        inputs, problems = _find_inputs(args)
-        problem = _contradiction(args, inputs, problems)
+        found = _find_inputs(args)
+        for remark in found.remarks:
+            report(remark)
+        problem = _contradiction(args, found.inputs, found.problems)
         if problem:
             parser.error(problem)
-        return _run(args, inputs, problems)
+        return _run(args, found.inputs, found.problems)
     except (ValueError, OSError, FloatingPointError) as error:
         report(str(error))
         return 2
@@ -180,9 +184,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _find_inputs(args: argparse.Namespace) -> tuple[list[Input], list[str]]:
+def _find_inputs(args: argparse.Namespace) -> Findings:
     if args.webcam is not None and not args.input:
-        return [Input(Kind.WEBCAM, str(args.webcam))], []
+        return Findings([Input(Kind.WEBCAM, str(args.webcam))], [], [])
     return find_inputs(args.input, sys.stdin)
 
 
@@ -207,7 +211,8 @@ def _contradiction(
     if attention and not writes:
         return "--draw attention writes pictures: name a folder with --output."
     if attention and any(item.is_stream for item in inputs):
-        return "--draw attention is for pictures alone, and there is a video among the inputs."
+        stream = next(item.source for item in inputs if item.is_stream)
+        return f"--draw attention is for pictures alone, and {stream} gives frames."
     if args.attention_person is not None and not (attention and args.attention_person > 0):
         return "--attention-person is a number from 1, and goes with --draw attention."
     return ""

@@ -6,7 +6,8 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from querypose.demo.inputs import PICTURE_SUFFIXES, VIDEO_SUFFIXES, Input, Kind
+from querypose.demo.formats import VIDEO_SUFFIXES, Kind, image_suffixes
+from querypose.demo.inputs import Input
 from querypose.demo.video import CODECS
 
 WRITABLE_PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -79,7 +80,7 @@ def check_targets(targets: Iterable[Path], inputs: Sequence[Input]) -> None:
 
 def _is_folder(output: str) -> bool:
     path = Path(output)
-    names_file = path.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES
+    names_file = path.suffix.lower() in image_suffixes() | VIDEO_SUFFIXES
     return path.is_dir() or output.endswith(("/", "\\")) or not names_file
 
 

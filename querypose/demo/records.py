@@ -34,7 +34,8 @@ class PoseRecords:
     """Collects predictions in two files.
 
     ``NAME.json`` holds ``keypoint_names`` and ``frames``: per frame ``image_id``, ``source``, for
-    videos ``frame`` (from 0) and ``time`` (seconds), and what :meth:`PosePrediction.to_json` gives.
+    videos ``frame`` (from 0) and ``time`` (seconds, as the decoder stamps it), and what
+    :meth:`PosePrediction.to_json` gives.
     ``NAME.coco.json`` holds COCO's results, see :meth:`PosePrediction.to_coco`.
     """
 

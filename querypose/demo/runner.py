@@ -6,7 +6,7 @@ import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,23 @@ from PIL import Image
 from tqdm import tqdm
 
 from querypose.demo.atomic import whole_file
+from querypose.demo.formats import Kind
 from querypose.demo.frames import (
     Frame,
     Predict,
+    Stream,
+    open_stream,
     predicted,
     read_pictures,
-    read_video,
-    read_webcam,
+    read_stream,
 )
-from querypose.demo.inputs import Input, Kind, image_ids
+from querypose.demo.inputs import Input, image_ids
 from querypose.demo.interruption import Interruption
 from querypose.demo.outputs import attention_target
+from querypose.demo.pacing import PacedWriter, open_paced_writer, steady_frame_rate
 from querypose.demo.records import PoseRecords, open_records
 from querypose.demo.timing import Stopwatch
-from querypose.demo.video import VideoReader, VideoWriter, read_ahead
+from querypose.demo.video import read_ahead
 from querypose.demo.window import Window
 from querypose.prediction import PosePrediction
 from querypose.predictor import PosePredictor
@@ -205,11 +208,10 @@ class Demo:
     def _stream(self, item: Input) -> None:
         live = item.kind is Kind.WEBCAM
         target = self._targets.get(item)
-        reader = VideoReader(int(item.source) if live else item.source)
+        reader = open_stream(item)
         tracker = None if self.options.track is False else self._tracker()
-        read = read_webcam if live else read_video
         frames = self._watched(
-            read(item, reader),
+            read_stream(item, reader),
             self._predict,
             1 if live else self.predictor.batch_size,
             total=reader.num_frames,
@@ -220,34 +222,46 @@ class Demo:
             stack.enter_context(closing(frames))
             writer = None
             if target is not None:
-                writer = stack.enter_context(VideoWriter(target, reader.frame_rate))
+                frame_rate = self._steady_frame_rate(item, reader)
+                writer = stack.enter_context(open_paced_writer(target, frame_rate))
             for frame, prediction in frames:
                 num_frames += 1
                 self._track(prediction, tracker)
                 self._frame(frame, prediction, writer)
         if writer is not None and writer.target != target:
             report(f"This OpenCV has no codec for {target}: the video is {writer.target}.")
+        if writer is not None and not live:
+            for sentence in writer.changes():
+                report(sentence)
         self._report_losses(item, reader, num_frames)
 
-    def _frame(self, frame: Frame, prediction: PosePrediction, writer: VideoWriter | None) -> None:
+    def _steady_frame_rate(self, item: Input, stream: Stream) -> float:
+        # A webcam or a pipe can be read once.
+        if item.kind is Kind.WEBCAM or not Path(item.source).is_file():
+            return stream.frame_rate
+        with closing(iter(open_stream(item))) as frames:
+            watched = takewhile(lambda _: not self.interruption.requested, frames)
+            return steady_frame_rate((frame.seconds for frame in watched), stream.frame_rate)
+
+    def _frame(self, frame: Frame, prediction: PosePrediction, writer: PacedWriter | None) -> None:
         if writer is not None or self.options.window is not None:
             drawn = self._drawn(frame, prediction)
             if writer is not None:
                 with self.stopwatch.measure("write"):
-                    _write_in_time(writer, drawn, frame)
+                    writer.write(drawn, frame.seconds, frame.duration)
             self._show(drawn, wait=False)
         self._record(frame, prediction)
 
-    def _report_losses(self, item: Input, reader: VideoReader, num_frames: int) -> None:
+    def _report_losses(self, item: Input, reader: Stream, num_frames: int) -> None:
         if num_frames == 0 and not self.interruption.requested:
-            raise ValueError(f"The video {item.source} has no frame that can be read.")
+            raise ValueError(f"The {item.kind.value} {item.source} has no frame that can be read.")
         if reader.num_broken:
             self.fail(f"{item.source}: {reader.num_broken} frames could not be decoded.")
-        stated = reader.num_frames or 0
-        unread = stated - reader.num_broken - num_frames
-        if unread > 0 and not self.interruption.requested:
-            tell = self.fail if unread > _LENGTH_TOLERANCE * stated else report
-            tell(f"{item.source} ended {unread} frames before its stated length.")
+        missing = reader.missing_seconds
+        if missing > 0 and not self.interruption.requested:
+            stated = reader.num_frames / reader.frame_rate
+            tell = self.fail if missing > _LENGTH_TOLERANCE * stated else report
+            tell(f"{item.source} ended {missing:.2f} seconds before its stated length.")
 
     def _watched(
         self,
@@ -321,13 +335,6 @@ class Demo:
 def report(message: str) -> None:
     """Writes a line to the error stream without breaking the progress bar."""
     tqdm.write(f"querypose-demo: {message}", file=sys.stderr)
-
-
-def _write_in_time(writer: VideoWriter, drawn: np.ndarray, frame: Frame) -> None:
-    """Keeps the video's clock: a slow webcam's or a broken frame's place is filled up."""
-    due = round(frame.seconds * writer.frame_rate) + 1
-    while writer.num_frames < due:
-        writer.write(drawn)
 
 
 def _quality(target: Path) -> dict[str, int]:

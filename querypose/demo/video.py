@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 
 from querypose.demo.atomic import PartialFile
+from querypose.demo.clock import FrameClock
 
 Item = TypeVar("Item")
 
@@ -44,12 +46,29 @@ def read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
             iterator.close()
 
 
+class TimedFrame(NamedTuple):
+    """A frame of a stream.
+
+    Attributes:
+        index: from 0; frames that could not be decoded count.
+        seconds: since the stream's start.
+        picture: (H, W, 3) uint8 RGB.
+        duration: how many seconds it is shown, where the stream says so.
+    """
+
+    index: int
+    seconds: float
+    picture: np.ndarray
+    duration: float | None = None
+
+
 class VideoReader:
     """Frames of a video file or a webcam.
 
     Attributes:
         frame_rate: frames a second.
-        num_frames: as the file says; None where it does not.
+        num_frames: as the file says, which for some containers is an estimate; None where it
+            does not.
         num_broken: frames that could not be decoded so far.
 
     Args:
@@ -73,17 +92,36 @@ class VideoReader:
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.num_frames = int(count) if 0 < count < 2**31 and not self._live else None
         self.num_broken = 0
+        self._num_read = 0
+        self._clock = FrameClock(self.frame_rate)
 
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (index, RGB picture), stepping over frames that cannot be decoded."""
+    @property
+    def missing_seconds(self) -> float:
+        """How far before its stated length the video ended; 0 where it did not."""
+        if self.num_frames is None or self._num_read + self.num_broken >= self.num_frames:
+            return 0.0
+        missing = self.num_frames / self.frame_rate - self._clock.end
+        return missing if missing > 0.5 * self._clock.longest_gap else 0.0
+
+    def __iter__(self) -> Iterator[TimedFrame]:
+        """Yields frames, stepping over those that cannot be decoded.
+
+        A video is timed by its decoder's time stamps, a webcam by the clock.
+        """
         index = failures = 0
+        start = time.monotonic()
         try:
             while failures < _MAX_BROKEN_FRAMES:
                 picture = self._read()
                 if picture is not None:
                     self.num_broken += failures
                     failures = 0
-                    yield index, picture
+                    self._num_read += 1
+                    # After reading, the position is that of the frame that was read.
+                    stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                    passed = time.monotonic() - start
+                    seconds = passed if self._live else self._clock.seconds(index, stamp)
+                    yield TimedFrame(index, seconds, picture)
                 elif self._live or self.num_frames is None or index >= self.num_frames:
                     break
                 else:
@@ -95,9 +133,9 @@ class VideoReader:
     def _read(self) -> np.ndarray | None:
         try:
             success, picture = self._capture.read()
+            return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) if success else None
         except cv2.error:
             return None
-        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) if success else None
 
 
 class VideoWriter:
