@@ -49,17 +49,17 @@ class OnePerson(PoseModel):
         places = weights @ grid
         if self.training:
             targets = [given["instances"].gt_keypoints.tensor for given in batched_inputs]
-            errors = [(place[None] - target[..., :2]) for place, target in zip(places, targets)]
+            errors = [
+                place[None] - target[..., :2]
+                for place, target in zip(places, targets, strict=True)
+            ]
             total = torch.cat(errors).abs().mean(dim=(1, 2)).sum()
             return {"loss_place": total / self.loss_normalizers(batched_inputs)["loss_place"]}
         scores = weights.amax(dim=-1).mean(dim=-1, keepdim=True)
+        people = map(self._person, places, scores, images.image_sizes, batched_inputs)
         return [
-            {"instances": rescale_instances(person, wanted_size(given, size))}
-            for person, given, size in zip(
-                map(self._person, places, scores, images.image_sizes, batched_inputs),
-                batched_inputs,
-                images.image_sizes,
-            )
+            {"instances": rescale_instances(person, wanted_size(given, person.image_size))}
+            for person, given in zip(people, batched_inputs, strict=True)
         ]
 
     def _person(self, places, score, image_size, given):
