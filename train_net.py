@@ -47,6 +47,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+def _without_pretrained(cfg: CfgNode) -> CfgNode:
+    """For a model whose checkpoint holds the backbone, too: nothing else should be downloaded."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.TIMM.PRETRAINED = False
+    return cfg
+
+
 def main(args: argparse.Namespace) -> dict[str, Any] | None:
     """Runs in every process; returns the evaluation's results."""
     cfg = setup(args)
@@ -55,7 +63,7 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
 
-    model = QueryPoseTrainer.build_model(cfg)
+    model = QueryPoseTrainer.build_model(_without_pretrained(cfg))
     checkpointer = QueryPoseCheckpointer(
         model, cfg.OUTPUT_DIR, weights_only=cfg.MODEL.WEIGHTS_ONLY, averaged=cfg.TEST.EMA
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from os import PathLike, fspath
 from pathlib import Path
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from querypose.checkpoint.averaging import average_weights
 from querypose.checkpoint.deepening import deepen_keypoint_convs
-from querypose.checkpoint.files import is_state_dict, read_weights, replace_file
+from querypose.checkpoint.download import local_file
+from querypose.checkpoint.files import is_state_dict, read_checkpoint, replace_file
 
 
 def compact(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -27,17 +29,18 @@ def compact(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def export_weights(
-    checkpoint: Path,
+    checkpoint: str | PathLike[str],
     output: Path,
     *,
     averaged: bool,
-    average_with: Path | None = None,
+    average_with: str | PathLike[str] | None = None,
     keypoint_convs: int | None = None,
 ) -> None:
     """Writes a checkpoint's weights in half precision.
 
     Args:
-        checkpoint: of this project's trainer.
+        checkpoint: of this project's trainer, at any address that
+            :func:`querypose.checkpoint.download.local_file` takes.
         output: a ``.pth`` file.
         averaged: take the moving average of the weights (``SOLVER.EMA``).
         average_with: weights, as this function writes them, to average with; see
@@ -47,6 +50,7 @@ def export_weights(
 
     Raises:
         FileNotFoundError: there is no such file.
+        OSError: it cannot be downloaded.
         ValueError: it cannot be read or holds no such weights, the two files' are of different
             models, or they are as deep already.
     """
@@ -60,10 +64,12 @@ def export_weights(
     replace_file(output, lambda file: torch.save({"model": compact(weights)}, file))
 
 
-def _weights_of(path: Path, key: str) -> dict[str, Tensor]:
-    weights = read_weights(str(path)).get(key)
+def _weights_of(address: str | PathLike[str], key: str) -> dict[str, Tensor]:
+    address = fspath(address)
+    with local_file(address) as filename:
+        weights = read_checkpoint(filename, name=address).get(key)
     if not is_state_dict(weights):
-        raise ValueError(f"{path} holds no weights under '{key}'.")
+        raise ValueError(f"{address} holds no weights under '{key}'.")
     return weights
 
 
@@ -73,12 +79,11 @@ def main() -> None:
         prog="python -m querypose.tools.export_weights",
         description="Writes a checkpoint's weights alone, in half precision.",
     )
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", help="a file, or its address on the network")
     parser.add_argument("output", type=Path)
     parser.add_argument("--ema", action="store_true", help="their moving average (SOLVER.EMA)")
     parser.add_argument(
         "--average-with",
-        type=Path,
         metavar="WEIGHTS",
         help="write the average with another training's exported weights",
     )
@@ -97,7 +102,7 @@ def main() -> None:
             average_with=arguments.average_with,
             keypoint_convs=arguments.keypoint_convs,
         )
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"export_weights: {error}")
 
 

@@ -38,6 +38,7 @@ class TimmBackbone(Backbone):
         ValueError: timm has no such network, the network has no such feature maps or does not take
             pictures of any size, ``weights`` does not fit it, or ``freeze_at`` is not within 0..4.
         FileNotFoundError: there is no file ``weights``.
+        ConnectionError: the pretrained weights cannot be downloaded.
     """
 
     @configurable
@@ -140,7 +141,19 @@ def _create_network(name: str, *, pretrained: bool, weights: str, in_channels: i
                 f"MODEL.TIMM.WEIGHTS: '{weights}' is not a complete checkpoint of timm's "
                 f"'{name}', head included; give one or leave the key empty."
             ) from error
+        if pretrained:
+            raise ConnectionError(
+                f"MODEL.TIMM.PRETRAINED: timm's weights of '{name}' cannot be downloaded "
+                f"({_first_cause(error)}); set the key False, or name a file in MODEL.TIMM.WEIGHTS."
+            ) from error
         raise
+
+
+def _first_cause(error: BaseException) -> str:
+    """What went wrong before everything else that an error tells, in one line."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    return f"{str(error).strip() or type(error).__name__}".splitlines()[0].rstrip(".")
 
 
 def _create_for_any_size(name: str, options: dict[str, Any]) -> nn.Module:

@@ -17,6 +17,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, Keypoints
 from torch import Tensor, nn
 
+from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import add_querypose_config, read_config
 from querypose.data.picture import read_picture
 from querypose.engine.optimizer import build_optimizer
@@ -37,7 +38,7 @@ class Workload:
     """Something to run again and again.
 
     Args:
-        setting: what to build. Weights are random unless ``MODEL.WEIGHTS`` names a file.
+        setting: what to build. Weights are random unless its options name some in ``MODEL.WEIGHTS``.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -45,6 +46,7 @@ class Workload:
         self.setting = setting
         self.cfg = _config(setting)
         self.model = build_model(self.cfg)
+        QueryPoseCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS)
         self.is_querypose = isinstance(self.model, QueryPose)
         self.inputs = _inputs(setting, self.model)
         self.seconds: dict[str, float] = defaultdict(float)
@@ -138,7 +140,8 @@ def _config(setting: Setting) -> CfgNode:
         cfg.TEST.DETECTIONS_PER_IMAGE = setting.people
         cfg.merge_from_list(opts)
         return cfg
-    return read_config(setting.config_file, ["MODEL.WEIGHTS", "", *opts])
+    random = ["MODEL.WEIGHTS", "", "MODEL.TIMM.PRETRAINED", False]
+    return read_config(setting.config_file, [*random, *opts])
 
 
 def _fix_people(model: QueryPose, setting: Setting) -> None:
