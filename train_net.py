@@ -19,6 +19,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 from torch.multiprocessing.spawn import ProcessException
 
 from querypose.checkpoint import QueryPoseCheckpointer
@@ -44,6 +45,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
             f"the last checkpoint of OUTPUT_DIR ({cfg.OUTPUT_DIR})."
         )
     default_setup(cfg, args)
+    # What we load and warn of belongs in log.txt, as Detectron2's own lines do.
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="querypose")
     return cfg
 
 

@@ -79,9 +79,9 @@ def read_checkpoint(
         ):
             return _read_zoo_file(filename, weights_only)
         return _read_torch_file(filename, weights_only)
-    except (OSError, MemoryError):
+    except (FileNotFoundError, MemoryError):
         raise
-    except Exception as error:  # A damaged file fails in many ways.
+    except Exception as error:  # A damaged file fails in many ways, with an OSError, too.
         if weights_only and _asks_for_trust(error, start):
             raise ValueError(_refusal(name, error)) from error
         raise DamagedFileError(f"{name} cannot be read: {_damage(start, error)}.") from error

@@ -38,7 +38,7 @@ class TimmBackbone(Backbone):
         ValueError: timm has no such network, the network has no such feature maps or does not take
             pictures of any size, ``weights`` does not fit it, or ``freeze_at`` is not within 0..4.
         FileNotFoundError: there is no file ``weights``.
-        ConnectionError: the pretrained weights cannot be downloaded.
+        OSError: the pretrained weights cannot be downloaded.
     """
 
     @configurable
@@ -142,7 +142,7 @@ def _create_network(name: str, *, pretrained: bool, weights: str, in_channels: i
                 f"'{name}', head included; give one or leave the key empty."
             ) from error
         if pretrained:
-            raise ConnectionError(
+            raise OSError(
                 f"MODEL.TIMM.PRETRAINED: timm's weights of '{name}' cannot be downloaded "
                 f"({_first_cause(error)}); set the key False, or name a file in MODEL.TIMM.WEIGHTS."
             ) from error
