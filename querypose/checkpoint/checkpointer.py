@@ -21,7 +21,7 @@ from querypose.checkpoint.backbones import (
     may_be_missing,
     may_be_missing_in_backbone,
 )
-from querypose.checkpoint.download import local_file, split_heuristics
+from querypose.checkpoint.download import read_at, split_heuristics
 from querypose.checkpoint.files import is_state_dict, read_checkpoint, replace_file
 from querypose.checkpoint.released import (
     StateDict,
@@ -74,7 +74,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         """Loads a checkpoint; see :class:`fvcore.common.checkpoint.Checkpointer`.
 
         Args:
-            path: any address that :func:`querypose.checkpoint.download.local_file` takes; "" loads
+            path: any address that :func:`querypose.checkpoint.download.read_at` takes; "" loads
                 nothing.
             checkpointables: names of the further objects to load; None loads all that it holds.
 
@@ -87,9 +87,8 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
             return super().load("", checkpointables)
         self._path = os.fspath(path)
         self.logger.info("Loading %s", self._path)
-        with local_file(self._path) as filename:
-            # Detectron2's own method would cut the name of a cached copy at its "?".
-            return Checkpointer.load(self, filename, checkpointables)
+        # Detectron2's own method would cut the name of a cached copy at its "?".
+        return read_at(self._path, lambda file: Checkpointer.load(self, file, checkpointables))
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Saves a checkpoint; a process that dies meanwhile leaves the previous one whole."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.client import IncompleteRead, RemoteDisconnected
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 from urllib.error import ContentTooShortError, HTTPError, URLError
 
 from detectron2.utils.file_io import PathManager
@@ -16,13 +16,14 @@ from iopath.common.file_io import get_cache_dir
 
 from querypose.checkpoint.files import DamagedFileError
 
+Content = TypeVar("Content")
+
 _HEURISTICS = "matching_heuristics="
 _GONE = (404, 410)
 
 
-@contextmanager
-def local_file(address: str) -> Iterator[str]:
-    """The file at an address, on this disk.
+def read_at(address: str, read: Callable[[str], Content]) -> Content:
+    """Reads the file at an address.
 
     Downloads go to Detectron2's cache (``FVCORE_CACHE``). Of several processes, one downloads and
     the others wait. A download that turns out damaged is removed from the cache.
@@ -31,26 +32,33 @@ def local_file(address: str) -> Iterator[str]:
         address: a path, or what a handler of Detectron2's ``PathManager`` takes: ``https://``,
             ``http://``, ``detectron2://``, ``catalog://``, a project's own prefix. A query belongs
             to the address, except for Detectron2's ``?matching_heuristics=True``.
+        read: reads a file on this disk; raises DamagedFileError where it cannot.
 
-    Yields:
-        A path to read from.
+    Returns:
+        What ``read`` returns.
 
     Raises:
         FileNotFoundError: there is no such file.
         ConnectionError: the server cannot be reached.
         OSError: the server does not send the file, or not all of it.
-        ValueError: no handler takes the address, or the file was found damaged by whoever reads it.
+        ValueError: no handler takes the address, or the file is damaged.
     """
     target, _ = split_heuristics(address)
-    path = _fetch(address, target)
-    if path is None:
-        with TemporaryDirectory() as folder:
-            yield _copy_stream(address, target, folder)
-    elif path == target:
-        yield path
-    else:
-        with _told_of_copy(address, path):
-            yield path
+    while True:
+        path = _fetch(address, target)
+        if path is None:
+            with TemporaryDirectory() as folder:
+                return read(_copy_stream(address, target, folder))
+        try:
+            return read(path)
+        except DamagedFileError as error:
+            if path == target:
+                raise
+            raise DamagedFileError(f"{str(error).removesuffix('.')}; {_discard(path)}.") from error
+        except (FileNotFoundError, AssertionError):
+            if path == target or os.path.exists(path):
+                raise
+            # Another process found the copy damaged: this one downloads it and sees for itself.
 
 
 def split_heuristics(address: str) -> tuple[str, bool]:
@@ -96,23 +104,12 @@ def _copy_stream(address: str, target: str, folder: str) -> str:
     return path
 
 
-@contextmanager
-def _told_of_copy(address: str, path: str) -> Iterator[None]:
-    """Keeps no damaged download, and makes errors of the reader speak of the copy."""
-    try:
-        yield
-    except DamagedFileError as error:
-        told = str(error).removesuffix(".")
-        if not Path(path).resolve().is_relative_to(Path(get_cache_dir()).resolve()):
-            raise DamagedFileError(f"{told}; it was read from {path}.") from error
-        Path(path).unlink(missing_ok=True)
-        raise DamagedFileError(f"{told}; the next try downloads it again.") from error
-    except (FileNotFoundError, AssertionError) as error:
-        if os.path.exists(path):
-            raise
-        raise FileNotFoundError(
-            f"The copy of {address} in the cache is gone: another process found it damaged."
-        ) from error
+def _discard(path: str) -> str:
+    """Removes a copy if it is the cache's; tells what comes of it."""
+    if not Path(path).resolve().is_relative_to(Path(get_cache_dir()).resolve()):
+        return f"it was read from {path}"
+    Path(path).unlink(missing_ok=True)
+    return "the next try downloads it again"
 
 
 def _failure(address: str, error: Exception) -> OSError | ValueError:

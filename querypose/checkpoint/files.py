@@ -138,7 +138,8 @@ def _damage(start: bytes, error: Exception) -> str:
     text = " ".join(start.decode(errors="replace").split())
     if text.isprintable() and "\ufffd" not in text[:-1]:
         return f"it is text in place of a checkpoint and begins with {text[:60]!r}"
-    return f"it is cut short, damaged or no checkpoint ({error!r:.200})"
+    reason = re.split(r"\.\s|\n", str(error))[0].strip() or type(error).__name__
+    return f"it is cut short, damaged or no checkpoint ({reason})"
 
 
 def is_state_dict(content: object) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from querypose.checkpoint.averaging import average_weights
 from querypose.checkpoint.deepening import deepen_keypoint_convs
-from querypose.checkpoint.download import local_file
+from querypose.checkpoint.download import read_at
 from querypose.checkpoint.files import is_state_dict, read_checkpoint, replace_file
 
 
@@ -40,7 +41,7 @@ def export_weights(
 
     Args:
         checkpoint: of this project's trainer, at any address that
-            :func:`querypose.checkpoint.download.local_file` takes.
+            :func:`querypose.checkpoint.download.read_at` takes.
         output: a ``.pth`` file.
         averaged: take the moving average of the weights (``SOLVER.EMA``).
         average_with: weights, as this function writes them, to average with; see
@@ -66,8 +67,7 @@ def export_weights(
 
 def _weights_of(address: str | PathLike[str], key: str) -> dict[str, Tensor]:
     address = fspath(address)
-    with local_file(address) as filename:
-        weights = read_checkpoint(filename, name=address).get(key)
+    weights = read_at(address, partial(read_checkpoint, name=address)).get(key)
     if not is_state_dict(weights):
         raise ValueError(f"{address} holds no weights under '{key}'.")
     return weights

@@ -6,10 +6,10 @@ import io
 import multiprocessing
 import os
 import pickle
-import re
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ import torch
 from detectron2.utils.file_io import PathHandler, PathManager
 from safetensors.torch import save
 
-from querypose.checkpoint.download import local_file, split_heuristics
+from querypose.checkpoint.download import read_at, split_heuristics
 from querypose.checkpoint.files import read_checkpoint
 
 TENSORS = {"weight": torch.arange(2000.0)}
@@ -57,8 +57,8 @@ def put(server, name: str, content: bytes) -> str:
 
 
 def load(address: str) -> torch.Tensor:
-    with local_file(address) as path:
-        return torch.as_tensor(read_checkpoint(path, name=address)["model"]["weight"])
+    content = read_at(address, partial(read_checkpoint, name=address))
+    return torch.as_tensor(content["model"]["weight"])
 
 
 def refusal(error: type[Exception], address: str) -> str:
@@ -273,12 +273,20 @@ def test_whatever_a_handler_raises_is_one_sentence(error, expected, register, tm
     refusal(expected, "storage://a.pth")
 
 
-def test_a_copy_that_another_process_removed(server):
-    address = put(server, "a.pth", FILES["a.pth"])
-    told = re.escape(f"copy of {address} in the cache is gone")
-    with pytest.raises(FileNotFoundError, match=told), local_file(address) as path:
-        os.unlink(path)
+def test_a_copy_that_another_process_found_damaged_and_removed(server):
+    """Also this process tells what is wrong with the file."""
+    address = put(server, "a.pth", b"<html>")
+    seen = []
+
+    def read(path: str) -> None:
+        seen.append(path)
+        if len(seen) == 1:
+            os.unlink(path)
         read_checkpoint(path, name=address)
+
+    with pytest.raises(ValueError, match="a web page"):
+        read_at(address, read)
+    assert server.requests == ["/a.pth", "/a.pth"]
 
 
 def test_a_file_is_downloaded_once(server):
@@ -296,8 +304,7 @@ def test_of_several_processes_one_downloads(server):
     sizes = processes.Queue()
 
     def fetch() -> None:
-        with local_file(address) as path:
-            sizes.put(os.path.getsize(path))
+        sizes.put(read_at(address, os.path.getsize))
 
     started = [processes.Process(target=fetch) for _ in range(3)]
     for process in started:

@@ -38,7 +38,7 @@ class Workload:
     """Something to run again and again.
 
     Args:
-        setting: what to build. Weights are random unless its options name some in ``MODEL.WEIGHTS``.
+        setting: what to build. Weights are random unless ``opts`` name some in ``MODEL.WEIGHTS``.
     """
 
     def __init__(self, setting: Setting) -> None:
