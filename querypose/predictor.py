@@ -130,7 +130,8 @@ class PosePredictor:
         Args:
             config: a config, or the file of one; None takes that of the model that comes with the
                 package.
-            weights: a checkpoint; None takes ``MODEL.WEIGHTS``.
+            weights: a checkpoint's path or address, such as ``https://...``; None takes
+                ``MODEL.WEIGHTS``.
             opts: config keys and values in turn.
             device: None takes ``MODEL.DEVICE``, or the CPU where there is no such device.
             confidence_threshold: see the class; None takes ``DEMO.CONFIDENCE_THRESHOLD``.
@@ -140,6 +141,7 @@ class PosePredictor:
 
         Raises:
             FileNotFoundError: the config or the weights are not there.
+            OSError: the weights cannot be downloaded.
             ValueError: they do not fit, there are no weights, the weights are of a backbone alone,
                 or an argument is out of range.
         """

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +193,69 @@ def small_model(tiny_model: Callable[..., nn.Module]) -> Callable[..., nn.Module
         return tiny_model(_SMALL | (changes or {}), seed)
 
     return build
+
+
+@dataclass
+class Server:
+    """A web server on this machine.
+
+    Attributes:
+        address: "http://127.0.0.1:..." without a slash at the end.
+        folder: the files that it sends.
+        cache: where Detectron2 keeps what it downloads.
+        requests: paths and queries of the GET requests so far.
+        answers: what it does instead of sending the file of a path.
+        headers: what it sends with every file.
+    """
+
+    address: str
+    folder: Path
+    cache: Path
+    requests: list[str] = field(default_factory=list)
+    answers: dict[str, Callable[[SimpleHTTPRequestHandler], None]] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def cached(self) -> list[str]:
+        """Names of the downloads that were kept."""
+        files = (path for path in self.cache.rglob("*") if path.is_file())
+        return sorted(path.name for path in files if path.suffix != ".lock")
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A :class:`Server` with an empty folder, and an empty cache for what comes from it."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served.requests.append(self.path)
+            served.answers.get(self.path, SimpleHTTPRequestHandler.do_GET)(self)
+
+        def translate_path(self, path: str) -> str:
+            return str(served.folder / path.partition("?")[0].lstrip("/"))
+
+        def end_headers(self) -> None:
+            for name, value in served.headers.items():
+                self.send_header(name, value)
+            super().end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    folder, cache = tmp_path / "served", tmp_path / "cache"
+    folder.mkdir()
+    monkeypatch.setenv("FVCORE_CACHE", str(cache))
+    monkeypatch.setenv("no_proxy", "*")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        served = Server(f"http://127.0.0.1:{web.server_port}", folder, cache)
+        thread = threading.Thread(target=web.serve_forever, args=(0.01,))
+        thread.start()
+        yield served
+        web.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port of this machine that refuses connections."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]

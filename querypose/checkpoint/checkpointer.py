@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import pickle
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
-from detectron2.utils.file_io import PathManager
-from fvcore.common.checkpoint import _IncompatibleKeys, _strip_prefix_if_present
+from fvcore.common.checkpoint import Checkpointer, _IncompatibleKeys, _strip_prefix_if_present
 from torch import Tensor, nn
 
 from querypose.checkpoint.backbones import (
@@ -21,14 +20,8 @@ from querypose.checkpoint.backbones import (
     may_be_missing,
     may_be_missing_in_backbone,
 )
-from querypose.checkpoint.files import (
-    ArrayUnpickler,
-    is_state_dict,
-    read_safetensors,
-    read_weights,
-    refusal,
-    replace_file,
-)
+from querypose.checkpoint.download import read_at, split_heuristics
+from querypose.checkpoint.files import is_state_dict, read_checkpoint, replace_file
 from querypose.checkpoint.released import (
     StateDict,
     convert_released_state_dict,
@@ -72,20 +65,25 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         self.loaded_backbone_only = False
         self.logger = logging.getLogger(__name__)
 
-    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Loads a checkpoint; see :class:`fvcore.common.checkpoint.Checkpointer`.
+
+        Args:
+            path: any address that :func:`querypose.checkpoint.download.read_at` takes; "" loads
+                nothing.
+            checkpointables: names of the further objects to load; None loads all that it holds.
 
         Raises:
             FileNotFoundError: there is no such file.
+            OSError: it cannot be downloaded.
             ValueError: the file is no checkpoint, holds code, or does not fit the model.
         """
-        if path and not self.path_manager.isfile(path.split("?")[0]) and "://" not in path:
-            raise FileNotFoundError(f"There is no checkpoint file {path}; see MODEL.WEIGHTS.")
-        self._path = path
-        try:
-            return super().load(path, *args, **kwargs)
-        finally:
-            self._parsed_url_during_load = None
+        if not path:
+            return super().load("", checkpointables)
+        self._path = os.fspath(path)
+        self.logger.info("Loading %s", self._path)
+        # Detectron2's own method would cut the name of a cached copy at its "?".
+        return read_at(self._path, lambda file: Checkpointer.load(self, file, checkpointables))
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Saves a checkpoint; a process that dies meanwhile leaves the previous one whole."""
@@ -105,26 +103,10 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         replace_file(tag, lambda file: file.write(last_filename_basename.encode()))
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        if filename.endswith(".pkl") and self.weights_only:
-            with PathManager.open(filename, "rb") as file:
-                return self._read_arrays(file, filename)
-        if filename.endswith(".safetensors"):
-            return {"model": read_safetensors(filename)}
-        return super()._load_file(filename)
-
-    @staticmethod
-    def _read_arrays(file: IO[bytes], filename: str) -> dict[str, Any]:
-        try:
-            data = ArrayUnpickler(file, encoding="latin1").load()
-        except (pickle.UnpicklingError, EOFError, AttributeError) as error:
-            raise ValueError(refusal(filename, error)) from error
-        if "model" not in data:
-            data = {"model": data.get("blobs", data), "__author__": "Caffe2"}
-        data["matching_heuristics"] = True
-        return data
-
-    def _torch_load(self, filename: str) -> dict[str, Any]:
-        return read_weights(filename, weights_only=self.weights_only)
+        checkpoint = read_checkpoint(filename, name=self._path, weights_only=self.weights_only)
+        if split_heuristics(self._path)[1]:
+            checkpoint["matching_heuristics"] = True
+        return checkpoint
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
         state_dict = checkpoint.pop("model")

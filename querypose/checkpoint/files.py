@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+# What the two formats of torch.save begin with: a zip archive, and a pickled magic number.
+_TORCH_STARTS = (b"PK\x03\x04", pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2))
+_LONGEST_SAFETENSORS_HEADER = 100_000_000
 
-class ArrayUnpickler(pickle.Unpickler):
+
+class DamagedFileError(ValueError):
+    """A file that is cut short, damaged, or something else than a checkpoint."""
+
+
+class _ForeignClassError(pickle.UnpicklingError):
+    """A pickle that holds more than arrays."""
+
+
+class _ArrayUnpickler(pickle.Unpickler):
     """Reads Detectron2's zoo files: arrays in dictionaries, and nothing that could run."""
 
     _ALLOWED: ClassVar = {
@@ -32,40 +44,102 @@ class ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Refuses whatever is no array."""
         if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it holds {module}.{name}")
+            raise _ForeignClassError(f"it holds {module}.{name}")
         return super().find_class(module, name)
 
 
-def read_safetensors(filename: str) -> dict[str, Tensor]:
-    """Reads a safetensors file.
+def read_checkpoint(
+    filename: str, *, name: str | None = None, weights_only: bool = True
+) -> dict[str, Any]:
+    """Reads a file of ``torch.save``, of safetensors, or a pickle of Detectron2's or pycls' zoo.
 
-    Raises:
-        ValueError: it is none, or cut short.
-    """
-    try:
-        return load_file(filename)
-    except SafetensorError as error:
-        raise ValueError(f"{filename} is no safetensors file, or cut short: {error}.") from error
+    Its content says which of them it is: a copy in a cache may have any name.
 
+    Args:
+        filename: on this disk.
+        name: what errors call it; None takes ``filename``.
+        weights_only: read weights alone; False unpickles the file, running any code inside.
 
-def read_weights(filename: str, *, weights_only: bool = True) -> dict[str, Any]:
-    """Reads what ``torch.save`` wrote.
+    Returns:
+        The weights under "model", and what else the file holds.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is none such, damaged, or holds more than weights.
+        DamagedFileError: it is cut short, damaged or no checkpoint.
+        ValueError: it holds more than weights.
     """
+    name = name or filename
+    with open(filename, "rb") as file:
+        start = file.read(512)
     try:
-        content = torch.load(filename, map_location="cpu", weights_only=weights_only)
-    except pickle.UnpicklingError as error:
-        raise ValueError(refusal(filename, error)) from error
-    except OSError:
+        if _is_safetensors(start):
+            return {"model": load_file(filename)}
+        if not start.startswith(_TORCH_STARTS) and (
+            start.startswith(pickle.PROTO) or filename.partition("?")[0].endswith(".pkl")
+        ):
+            return _read_zoo_file(filename, weights_only)
+        return _read_torch_file(filename, weights_only)
+    except (FileNotFoundError, MemoryError):
         raise
-    except Exception as error:  # A damaged file fails in many ways.
-        raise ValueError(
-            f"{filename} cannot be read: it is damaged or no checkpoint ({error!r:.200})."
-        ) from error
-    return content if isinstance(content, dict) else {"model": content}
+    except Exception as error:  # A damaged file fails in many ways, with an OSError, too.
+        if weights_only and _asks_for_trust(error, start):
+            raise ValueError(_refusal(name, error)) from error
+        raise DamagedFileError(f"{name} cannot be read: {_damage(start, error)}.") from error
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """Whether a file begins with the length of a JSON object, and with that object."""
+    length = int.from_bytes(start[:8], "little")
+    return start[8:9] == b"{" and length <= _LONGEST_SAFETENSORS_HEADER
+
+
+def _read_zoo_file(filename: str, weights_only: bool) -> dict[str, Any]:
+    unpickler = _ArrayUnpickler if weights_only else pickle.Unpickler
+    with open(filename, "rb") as file:
+        data = unpickler(file, encoding="latin1").load()
+    if "model" not in data:
+        data = {"model": data.get("blobs", data), "__author__": "Caffe2"}
+    return data | {"matching_heuristics": True}
+
+
+def _read_torch_file(filename: str, weights_only: bool) -> dict[str, Any]:
+    content = torch.load(filename, map_location="cpu", weights_only=weights_only)
+    if not isinstance(content, dict):
+        return {"model": content}
+    if "model" in content:
+        return content
+    if "model_state" in content:  # pycls
+        return {"model": content["model_state"], "matching_heuristics": True}
+    return {"model": content}
+
+
+def _asks_for_trust(error: Exception, start: bytes) -> bool:
+    """Whether a sound file was refused for what it would run."""
+    of_torch = isinstance(error, pickle.UnpicklingError) and start.startswith(_TORCH_STARTS)
+    return of_torch or isinstance(error, _ForeignClassError)
+
+
+def _refusal(name: str, error: Exception) -> str:
+    """Says why a file is not read, and how to read it all the same."""
+    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    reason = f"it holds {foreign[1]}" if foreign else str(error).strip().splitlines()[0]
+    return (
+        f"{name} cannot be read as weights alone ({reason}); if you trust its origin, set "
+        "MODEL.WEIGHTS_ONLY False."
+    )
+
+
+def _damage(start: bytes, error: Exception) -> str:
+    """What is wrong with a file, from how it begins."""
+    if not start:
+        return "it is empty"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        return "it is a web page (HTML or XML) in place of a checkpoint"
+    text = " ".join(start.decode(errors="replace").split())
+    if text.isprintable() and "\ufffd" not in text[:-1]:
+        return f"it is text in place of a checkpoint and begins with {text[:60]!r}"
+    reason = re.split(r"\.\s|\n", str(error))[0].strip() or type(error).__name__
+    return f"it is cut short, damaged or no checkpoint ({reason})"
 
 
 def is_state_dict(content: object) -> bool:
@@ -84,12 +158,3 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
-
-
-def refusal(filename: str, error: Exception) -> str:
-    """Says why a file is not read, and how to read it all the same."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else "it is cut short"
-    return (
-        f"{filename} cannot be read as weights alone ({reason}); if you trust its origin, "
-        "set MODEL.WEIGHTS_ONLY False."
-    )

@@ -77,7 +77,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config-file", help="of the model; default: the small model that comes with querypose"
     )
-    parser.add_argument("--weights", help="checkpoint; default: MODEL.WEIGHTS of the config")
+    parser.add_argument(
+        "--weights", help="checkpoint, a file or its address; default: MODEL.WEIGHTS of the config"
+    )
     parser.add_argument(
         "--device", help="cpu, cuda, cuda:1, ...; default: a GPU where there is one"
     )

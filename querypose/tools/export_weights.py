@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
+from os import PathLike, fspath
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from querypose.checkpoint.files import is_state_dict, read_weights, replace_file
+from querypose.checkpoint.download import read_at
+from querypose.checkpoint.files import is_state_dict, read_checkpoint, replace_file
 
 
 def compact(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -24,16 +27,18 @@ def compact(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def export_weights(checkpoint: Path, output: Path, *, averaged: bool) -> None:
+def export_weights(checkpoint: str | PathLike[str], output: Path, *, averaged: bool) -> None:
     """Writes a checkpoint's weights in half precision.
 
     Args:
-        checkpoint: of this project's trainer.
+        checkpoint: of this project's trainer, at any address that
+            :func:`querypose.checkpoint.download.read_at` takes.
         output: a ``.pth`` file.
         averaged: take the moving average of the weights (``SOLVER.EMA``).
 
     Raises:
         FileNotFoundError: there is no such file.
+        OSError: it cannot be downloaded.
         ValueError: it cannot be read or holds no such weights.
     """
     weights = _weights_of(checkpoint, "ema" if averaged else "model")
@@ -42,10 +47,11 @@ def export_weights(checkpoint: Path, output: Path, *, averaged: bool) -> None:
     replace_file(output, lambda file: torch.save({"model": compact(weights)}, file))
 
 
-def _weights_of(path: Path, key: str) -> dict[str, Tensor]:
-    weights = read_weights(str(path)).get(key)
+def _weights_of(address: str | PathLike[str], key: str) -> dict[str, Tensor]:
+    address = fspath(address)
+    weights = read_at(address, partial(read_checkpoint, name=address)).get(key)
     if not is_state_dict(weights):
-        raise ValueError(f"{path} holds no weights under '{key}'.")
+        raise ValueError(f"{address} holds no weights under '{key}'.")
     return weights
 
 
@@ -55,13 +61,13 @@ def main() -> None:
         prog="python -m querypose.tools.export_weights",
         description="Writes a checkpoint's weights alone, in half precision.",
     )
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", help="a file, or its address on the network")
     parser.add_argument("output", type=Path)
     parser.add_argument("--ema", action="store_true", help="their moving average (SOLVER.EMA)")
     arguments = parser.parse_args()
     try:
         export_weights(arguments.checkpoint, arguments.output, averaged=arguments.ema)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"export_weights: {error}")
 
 

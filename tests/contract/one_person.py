@@ -50,8 +50,7 @@ class OnePerson(PoseModel):
         if self.training:
             targets = [given["instances"].gt_keypoints.tensor for given in batched_inputs]
             errors = [
-                place[None] - target[..., :2]
-                for place, target in zip(places, targets, strict=True)
+                place[None] - target[..., :2] for place, target in zip(places, targets, strict=True)
             ]
             total = torch.cat(errors).abs().mean(dim=(1, 2)).sum()
             return {"loss_place": total / self.loss_normalizers(batched_inputs)["loss_place"]}

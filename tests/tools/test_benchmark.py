@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 from querypose.tools.benchmark.__main__ import main
 from querypose.tools.benchmark.setting import Setting, parse_setting
@@ -50,6 +53,23 @@ def test_training_matches_the_same_queries_at_every_stage(base):
         stage.register_forward_hook(lambda _, inputs, __: counts.append(len(inputs[0])))
     workload.run()
     assert counts == [3, 3]
+
+
+def test_weights_are_loaded_where_asked(base, server):
+    torch.manual_seed(3)
+    expected = Workload(base).model
+    torch.save({"model": expected.state_dict()}, server.folder / "model.pth")
+    where = ("MODEL.WEIGHTS", f"{server.address}/model.pth")
+    found = Workload(replace(base, opts=(*base.opts, *where))).model
+    assert torch.equal(found.backbone.fpn_output2.weight, expected.backbone.fpn_output2.weight)
+
+
+def test_a_mistake_in_a_process_is_told_in_one_sentence(base, closed_port, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    where = f"http://127.0.0.1:{closed_port}/a.pth"
+    command = ["--config-file", base.config_file, "--device", "cpu", "MODEL.WEIGHTS", where]
+    with pytest.raises(SystemExit, match=rf"^benchmark: {where} cannot be reached \("):
+        main(command)
 
 
 def test_cost_of_the_published_model(repository):

@@ -34,6 +34,7 @@ class TimmBackbone(Backbone):
     Raises:
         ValueError: timm has no such network, the network has no such feature maps or does not take
             pictures of any size, or ``freeze_at`` is not within 0..4.
+        OSError: the pretrained weights cannot be downloaded.
     """
 
     @configurable
@@ -119,7 +120,22 @@ def _create_network(name: str, *, pretrained: bool, in_channels: int) -> nn.Modu
         similar = get_close_matches(name, timm.list_models())
         hint = f"did you mean {' or '.join(similar)}?" if similar else "see timm.list_models()."
         raise ValueError(f"MODEL.TIMM.NAME: timm has no network '{name}'; {hint}")
-    return _create_for_any_size(name, {"pretrained": pretrained, "in_chans": in_channels})
+    try:
+        return _create_for_any_size(name, {"pretrained": pretrained, "in_chans": in_channels})
+    except Exception as error:  # The hub's client fails in many ways.
+        if not pretrained:
+            raise
+        raise OSError(
+            f"MODEL.TIMM.PRETRAINED: timm's weights of '{name}' cannot be downloaded "
+            f"({_first_cause(error)}); set the key False, or name a file in MODEL.WEIGHTS."
+        ) from error
+
+
+def _first_cause(error: BaseException) -> str:
+    """What went wrong before everything else that an error tells, in one line."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    return f"{str(error).strip() or type(error).__name__}".splitlines()[0].rstrip(".")
 
 
 def _create_for_any_size(name: str, options: dict[str, Any]) -> nn.Module:

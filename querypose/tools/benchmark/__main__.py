@@ -56,7 +56,7 @@ def main(command_line: Sequence[str] | None = None) -> None:
             _print_suite(base, arguments.repeats)
         else:
             _print_parts(base, arguments.compare, arguments.repeats, arguments.warm_up)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"benchmark: {error}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import resource
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
 from statistics import median
 from typing import NamedTuple
@@ -48,8 +48,10 @@ class _Worker:
         try:
             self._connection.send(question)
             answer = self._connection.recv()
-        except (EOFError, BrokenPipeError) as error:
+        except (EOFError, ConnectionError) as error:
             raise RuntimeError("A benchmark process died; its message stands above.") from error
+        if isinstance(answer, Exception):
+            raise answer
         return answer
 
     def __enter__(self) -> _Worker:
@@ -81,7 +83,14 @@ def measure(settings: Sequence[Setting], *, repeats: int, warm_up: int = 1) -> l
 
 def _serve(setting: Setting, connection: Connection) -> None:
     without_model = _peak_bytes(setting.device)
-    workload = Workload(setting)
+    try:
+        workload = Workload(setting)
+    except (OSError, ValueError) as error:
+        # A user's mistake, for the parent to tell in one sentence when it asks.
+        with suppress(EOFError, ConnectionError):
+            connection.recv()
+            connection.send(error)
+        return
     answers = {
         "run": workload.run,
         "peak": lambda: _peak_bytes(setting.device) - without_model,

@@ -14,6 +14,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, Keypoints
 from torch import nn
 
+from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import add_querypose_config, read_config
 from querypose.data.picture import read_picture
 from querypose.engine.optimizer import build_optimizer
@@ -29,7 +30,7 @@ class Workload:
     """Something to run again and again.
 
     Args:
-        setting: what to build. Weights are random unless ``MODEL.WEIGHTS`` names a file.
+        setting: what to build. Weights are random unless ``opts`` name some in ``MODEL.WEIGHTS``.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -37,6 +38,7 @@ class Workload:
         self.setting = setting
         self.cfg = _config(setting)
         self.model = build_model(self.cfg)
+        QueryPoseCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS)
         self.inputs = _inputs(setting, self.model)
         self._stopwatch = Stopwatch(setting.device)
         if isinstance(self.model, PoseModel):
@@ -98,7 +100,8 @@ def _config(setting: Setting) -> CfgNode:
         cfg.TEST.DETECTIONS_PER_IMAGE = setting.people
         cfg.merge_from_list(opts)
         return cfg
-    return read_config(setting.config_file, ["MODEL.WEIGHTS", "", *opts])
+    random = ["MODEL.WEIGHTS", "", "MODEL.TIMM.PRETRAINED", False]
+    return read_config(setting.config_file, [*random, *opts])
 
 
 def _inputs(setting: Setting, model: nn.Module) -> list[dict[str, Any]]:

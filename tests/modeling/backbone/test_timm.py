@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
+import timm
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_backbone
+from huggingface_hub import constants
+from safetensors.torch import save_file
 from torch import nn
 
 from querypose.config import add_querypose_config
@@ -95,6 +100,43 @@ def test_network_of_some_picture_sizes_is_refused(name):
 def test_network_that_cuts_borders_off_is_refused():
     with pytest.raises(ValueError, match=r"'inception_v4'.*\[\(22, 38\), .*, not of \[\(24, 40\),"):
         TimmBackbone(name="inception_v4")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """The settings of the client of timm's hub, with an empty cache."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return partial(monkeypatch.setattr, constants)
+
+
+def test_pretrained_weights_come_from_timms_hub(hub, server):
+    network = timm.create_model("test_resnet")
+    file = server.folder / "timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
+    file.parent.mkdir(parents=True)
+    save_file(network.state_dict(), file)
+    # What the client looks for in an answer.
+    server.headers = {"ETag": '"1"', "X-Repo-Commit": "0" * 40}
+    hub("ENDPOINT", server.address)
+    hub("HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}")
+    found = TimmBackbone(name="test_resnet", pretrained=True).network.state_dict()
+    expected = network.state_dict()
+    assert len(found) > 50
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def test_pretrained_weights_without_a_network(hub):
+    hub("HF_HUB_OFFLINE", True)
+    told = r"MODEL\.TIMM\.PRETRAINED: timm's weights of 'test_resnet' cannot be downloaded \(.*"
+    with pytest.raises(OSError, match=told) as raised:
+        TimmBackbone(name="test_resnet", pretrained=True)
+    sentence = str(raised.value)
+    assert sentence.endswith("; set the key False, or name a file in MODEL.WEIGHTS.")
+    assert "\n" not in sentence
+
+
+def test_a_network_without_pretrained_weights_is_named():
+    with pytest.raises(OSError, match=r"'selecsls42' cannot .*\(No pretrained weights exist"):
+        TimmBackbone(name="selecsls42", pretrained=True)
 
 
 def test_builder_gives_a_trainable_pyramid(parameters_without_gradient):
