@@ -23,6 +23,7 @@ _WORD = re.compile(
 )
 _OTHER_SIDE = {"left": "right", "right": "left"}
 _OTHER_ABBREVIATION = {"l": "r", "r": "l", "lt": "rt", "rt": "lt", "lft": "rgt", "rgt": "lft"}
+_SIDES = _OTHER_SIDE.keys() | _OTHER_ABBREVIATION.keys()
 
 # What a letter for the side is joined to, as in "lelb" and "elbowl". None of these words is taken
 # apart itself: a leg is no "eg" of the left side.
@@ -51,12 +52,10 @@ def flips_by_name(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """
     words = {name: _words(name) for name in names}
     pairs: dict[str, str] = {}
-    for reading in (_spelled, _begins_or_ends_with_side, _abbreviated):
+    for reading in (_OTHER_SIDE.get, _begins_or_ends_with_side, _OTHER_ABBREVIATION.get):
         pairs |= _pairs(_without(words, pairs), reading)
     unmarked = {
-        name: split
-        for name, split in _without(words, pairs).items()
-        if not any(_spelled(word) or _abbreviated(word) for word in split)
+        name: split for name, split in _without(words, pairs).items() if _SIDES.isdisjoint(split)
     }
     pairs |= _joined_letter_pairs(unmarked)
     return tuple((name, pairs[name]) for name in names if name in pairs)
@@ -89,8 +88,7 @@ def sides_by_name(names: Sequence[str]) -> dict[str, str]:
     """``"left"`` or ``"right"`` for every keypoint whose name tells, with or without a partner."""
     sides: dict[str, str] = {}
     for name in names:
-        marked = [word for word in _words(name) if _spelled(word) or _abbreviated(word)]
-        initials = {word[0] for word in marked}
+        initials = {word[0] for word in _SIDES.intersection(_words(name))}
         if len(initials) == 1:
             sides[name] = "left" if initials == {"l"} else "right"
     for left, right in flips_by_name(names):
@@ -100,14 +98,6 @@ def sides_by_name(names: Sequence[str]) -> dict[str, str]:
 
 def _words(name: str) -> Words:
     return tuple(word.lower() for word in _WORD.findall(name))
-
-
-def _spelled(word: str) -> str | None:
-    return _OTHER_SIDE.get(word)
-
-
-def _abbreviated(word: str) -> str | None:
-    return _OTHER_ABBREVIATION.get(word)
 
 
 def _begins_or_ends_with_side(word: str) -> str | None:
