@@ -45,22 +45,29 @@ def detect_people(
         picture are left out.
 
     Raises:
-        FloatingPointError: a logit or a box is NaN or infinite.
+        FloatingPointError: a logit, a box, a keypoint or its deviation is NaN or infinite.
     """
-    if not (logits.isfinite().all() and boxes.isfinite().all()):
-        raise FloatingPointError(
-            "The model's scores or boxes are NaN or infinite: the weights come from a training "
-            "that has diverged, or the picture has such pixels, or half precision does not suffice."
-        )
+    _refuse_unless(logits.isfinite().all() & boxes.isfinite().all(), "class scores or boxes")
     class_scores, classes = logits.float().sigmoid().max(dim=-1)
     candidates = _inside(boxes, image_sizes) & (class_scores >= class_score_thresh)
     keypoints = class_scores.new_zeros(*class_scores.shape, num_keypoints, 3)
     limit = min(max_detections, class_scores.shape[1])
     scores = _decode_best(class_scores, candidates, decode, limit, keypoints)
+    # Scores of -inf are of queries that were not decoded.
+    finite = keypoints.isfinite().all() & (scores < torch.inf).all()
+    _refuse_unless(finite, "keypoints or their scores")
     return [
         _instances(*picture, max_detections=max_detections)
         for picture in zip(image_sizes, boxes, scores, classes, keypoints, strict=True)
     ]
+
+
+def _refuse_unless(finite: Tensor, what: str) -> None:
+    if not finite:
+        raise FloatingPointError(
+            f"The model's {what} are NaN or infinite: the weights come from a training that has "
+            "diverged, or the image has such pixels, or half precision does not suffice."
+        )
 
 
 def _inside(boxes: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
