@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pytest
 import yaml
-from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
+from querypose.data import QueryPoseDatasetMapper, register_coco_keypoints
 from querypose.skeleton import (
     COCO_SKELETON,
     CROWDPOSE_SKELETON,
@@ -294,6 +295,21 @@ class TestMetadata:
         edges = (("a", "c"), ("c", "b"), ("left_ear", "c"))
         skeleton = Skeleton(("a", "b", "c", "left_ear", "right_ear"), flips=flips, edges=edges)
         assert _colors(skeleton) == [BLUE, ORANGE, BLUE]
+
+
+def test_a_mirrored_image_teaches_the_other_side(tmp_path, tiny_cfg):
+    """From the names in a label file to the indices by which training flips."""
+    category = {"id": 1, "name": "person", "keypoints": ["NOSE", "ELBOW_L", "ELBOW_R"]}
+    content = {"images": [], "annotations": [], "categories": [category]}
+    (tmp_path / "people.json").write_text(json.dumps(content))
+    name = "test_skeleton_mirrored"
+    register_coco_keypoints(name, tmp_path / "people.json", tmp_path)
+    try:
+        mapper = QueryPoseDatasetMapper(tiny_cfg({"DATASETS.TRAIN": (name,)}), is_train=True)
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    assert mapper.flip_indices.tolist() == [0, 2, 1]
 
 
 BLUE, ORANGE, GREEN = (51, 153, 255), (255, 128, 0), (102, 204, 102)
