@@ -36,6 +36,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """Reads the config, registers the datasets it lists and sets up logging."""
     cfg = read_config(args.config_file, args.opts)
     cfg.freeze()
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="querypose")
     register_configured_datasets(cfg)
     check_configured_datasets(cfg)
     resumes = args.resume and Path(cfg.OUTPUT_DIR, "last_checkpoint").is_file()

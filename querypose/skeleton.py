@@ -15,17 +15,22 @@ from typing import Any
 import numpy as np
 import yaml
 
+from querypose import known_skeletons
+from querypose.keypoint_names import (
+    distinct_pairs,
+    edges_of_coco_category,
+    groups_from,
+    names_from,
+)
+from querypose.side_names import find_flips, flips_by_name, sides_by_name
+
+__all__ = ["COCO_SKELETON", "CROWDPOSE_SKELETON", "Skeleton", "flips_by_name"]
+
 DEFAULT_SIGMA = 0.067
 """OKS sigma of a keypoint that no one measured: the mean of COCO's seventeen."""
 
-_SIDES = (
-    ("left", "right"),
-    ("Left", "Right"),
-    ("LEFT", "RIGHT"),
-    ("l_", "r_"),
-    ("_l", "_r"),
-    ("L", "R"),
-)
+_SIDE_COLORS = {"left": (51, 153, 255), "right": (255, 128, 0)}
+_MIDDLE_COLOR = (102, 204, 102)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Skeleton:
     """The keypoints of a person and how they belong together.
 
     Attributes:
-        keypoints: names in the dataset's order.
+        keypoints: names in the dataset's order; numbers become texts, here and below.
         flips: pairs of names that a horizontal flip exchanges.
         sigmas: OKS standard deviation per keypoint, relative to the square root of the person's
             area; empty means :data:`DEFAULT_SIGMA` for each.
@@ -52,6 +57,10 @@ class Skeleton:
     parts: tuple[tuple[str, ...], ...] = field(default=())
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "keypoints", names_from(self.keypoints))
+        for groups in ("flips", "edges", "parts"):
+            named = tuple(tuple(map(str, group)) for group in getattr(self, groups))
+            object.__setattr__(self, groups, named)
         if not self.keypoints or len(set(self.keypoints)) != len(self.keypoints):
             raise ValueError(f"A skeleton needs distinct keypoint names, got {self.keypoints}.")
         if not self.sigmas:
@@ -79,6 +88,9 @@ class Skeleton:
             raise ValueError(f"OKS sigmas must be positive, got {self.sigmas}.")
         if any(len(pair) != 2 for pair in (*self.flips, *self.edges)):
             raise ValueError("Every flip and every edge of a skeleton is a pair of keypoint names.")
+        loops = [edge for edge in self.edges if edge[0] == edge[1]]
+        if loops:
+            raise ValueError(f"An edge joins two different keypoints, unlike {loops[0]}.")
         in_flips = [name for pair in self.flips for name in pair]
         if len(in_flips) != len(set(in_flips)):
             raise ValueError(f"A keypoint appears in two flip pairs: {self.flips}.")
@@ -124,7 +136,8 @@ class Skeleton:
 
         Args:
             fields: ``keypoints`` and, optionally, ``flips``, ``sigmas``, ``edges``, ``parts``.
-                Edges may be names or 0-based indices.
+                Flips, edges and parts name keypoints, or count them from 0; where names are
+                numbers, a number is a name. Without ``flips`` they follow from the names.
 
         Raises:
             ValueError: an unknown field, or fields that contradict each other.
@@ -136,13 +149,14 @@ class Skeleton:
                 f"A skeleton is declared by keypoints and, optionally, "
                 f"{sorted(known - {'keypoints'})}; got {given}."
             )
-        names = tuple(str(name) for name in fields["keypoints"])
+        names = names_from(fields["keypoints"])
+        flips = fields.get("flips")
         return cls(
             keypoints=names,
-            flips=_named_groups(fields.get("flips"), names),
+            flips=find_flips(names) if flips is None else groups_from(flips, names),
             sigmas=tuple(float(sigma) for sigma in fields.get("sigmas") or ()),
-            edges=_named_groups(fields.get("edges"), names),
-            parts=_named_groups(fields.get("parts"), names),
+            edges=groups_from(fields.get("edges"), names),
+            parts=groups_from(fields.get("parts"), names),
         )
 
     @classmethod
@@ -165,53 +179,55 @@ class Skeleton:
     def from_coco_json(cls, json_file: str | Path, category: Mapping[str, Any]) -> Skeleton:
         """The skeleton that a COCO-format keypoint category describes.
 
-        Names that equal a known skeleton's give that skeleton. Otherwise flips follow from ``left``
-        and ``right`` in the names, and every keypoint is a part of its own.
+        Names that equal a known skeleton's give that skeleton. Otherwise flips follow from the
+        names, and every keypoint is a part of its own.
 
         Raises:
-            ValueError: the category has no keypoint names.
+            ValueError: the category has no keypoint names, or an edge joins no two keypoints.
         """
-        names = tuple(category.get("keypoints") or ())
-        if not names:
+        if not category.get("keypoints"):
             raise ValueError(
                 f"{json_file}: category {category.get('name')!r} lists no keypoints; "
                 "declare the skeleton when registering the dataset."
             )
-        for known in (COCO_SKELETON, CROWDPOSE_SKELETON):
-            if names == known.keypoints:
-                return known
-        edges = tuple(
-            (names[start - 1], names[end - 1])
-            for start, end in category.get("skeleton") or ()
-            if 1 <= start <= len(names) and 1 <= end <= len(names)
-        )
-        return cls(keypoints=names, flips=flips_by_name(names), edges=edges)
+        try:
+            names = names_from(category["keypoints"])
+            if names in _KNOWN:
+                return _KNOWN[names]
+            edges = edges_of_coco_category(category.get("skeleton"), names)
+            return cls(keypoints=names, flips=find_flips(names), edges=edges)
+        except ValueError as error:
+            reason = str(error).removesuffix(".")
+            raise ValueError(
+                f"{json_file}: category {category.get('name')!r}: {reason}; correct it, or declare "
+                "the skeleton when registering the dataset."
+            ) from error
 
     @classmethod
     def from_metadata(cls, metadata: Any) -> Skeleton:
         """The skeleton of a registered dataset.
 
         Metadata with ``keypoint_parts`` was written by :meth:`metadata`. Without it (Detectron2's
-        own datasets) names that equal a known skeleton's give that skeleton.
+        own datasets) names that equal a known skeleton's give that skeleton, and flips follow from
+        the names where there is no ``keypoint_flip_map``.
 
         Raises:
             ValueError: the dataset declares no keypoints.
         """
-        names = tuple(metadata.get("keypoint_names") or ())
+        names = names_from(list(metadata.get("keypoint_names") or ()))
         if not names:
             raise ValueError(
                 f"Dataset {metadata.get('name')!r} declares no keypoints: register it with "
                 "querypose.register_coco_keypoints, or set keypoint_names in its metadata."
             )
         declared_parts = metadata.get("keypoint_parts")
-        if declared_parts is None:
-            for known in (COCO_SKELETON, CROWDPOSE_SKELETON):
-                if names == known.keypoints:
-                    return known
+        if declared_parts is None and names in _KNOWN:
+            return _KNOWN[names]
+        flips = metadata.get("keypoint_flip_map")
         rules = metadata.get("keypoint_connection_rules") or ()
         return cls(
             keypoints=names,
-            flips=_distinct_pairs(metadata.get("keypoint_flip_map") or ()),
+            flips=find_flips(names) if flips is None else distinct_pairs(flips),
             sigmas=tuple(metadata.get("keypoint_oks_sigmas") or ()),
             edges=tuple((start, end) for start, end, *_ in rules),
             parts=tuple(tuple(part) for part in declared_parts or ()),
@@ -222,121 +238,29 @@ class Skeleton:
         return {
             "keypoint_names": list(self.keypoints),
             "keypoint_flip_map": list(self.flips),
-            "keypoint_connection_rules": [
-                (start, end, _edge_colour(start, end)) for start, end in self.edges
-            ],
+            "keypoint_connection_rules": self._colored_edges(),
             "keypoint_oks_sigmas": list(self.sigmas),
             "keypoint_parts": [list(part) for part in self.parts],
         }
 
-
-def _named_groups(
-    groups: Sequence[Sequence[str | int]] | None, names: tuple[str, ...]
-) -> tuple[tuple[str, ...], ...]:
-    def name_of(item: str | int) -> str:
-        if not isinstance(item, int):
-            return str(item)
-        if not 0 <= item < len(names):
-            raise ValueError(f"keypoint index {item} is outside 0..{len(names) - 1}.")
-        return names[item]
-
-    return tuple(tuple(name_of(item) for item in group) for group in groups or ())
-
-
-def _distinct_pairs(pairs: Sequence[Sequence[str]]) -> tuple[tuple[str, str], ...]:
-    """Each exchange once: Detectron2 also takes both directions, and a name with itself."""
-    distinct = {frozenset(pair): (pair[0], pair[1]) for pair in reversed(pairs)}
-    return tuple(pair for pair in reversed(distinct.values()) if pair[0] != pair[1])
+    def _colored_edges(self) -> list[tuple[str, str, tuple[int, int, int]]]:
+        """RGB by body side, so that left and right limbs can be told apart in a drawing."""
+        sides = {left: "left" for left, _ in self.flips} | {
+            right: "right" for _, right in self.flips
+        }
+        sides |= sides_by_name(self.keypoints)
+        edges = []
+        for start, end in self.edges:
+            touched = {sides[name] for name in (start, end) if name in sides}
+            color = _SIDE_COLORS[touched.pop()] if len(touched) == 1 else _MIDDLE_COLOR
+            edges.append((start, end, color))
+        return edges
 
 
-def flips_by_name(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Pairs of names that differ in ``left``/``right`` alone, each once, left one first."""
-    partner: dict[str, str] = {}
-    for name in names:
-        for left, right in _SIDES:
-            other = name.replace(left, right)
-            taken = {name, other} & (partner.keys() | set(partner.values()))
-            if other != name and other in names and not taken:
-                partner[name] = other
-                break
-    return tuple(partner.items())
-
-
-_LEFT_COLOUR, _RIGHT_COLOUR, _MIDDLE_COLOUR = (51, 153, 255), (255, 128, 0), (102, 204, 102)
-
-
-def _edge_colour(start: str, end: str) -> tuple[int, int, int]:
-    """RGB by body side, so that left and right limbs can be told apart in a drawing."""
-    sides = {side for side in ("left", "right") for name in (start, end) if side in name.lower()}
-    if len(sides) != 1:
-        return _MIDDLE_COLOUR
-    return _LEFT_COLOUR if "left" in sides else _RIGHT_COLOUR
-
-
-_LIMB_PARTS = (
-    ("left_shoulder", "right_shoulder"),
-    ("left_elbow", "left_wrist"),
-    ("right_elbow", "right_wrist"),
-    ("left_hip", "right_hip"),
-    ("left_knee", "left_ankle"),
-    ("right_knee", "right_ankle"),
-)
-
-_LIMB_EDGES = (
-    ("left_shoulder", "left_elbow"),
-    ("left_elbow", "left_wrist"),
-    ("right_shoulder", "right_elbow"),
-    ("right_elbow", "right_wrist"),
-    ("left_shoulder", "left_hip"),
-    ("right_shoulder", "right_hip"),
-    ("left_shoulder", "right_shoulder"),
-    ("left_hip", "right_hip"),
-    ("left_hip", "left_knee"),
-    ("left_knee", "left_ankle"),
-    ("right_hip", "right_knee"),
-    ("right_knee", "right_ankle"),
-)
-
-
-def _both_sides(*names: str) -> tuple[str, ...]:
-    return tuple(f"{side}_{name}" for name in names for side in ("left", "right"))
-
-
-def _both_sigmas(*tenths: float) -> tuple[float, ...]:
-    return tuple(round(tenth / 10, 4) for tenth in tenths for _ in ("left", "right"))
-
-
-_LIMBS = _both_sides("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-_LIMB_SIGMAS = _both_sigmas(0.79, 0.72, 0.62, 1.07, 0.87, 0.89)
-
-COCO_SKELETON = Skeleton(
-    keypoints=("nose", *_both_sides("eye", "ear"), *_LIMBS),
-    flips=flips_by_name((*_both_sides("eye", "ear"), *_LIMBS)),
-    sigmas=(0.026, *_both_sigmas(0.25, 0.35), *_LIMB_SIGMAS),
-    edges=(
-        ("nose", "left_eye"),
-        ("nose", "right_eye"),
-        ("left_eye", "right_eye"),
-        ("left_eye", "left_ear"),
-        ("right_eye", "right_ear"),
-        ("left_ear", "left_shoulder"),
-        ("right_ear", "right_shoulder"),
-        *_LIMB_EDGES,
-    ),
-    parts=(("nose", *_both_sides("eye", "ear")), *_LIMB_PARTS),
-)
+COCO_SKELETON = Skeleton(**known_skeletons.COCO)
 """COCO's seventeen keypoints in the seven parts of the paper."""
 
-CROWDPOSE_SKELETON = Skeleton(
-    keypoints=(*_LIMBS, "head", "neck"),
-    flips=flips_by_name(_LIMBS),
-    sigmas=(*_LIMB_SIGMAS, 0.079, 0.079),
-    edges=(
-        ("head", "neck"),
-        ("neck", "left_shoulder"),
-        ("neck", "right_shoulder"),
-        *(edge for edge in _LIMB_EDGES if edge != ("left_shoulder", "right_shoulder")),
-    ),
-    parts=(("head", "neck"), *_LIMB_PARTS),
-)
+CROWDPOSE_SKELETON = Skeleton(**known_skeletons.CROWDPOSE)
 """CrowdPose's fourteen keypoints; the head takes the face's place among the parts."""
+
+_KNOWN = {known.keypoints: known for known in (COCO_SKELETON, CROWDPOSE_SKELETON)}

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pytest
 import yaml
-from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
+from querypose.data import QueryPoseDatasetMapper, register_coco_keypoints
 from querypose.skeleton import (
     COCO_SKELETON,
     CROWDPOSE_SKELETON,
@@ -52,7 +53,10 @@ class TestDeclaration:
             ({"sigmas": (0.1, 0.0, 0.1)}, "sigmas must be positive"),
             ({"sigmas": (0.1, float("nan"), 0.1)}, "sigmas must be positive"),
             ({"sigmas": (0.1, float("inf"), 0.1)}, "sigmas must be positive"),
+            ({"keypoints": "nose"}, "a list of names, not 'nose'"),
+            ({"keypoints": ("nose", None)}, "a text or a whole number, not None"),
             ({"flips": (NAMES,)}, "is a pair"),
+            ({"edges": (("nose", "nose"),)}, "two different keypoints, unlike"),
             ({"edges": (("nose",),)}, "is a pair"),
             (
                 {"flips": (("left_hand", "right_hand"), ("nose", "left_hand"))},
@@ -67,30 +71,6 @@ class TestDeclaration:
     def test_contradictions_are_refused(self, fields, message):
         with pytest.raises(ValueError, match=message):
             Skeleton(**({"keypoints": NAMES} | fields))
-
-
-class TestFlipsByName:
-    @pytest.mark.parametrize(
-        ("names", "expected"),
-        [
-            (["nose", "left_eye", "right_eye"], [("left_eye", "right_eye")]),
-            (["right_eye", "left_eye"], [("left_eye", "right_eye")]),
-            (["LeftFoot", "RightFoot"], [("LeftFoot", "RightFoot")]),
-            (["l_arm", "r_arm"], [("l_arm", "r_arm")]),
-            (["arm_l", "arm_r"], [("arm_l", "arm_r")]),
-            (["LArm", "RArm"], [("LArm", "RArm")]),
-            (["left_eye", "nose"], []),
-            (["a", "b"], []),
-        ],
-    )
-    def test_pairs(self, names, expected):
-        assert list(flips_by_name(names)) == expected
-
-    def test_no_name_is_in_two_pairs(self):
-        names = ["left_l_ear", "right_l_ear", "left_r_ear", "right_r_ear"]
-        pairs = flips_by_name(names)
-        assert pairs == (("left_l_ear", "right_l_ear"), ("left_r_ear", "right_r_ear"))
-        Skeleton(tuple(names), flips=pairs)
 
 
 class TestFiles:
@@ -111,6 +91,20 @@ class TestFiles:
 
     def test_plain_lists(self):
         assert Skeleton.from_dict(self.FIELDS) == self.SKELETON
+
+    def test_flips_follow_from_the_names_unless_declared(self):
+        names = ["NOSE", "L_HAND", "R_HAND"]
+        assert Skeleton.from_dict({"keypoints": names}).flips == (("L_HAND", "R_HAND"),)
+        assert Skeleton.from_dict({"keypoints": names, "flips": []}).flips == ()
+
+    def test_numbers_are_names_where_names_are_numbers(self, tmp_path):
+        file = tmp_path / "numbered.yaml"
+        file.write_text("keypoints: [1, 2, 3]\nedges: [[1, 2], ['2', 3]]\nflips: [[1, 3]]")
+        skeleton = Skeleton.from_file(file)
+        assert skeleton.keypoints == ("1", "2", "3")
+        assert skeleton.edges == (("1", "2"), ("2", "3"))
+        assert skeleton.flips == (("1", "3"),)
+        assert skeleton.flip_indices == (2, 1, 0)
 
     def test_edges_by_index(self):
         fields = self.FIELDS | {"edges": [[0, 1], [2, "nose"]]}
@@ -171,9 +165,34 @@ class TestCocoCategory:
         assert skeleton.flips == (("left_paw", "right_paw"),)
         assert len(skeleton.parts) == 3
 
-    def test_edges_beyond_the_keypoints_are_dropped(self):
-        category = {"keypoints": ["a", "b"], "skeleton": [[1, 2], [2, 3], [17, 1], [0, 1]]}
-        assert Skeleton.from_coco_json("x.json", category).edges == (("a", "b"),)
+    def test_edges_that_count_from_zero(self):
+        category = {"keypoints": ["a", "b", "c"], "skeleton": [[1, 2], [0, 2]]}
+        assert Skeleton.from_coco_json("x.json", category).edges == (("b", "c"), ("a", "c"))
+
+    def test_names_that_are_numbers(self):
+        """COCO's edges are places, whatever the keypoints are called."""
+        category = {"keypoints": [0, 1, 2], "skeleton": [[1, 2], [2, 3]]}
+        skeleton = Skeleton.from_coco_json("x.json", category)
+        assert skeleton.keypoints == ("0", "1", "2")
+        assert skeleton.edges == (("0", "1"), ("1", "2"))
+        assert Skeleton.from_metadata(_metadata(**skeleton.metadata())) == skeleton
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"skeleton": [[1, 2], [2, 4]]}, r"edge \[2, 4\] of its skeleton leaves .* from 1"),
+            ({"keypoints": ["a", "b", "a"]}, r"distinct keypoint names, got \('a', 'b', 'a'\)"),
+            ({"keypoints": "abc"}, "a list of names, not 'abc'"),
+            ({"keypoints": ["a", None]}, "a text or a whole number, not None"),
+        ],
+    )
+    def test_a_contradiction_is_refused_in_one_sentence(self, fields, message):
+        category = {"name": "person", "keypoints": ["a", "b", "c"]} | fields
+        with pytest.raises(
+            ValueError, match=f"^x\\.json: category 'person': .*{message}; correct"
+        ) as refusal:
+            Skeleton.from_coco_json("x.json", category)
+        assert "\n" not in str(refusal.value)
 
     @pytest.mark.parametrize("known", [COCO_SKELETON, CROWDPOSE_SKELETON])
     def test_known_names_give_the_known_skeleton(self, known):
@@ -228,6 +247,22 @@ class TestMetadata:
         metadata = _metadata(keypoint_names=names, keypoint_flip_map=flips)
         assert Skeleton.from_metadata(metadata).flips == flips_by_name(names)
 
+    @pytest.mark.parametrize(
+        ("declared", "expected"), [({}, (("L", "R"),)), ({"keypoint_flip_map": []}, ())]
+    )
+    def test_flips_follow_from_the_names_unless_declared(self, declared, expected):
+        metadata = _metadata(keypoint_names=["L", "R"], **declared)
+        assert Skeleton.from_metadata(metadata).flips == expected
+
+    def test_foreign_names_that_are_numbers(self):
+        rules = [(10, 11, (1, 2, 3))]
+        metadata = _metadata(
+            keypoint_names=[10, 11], keypoint_flip_map=[(10, 11)], keypoint_connection_rules=rules
+        )
+        skeleton = Skeleton.from_metadata(metadata)
+        assert skeleton.keypoints == ("10", "11")
+        assert skeleton.edges == skeleton.flips == (("10", "11"),)
+
     def test_foreign_metadata_gives_parts_of_one_keypoint(self):
         metadata = _metadata(
             keypoint_names=["left_a", "right_a"],
@@ -242,13 +277,47 @@ class TestMetadata:
         with pytest.raises(ValueError, match="'test_skeleton' declares no keypoints"):
             Skeleton.from_metadata(_metadata(thing_classes=["person"]))
 
-    def test_edges_are_coloured_by_side(self):
-        skeleton = Skeleton(
+    @pytest.mark.parametrize(
+        "names",
+        [
             ("nose", "neck", "left_ear", "right_ear"),
-            edges=(("nose", "left_ear"), ("nose", "right_ear"), ("nose", "neck")),
-        )
-        colours = [rule[2] for rule in skeleton.metadata()["keypoint_connection_rules"]]
-        assert len(set(colours)) == 3
+            ("NOSE", "NECK", "EAR_L", "EAR_R"),
+            ("nose", "neck", "lear", "rear"),
+        ],
+    )
+    def test_edges_are_colored_by_side(self, names):
+        nose, neck, left, right = names
+        skeleton = Skeleton(names, edges=((nose, left), (nose, right), (nose, neck), (left, right)))
+        assert _colors(skeleton) == [BLUE, ORANGE, GREEN, GREEN]
+
+    def test_colors_follow_declared_flips_where_names_do_not_tell(self):
+        flips = (("a", "b"), ("right_ear", "left_ear"))
+        edges = (("a", "c"), ("c", "b"), ("left_ear", "c"))
+        skeleton = Skeleton(("a", "b", "c", "left_ear", "right_ear"), flips=flips, edges=edges)
+        assert _colors(skeleton) == [BLUE, ORANGE, BLUE]
+
+
+def test_a_mirrored_image_teaches_the_other_side(tmp_path, tiny_cfg):
+    """From the names in a label file to the indices by which training flips."""
+    category = {"id": 1, "name": "person", "keypoints": ["NOSE", "ELBOW_L", "ELBOW_R"]}
+    content = {"images": [], "annotations": [], "categories": [category]}
+    (tmp_path / "people.json").write_text(json.dumps(content))
+    name = "test_skeleton_mirrored"
+    register_coco_keypoints(name, tmp_path / "people.json", tmp_path)
+    try:
+        mapper = QueryPoseDatasetMapper(tiny_cfg({"DATASETS.TRAIN": (name,)}), is_train=True)
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    assert mapper.flip_indices.tolist() == [0, 2, 1]
+
+
+BLUE, ORANGE, GREEN = (51, 153, 255), (255, 128, 0), (102, 204, 102)
+
+
+def _colors(skeleton: Skeleton) -> list[tuple[int, int, int]]:
+    """Of the edges."""
+    return [color for *_, color in skeleton.metadata()["keypoint_connection_rules"]]
 
 
 class TestKnownSkeletons:

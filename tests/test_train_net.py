@@ -63,6 +63,7 @@ def test_generated_people_train_save_resume_and_evaluate(train_net, tmp_path):
     second = train_net("--resume", *TINY, "SOLVER.MAX_ITER", "40", "TEST.EVAL_PERIOD", "40")
     assert second.returncode == 0, second.stderr
     assert "Starting training from iteration 20" in second.stdout + second.stderr
+    assert "SOLVER.MAX_ITER is 40 in the config, but was 20" in (output / "log.txt").read_text()
     assert saved_iteration(output) == 39
     assert any("keypoints/AP" in line for line in metrics(output))
 
@@ -184,6 +185,16 @@ def test_sigterm_to_the_parent_of_two_processes_saves_and_exits(two_processes, t
     assert parent.wait(timeout=120) == 0
     stopped = re.search(r"SIGTERM after iteration (\d+)", (tmp_path / "log.txt").read_text())
     assert last.read_text() == f"model_{int(stopped[1]):07d}.pth"
+
+
+def test_keypoints_without_a_partner_are_in_the_log(train_net, tmp_path):
+    category = {"id": 1, "name": "horse", "keypoints": ["muzzle", "poll", "dock"]}
+    content = {"images": [], "annotations": [], "categories": [category]}
+    (tmp_path / "horses.json").write_text(json.dumps(content))
+    register = repr([["horses", str(tmp_path / "horses.json"), str(tmp_path)]])
+    train_net("DATASETS.REGISTER", register, "DATASETS.TRAIN", "('horses', 'no_such_dataset')")
+    log = (tmp_path / "output" / "log.txt").read_text()
+    assert log.count("WARNING: No flip pair was found for the keypoints 'muzzle', 'poll'") == 1
 
 
 @pytest.mark.slow

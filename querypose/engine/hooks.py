@@ -73,7 +73,14 @@ class BestCheckpointer(hooks.BestCheckpointer):
         """Reads the best score so far, unless the training starts anew."""
         if self.trainer.start_iter and self._record.is_file():
             best = json.loads(self._record.read_text())
-            self._update_best(best[self._val_metric], best["iteration"])
+            if self._val_metric in best:
+                self._update_best(best[self._val_metric], best["iteration"])
+            else:
+                logging.getLogger(__name__).warning(
+                    "%s is not of %s: the best weights are looked for anew.",
+                    self._record,
+                    self._val_metric,
+                )
 
     def _best_checking(self) -> None:
         previous = self.best_iter

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver import build
-from torch import nn
+from detectron2.solver import LRMultiplier, build
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+State = dict[str, Any]
+"""Of an optimizer, as its ``state_dict`` gives it."""
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
@@ -72,3 +76,70 @@ def _with_full_model_clipping(kind: type[Optimizer], clip: CfgNode) -> type[Opti
         return kind.step(self, closure)
 
     return type(f"{kind.__name__}WithFullModelClipping", (kind,), {"step": step})
+
+
+def parameter_names(optimizer: Optimizer, model: nn.Module) -> list[str]:
+    """The names of the trained parameters, in the order that an optimizer's state counts them."""
+    model = getattr(model, "module", model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+
+
+def resumed_state(
+    optimizer: Optimizer,
+    model: nn.Module,
+    saved: State,
+    saved_names: Sequence[str] | None,
+) -> State:
+    """A checkpoint's state for every parameter, among the hyperparameters of ``optimizer``.
+
+    Learning rates, decays and momenta thereby follow the config. They make the groups, too: so the
+    state finds its parameter by name. One that was not trained before starts without a state.
+
+    Args:
+        optimizer: as the config wants it.
+        model: whose parameters it trains; possibly wrapped for several processes.
+        saved: the checkpoint's.
+        saved_names: what :func:`parameter_names` gave; None where the checkpoint has no names, and
+            its groups must be those of ``optimizer``.
+
+    Raises:
+        ValueError: the state is of other parameters.
+    """
+    names, groups = parameter_names(optimizer, model), optimizer.state_dict()["param_groups"]
+    if saved_names is None:
+        sizes, saved_sizes = (
+            [len(group["params"]) for group in given] for given in (groups, saved["param_groups"])
+        )
+        if sizes != saved_sizes:
+            raise ValueError(
+                "The checkpoint's optimizer has other groups of parameters than the config's: "
+                "resume with the multipliers and decays (SOLVER) that it was trained with."
+            )
+        saved_names = names
+    parameters = dict(getattr(model, "module", model).named_parameters())
+    states = {name: saved["state"].get(index) for index, name in enumerate(saved_names)}
+    for name in names:
+        for value in (states.get(name) or {}).values():
+            if isinstance(value, Tensor) and value.dim() and value.shape != parameters[name].shape:
+                raise ValueError(
+                    f"The checkpoint to resume from was trained with a {name} of another shape: "
+                    "resume with its config, or start a new training from its weights "
+                    "(MODEL.WEIGHTS, another OUTPUT_DIR, no --resume)."
+                )
+    kept = {index: states[name] for index, name in enumerate(names) if states.get(name)}
+    return {"state": kept, "param_groups": groups}
+
+
+def restate_learning_rates(optimizer: Optimizer, scheduler: LRScheduler) -> None:
+    """Gives every group the rate that a resumed schedule wants now.
+
+    Detectron2's scheduler saves the base rates, too. Those of the config replace them.
+    """
+    if isinstance(scheduler, LRMultiplier):
+        scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        rates = scheduler.get_lr()
+    else:
+        rates = scheduler.get_last_lr()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate

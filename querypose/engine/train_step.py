@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from querypose.engine.accumulation import Share, loss_shares
 from querypose.engine.bad_batch import Batch, save_bad_batch
 from querypose.engine.consensus import any_process
+from querypose.engine.optimizer import parameter_names, resumed_state
 from querypose.engine.seeding import mixed_seed
 from querypose.engine.train_loader import ResumableTrainLoader
 from querypose.precision import PRECISIONS, autocast
@@ -206,16 +207,29 @@ class QueryPoseTrainStep(SimpleTrainer):
         self._data_loader_iter_obj = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Adds the data's position, the gradient scaler and the skipped batches."""
+        """Adds parameter names, the gradient scaler, the data's position and skipped batches."""
         return super().state_dict() | {
+            "parameter_names": parameter_names(self.optimizer, self.model),
             "grad_scaler": self.grad_scaler.state_dict(),
             "data_loader": self.data_loader.state_dict(),
             "num_skipped": self.num_skipped,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` gave."""
-        super().load_state_dict(state_dict)
-        self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        """Restores what :meth:`state_dict` gave, among the optimizer's own hyperparameters.
+
+        Raises:
+            ValueError: it is of another model.
+        """
+        optimizer = resumed_state(
+            self.optimizer,
+            self.model,
+            state_dict["optimizer"],
+            state_dict.get("parameter_names"),
+        )
+        super().load_state_dict(state_dict | {"optimizer": optimizer})
+        # Empty where the checkpoint's precision needed no scaling: the scale is found anew.
+        if state_dict["grad_scaler"]:
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.data_loader.load_state_dict(state_dict["data_loader"])
         self.num_skipped = state_dict["num_skipped"]

@@ -30,7 +30,8 @@ from querypose.engine.hooks import (
     WeightAverager,
     WeightsCheckpointer,
 )
-from querypose.engine.optimizer import build_optimizer
+from querypose.engine.optimizer import build_optimizer, restate_learning_rates
+from querypose.engine.resumed_settings import resume_settings, training_settings
 from querypose.engine.train_loader import ResumableTrainLoader
 from querypose.engine.train_step import QueryPoseTrainStep
 from querypose.evaluation import CrowdPoseEvaluator, KeypointEvaluator
@@ -79,13 +80,18 @@ class QueryPoseTrainer(DefaultTrainer):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
+        self.settings = training_settings(cfg)
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Loads the last checkpoint of ``OUTPUT_DIR``, or ``MODEL.WEIGHTS`` where there is none.
 
+        A config that has changed since holds, except for what the log says; see
+        :mod:`querypose.engine.resumed_settings`.
+
         Raises:
             FileNotFoundError: not every process sees the checkpoint.
+            ValueError: a setting cannot change within a training.
         """
         if resume and not self.checkpointer.has_checkpoint():
             logging.getLogger(__name__).warning(
@@ -93,12 +99,41 @@ class QueryPoseTrainer(DefaultTrainer):
                 self.cfg.OUTPUT_DIR,
             )
         super().resume_or_load(resume)
+        if resume and self.start_iter == self.max_iter:
+            logging.getLogger(__name__).warning(
+                "All %d iterations (SOLVER.MAX_ITER) are done: nothing is left to train.",
+                self.max_iter,
+            )
         starts = comm.all_gather(self.start_iter)
         if len(set(starts)) > 1:
             raise FileNotFoundError(
                 f"The processes would start at the iterations {starts}: put OUTPUT_DIR "
                 f"({self.cfg.OUTPUT_DIR}) on a disk that all of them see."
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Adds the settings of the training."""
+        return super().state_dict() | {"settings": self.settings}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues a training under this config's settings.
+
+        Raises:
+            ValueError: one of them cannot change within a training.
+        """
+        saved = state_dict.get("settings")
+        self.settings = resume_settings(saved, self.settings)
+        super().load_state_dict(state_dict)
+        if self.iter >= self.max_iter:
+            raise ValueError(
+                f"SOLVER.MAX_ITER is {self.max_iter}, but the checkpoint to resume from is of the "
+                f"later iteration {self.iter}: raise it, or evaluate with --eval-only --resume."
+            )
+        restate_learning_rates(self.optimizer, self.scheduler)
+        if saved is not None:
+            # The data's position counts batches.
+            seen = self.data_loader.num_batches * saved["SOLVER.IMS_PER_BATCH"]
+            self.data_loader.num_batches = seen // self.cfg.SOLVER.IMS_PER_BATCH
 
     def train(self) -> dict[str, Any] | None:
         """Trains; afterwards, also after an error, no worker process is left."""

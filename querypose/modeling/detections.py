@@ -43,18 +43,17 @@ def detect_people(
         image are left out.
 
     Raises:
-        FloatingPointError: a logit or a box is NaN or infinite.
+        FloatingPointError: a logit, a box, a keypoint or its deviation is NaN or infinite.
     """
-    if not (logits.isfinite().all() and boxes.isfinite().all()):
-        raise FloatingPointError(
-            "The model's scores or boxes are NaN or infinite: the weights come from a training "
-            "that has diverged, or the picture has such pixels, or half precision does not suffice."
-        )
+    _refuse_unless(logits.isfinite().all() & boxes.isfinite().all(), "class scores or boxes")
     class_scores, classes = logits.float().sigmoid().max(dim=-1)
     thresholds = class_scores.new_tensor(score_thresholds)[:, None]
     candidates = _inside(boxes, image_sizes) & (class_scores >= thresholds)
     limit = min(max_detections, class_scores.shape[1])
     scores, decoded = _decode_best(class_scores, candidates, decode, limit)
+    # Scores of -inf are of queries that were not decoded.
+    finite = decoded["pred_keypoints"].isfinite().all() & (scores < torch.inf).all()
+    _refuse_unless(finite, "keypoints or their scores")
     scores = torch.where(scores >= thresholds, scores, -torch.inf)
     people = []
     for index, image_size in enumerate(image_sizes):
@@ -71,6 +70,14 @@ def detect_people(
             )
         )
     return people
+
+
+def _refuse_unless(finite: Tensor, what: str) -> None:
+    if not finite:
+        raise FloatingPointError(
+            f"The model's {what} are NaN or infinite: the weights come from a training that has "
+            "diverged, or the image has such pixels, or half precision does not suffice."
+        )
 
 
 def _inside(boxes: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Tensor:

@@ -162,8 +162,9 @@ class PartHeads(nn.Module):
             tokens = part_queries.float()[:, self.part_of_keypoint]
             directed = torch.einsum("rkd,kcd->rkc", tokens, self.coordinate_weight)
             coordinates = directed / tokens.norm(dim=-1, keepdim=True) + self.coordinate_bias
-            sigmas = torch.einsum("rkd,kcd->rkc", tokens, self.sigma_weight) + self.sigma_bias
-            return coordinates, sigmas.sigmoid()
+            logits = torch.einsum("rkd,kcd->rkc", tokens, self.sigma_weight) + self.sigma_bias
+            # Of an infinite logit the sigmoid alone would make a certain keypoint.
+            return coordinates, logits.sigmoid() + 0 * logits
 
 
 class QueryFeedback(nn.Module):

@@ -192,3 +192,47 @@ def test_threshold_spares_queries():
     predictions.detect(40, 0.9)
     # A final score never exceeds the class score.
     assert predictions.decoded == (predictions.logits.sigmoid() >= 0.9).sum()
+
+
+BAD = [float("nan"), float("inf"), -float("inf")]
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("what", ["coordinates", "sigmas"])
+def test_numbers_that_are_not_finite_are_refused(what, bad):
+    predictions = Predictions()
+    found = predictions.detect(20)[1].query_indices.tolist()
+    getattr(predictions, what)[1, found[-1], 2, 1] = bad
+    with pytest.raises(FloatingPointError, match="keypoints or their scores are NaN or infinite"):
+        predictions.detect(20)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_quality_that_is_not_finite_is_refused(bad):
+    predictions = Predictions()
+
+    def decode(query_indices: Sequence[Tensor]) -> DecodedPeople:
+        people = predictions.decode(query_indices)
+        people.quality[-1] = bad
+        return people
+
+    with pytest.raises(FloatingPointError, match="keypoints or their scores are NaN or infinite"):
+        detect_people(
+            predictions.logits,
+            predictions.boxes,
+            decode,
+            SIZES,
+            num_keypoints=K,
+            max_detections=5,
+            class_score_thresh=0.0,
+        )
+
+
+def test_who_is_not_decoded_may_be_anything():
+    """The full model prunes queries; what became of them does not matter."""
+    predictions = Predictions()
+    expected = predictions.detect(20, 0.9)[0]
+    unlikely = predictions.logits.sigmoid().amax(dim=-1) < 0.9
+    predictions.coordinates[unlikely] = float("nan")
+    found = predictions.detect(20, 0.9)[0]
+    assert torch.equal(found.pred_keypoints, expected.pred_keypoints)

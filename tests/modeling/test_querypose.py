@@ -185,6 +185,23 @@ class TestInference:
         assert len(pooled) == 4
         assert all(boxes.isfinite().all() for boxes in pooled)
 
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+    @pytest.mark.parametrize("head", ["coordinate", "sigma"])
+    @pytest.mark.parametrize("half", [False, True])
+    @torch.no_grad()
+    def test_diverged_keypoints_are_an_error(self, head, bad, half, small_model, training_input):
+        """One keypoint's one coordinate, whatever else is fine."""
+        options = {"AVERAGED_STAGES": 2, "EXPECTED_OKS_POWER": 0.5} if half else {}
+        model = small_model({f"MODEL.QUERYPOSE.{k}": v for k, v in options.items()}).eval()
+        batch = [training_input(2, SIZE)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            assert model(batch)[0]["instances"].pred_keypoints.isfinite().all()
+            getattr(model.decoder.keypoint_stages[-1].heads, f"{head}_bias")[3, 1] = bad
+            with pytest.raises(
+                FloatingPointError, match="keypoints or their scores are NaN or inf"
+            ):
+                model(batch)
+
     @torch.no_grad()
     def test_keypoints_of_an_enlarged_box_lie_where_it_says(self, released_model):
         scale = 1.25

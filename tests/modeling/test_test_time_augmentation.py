@@ -83,6 +83,16 @@ def test_attention_of_several_views_is_refused(packaged, crowd):
         with_views(packaged, packaged.min_size, flip=True)(crowd, return_attention=True)
 
 
+def test_diverged_keypoints_are_an_error(crowd):
+    predict = with_views(PosePredictor(), 384, flip=True)
+    with torch.no_grad():
+        for name, parameter in predict.model.named_parameters():
+            if name.endswith("heads.coordinate_bias"):
+                parameter[0, 1] = torch.nan
+    with pytest.raises(FloatingPointError, match="keypoints or their scores are NaN or infinite"):
+        predict(crowd)
+
+
 def test_pictures_need_no_wanted_size(packaged, crowd):
     image = torch.from_numpy(crowd.transpose(2, 0, 1).copy())
     mapper = DatasetMapperTTA(min_sizes=[384], max_size=576, flip=True)

@@ -1,0 +1,179 @@
+"""Which keypoints are each other's mirror image, told by their names.
+
+A name is read as words: ``l_small_toe``, ``LSmallToe`` and ``L small-toe`` are the same three. Two
+keypoints mirror each other where their names differ in the words for the side alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+from detectron2.utils.logger import log_first_n
+
+Words = tuple[str, ...]
+Reading = Callable[[str], str | None]
+"""Maps a word to the same word of the other side; None where it names no side."""
+
+# Capitals before a capitalized word, a capitalized or lower-case word, capitals, a number.
+_WORD = re.compile(
+    r"[A-Z]+(?=[A-Z][^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+|[A-Z]+|\d+",
+)
+_OTHER_SIDE = {"left": "right", "right": "left"}
+_OTHER_ABBREVIATION = {"l": "r", "r": "l", "lt": "rt", "rt": "lt", "lft": "rgt", "rgt": "lft"}
+_SIDES = _OTHER_SIDE.keys() | _OTHER_ABBREVIATION.keys()
+
+# What a letter for the side is joined to, as in "lelb" and "elbowl". None of these words is taken
+# apart itself: a leg is no "eg" of the left side.
+_BODY = """
+    ankle antler arm armpit back biceps breast brow buttock calf cheek chest chin clavicle claw
+    collar ear elbow eye face fin finger flank foot front hand head heel hind hip hoof horn index
+    jaw knee knuckle leg lid limb lip lobe lung middle mouth nail neck nose nostril palm paw pelvis
+    pinky radius rib ring rump scapula shin shoulder side skull sole tail temple thigh thumb tibia
+    toe torso ulna wing wrist
+"""
+_BODY_WORDS = frozenset(_BODY.split())
+_SHORTEST_ABBREVIATION = 3
+_NAMES_IN_A_WARNING = 6
+
+
+def flips_by_name(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Finds the pairs of keypoints that a horizontal flip exchanges.
+
+    The side may be a word of its own (``left_eye``, ``eyeLeft``), part of one (``lefteye``), a
+    letter (``L-EYE``, ``eye.l``, ``lEye``) or, last, a letter that is joined to a word (``LELB``).
+    A joined letter counts where the rest begins like a part of the body, or where another pair of
+    names has its letter at the same end; names that could be paired in two ways are not paired.
+
+    Returns:
+        Each pair once, the left one first, in the order of the left ones.
+    """
+    words = {name: _words(name) for name in names}
+    pairs: dict[str, str] = {}
+    for reading in (_OTHER_SIDE.get, _begins_or_ends_with_side, _OTHER_ABBREVIATION.get):
+        pairs |= _pairs(_without(words, pairs), reading)
+    unmarked = {
+        name: split for name, split in _without(words, pairs).items() if _SIDES.isdisjoint(split)
+    }
+    pairs |= _joined_letter_pairs(unmarked)
+    return tuple((name, pairs[name]) for name in names if name in pairs)
+
+
+def find_flips(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Does as :func:`flips_by_name`, and warns, once per set of names, where pairs may be missing.
+
+    They may where there is no pair at all, or where a name with a side has no partner.
+    """
+    flips = flips_by_name(names)
+    paired = {name for pair in flips for name in pair}
+    unpaired = [name for name in sides_by_name(names) if name not in paired]
+    if (flips or len(names) < 2) and not unpaired:
+        return flips
+    doubtful = [repr(name) for name in unpaired or names]
+    more = ", ..." if len(doubtful) > _NAMES_IN_A_WARNING else ""
+    log_first_n(
+        logging.WARNING,
+        f"No flip pair was found for the keypoints {', '.join(doubtful[:_NAMES_IN_A_WARNING])}"
+        f"{more} by their names: in a mirrored image each of them keeps its name. Where that is "
+        "wrong, declare the pairs as flips: [[left, right], ...] in a skeleton file, or as "
+        "Skeleton(flips=...).",
+        key="message",
+    )
+    return flips
+
+
+def sides_by_name(names: Sequence[str]) -> dict[str, str]:
+    """``"left"`` or ``"right"`` for every keypoint whose name tells, with or without a partner."""
+    sides: dict[str, str] = {}
+    for name in names:
+        initials = {word[0] for word in _SIDES.intersection(_words(name))}
+        if len(initials) == 1:
+            sides[name] = "left" if initials == {"l"} else "right"
+    for left, right in flips_by_name(names):
+        sides |= {left: "left", right: "right"}
+    return sides
+
+
+def _words(name: str) -> Words:
+    return tuple(word.lower() for word in _WORD.findall(name))
+
+
+def _begins_or_ends_with_side(word: str) -> str | None:
+    for side, other in _OTHER_SIDE.items():
+        if word.startswith(side):
+            return other + word.removeprefix(side)
+        if word.endswith(side):
+            return word.removesuffix(side) + other
+    return None
+
+
+def _first_letter(word: str) -> str | None:
+    if word[0] not in "lr" or len(word) == 1 or word in _BODY_WORDS:
+        return None
+    return _OTHER_ABBREVIATION[word[0]] + word[1:]
+
+
+def _last_letter(word: str) -> str | None:
+    if word[-1] not in "lr" or len(word) == 1 or word in _BODY_WORDS:
+        return None
+    return word[:-1] + _OTHER_ABBREVIATION[word[-1]]
+
+
+def _without(words: Mapping[str, Words], pairs: Mapping[str, str]) -> dict[str, Words]:
+    paired = {*pairs, *pairs.values()}
+    return {name: split for name, split in words.items() if name not in paired}
+
+
+def _pairs(words: Mapping[str, Words], reading: Reading) -> dict[str, str]:
+    """Left names and their right partners, where either has no other partner."""
+    names: dict[Words, list[str]] = defaultdict(list)
+    for name, split in words.items():
+        names[split].append(name)
+    partners = {
+        name: [other for mirrored in _mirrored(split, reading, names) for other in names[mirrored]]
+        for name, split in words.items()
+    }
+    return {
+        name: others[0]
+        for name, others in partners.items()
+        # "l" comes before "r".
+        if len(others) == 1 and partners[others[0]] == [name] and words[name] < words[others[0]]
+    }
+
+
+def _mirrored(words: Words, reading: Reading, known: Mapping[Words, object]) -> list[Words]:
+    """The names on the other side: with every side exchanged, or else with one of them."""
+    exchanged = [reading(word) for word in words]
+    marked = [place for place, other in enumerate(exchanged) if other is not None]
+    every = tuple(other or word for other, word in zip(exchanged, words, strict=True))
+    if not marked or every in known:
+        return [every] * bool(marked)
+    single = [(*words[:place], every[place], *words[place + 1 :]) for place in marked]
+    return [mirrored for mirrored in single if mirrored in known]
+
+
+def _joined_letter_pairs(words: Mapping[str, Words]) -> dict[str, str]:
+    first, last = _pairs(words, _first_letter), _pairs(words, _last_letter)
+    pairs: dict[str, str] = {}
+    for found, others, end in ((first, last, slice(1, None)), (last, first, slice(-1))):
+        ambiguous = {*others, *others.values()}
+        certain = {left: right for left, right in found.items() if not {left, right} & ambiguous}
+        for left, right in certain.items():
+            rests = [
+                word[end]
+                for word, other in zip(words[left], words[right], strict=True)
+                if word != other
+            ]
+            if len(certain) > 1 or any(map(_begins_like_body_word, rests)):
+                pairs[left] = right
+    return pairs
+
+
+def _begins_like_body_word(word: str) -> bool:
+    """Whether a word is a part of the body, an abbreviation of one, or starts with one."""
+    abbreviates = len(word) >= _SHORTEST_ABBREVIATION and any(
+        body_word.startswith(word) for body_word in _BODY_WORDS
+    )
+    return abbreviates or any(word.startswith(body_word) for body_word in _BODY_WORDS)
