@@ -1,12 +1,18 @@
-"""Reading and writing checkpoints."""
+"""Reading and writing checkpoints; importing this package registers the kinds of files."""
 
+from querypose.checkpoint import backbones, efficientnet, released
 from querypose.checkpoint.checkpointer import QueryPoseCheckpointer
-from querypose.checkpoint.on_load import convert_on_load
+from querypose.checkpoint.formats import CheckpointFormat, convert_on_load, register_format
 from querypose.checkpoint.released import convert_released_state_dict, is_released_state_dict
 
 __all__ = [
+    "CheckpointFormat",
     "QueryPoseCheckpointer",
+    "backbones",
     "convert_on_load",
     "convert_released_state_dict",
+    "efficientnet",
     "is_released_state_dict",
+    "register_format",
+    "released",
 ]

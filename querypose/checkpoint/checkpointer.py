@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,10 @@ from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from fvcore.common.checkpoint import Checkpointer, _IncompatibleKeys, _strip_prefix_if_present
 from torch import Tensor, nn
 
-from querypose.checkpoint.backbones import (
-    BACKBONE,
-    foreign_backbone,
-    may_be_missing,
-    may_be_missing_in_backbone,
-)
+from querypose.checkpoint.backbones import may_be_missing_in_backbone, timm_weights
 from querypose.checkpoint.download import read_at, split_heuristics
 from querypose.checkpoint.files import is_state_dict, read_checkpoint, replace_file
-from querypose.checkpoint.released import (
-    StateDict,
-    convert_released_state_dict,
-    is_released_state_dict,
-)
+from querypose.checkpoint.formats import BACKBONE, StateDict, find_format, is_computed
 
 
 class QueryPoseCheckpointer(DetectionCheckpointer):
@@ -144,19 +135,13 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
                 c2_conversion=checkpoint.get("__author__") == "Caffe2",
             )
             return {k: v for k, v in aligned.items() if k.startswith(BACKBONE)}, True
-        if is_released_state_dict(state_dict):
-            return convert_released_state_dict(state_dict, self._released_parts(state_dict)), False
-        foreign = foreign_backbone(state_dict)
-        if foreign is not None:
-            return foreign, True
+        file_format = find_format(state_dict)
+        if file_format is not None:
+            return file_format.convert(state_dict, self.model), file_format.backbone_only
+        in_timms_layout = timm_weights(state_dict, self.model)
+        if in_timms_layout is not None:
+            return in_timms_layout, True
         return dict(state_dict), False
-
-    def _released_parts(self, state_dict: StateDict) -> Sequence[Sequence[int]] | None:
-        """The model's parts, unless the file is of another skeleton and may be."""
-        parts = self.model.skeleton.part_indices
-        queries = state_dict.get("part_query.weight")
-        same = queries is not None and len(queries) == len(parts)
-        return parts if same and not self.new_heads else None
 
     def _check(
         self, given: StateDict, expected: Mapping[str, Tensor], backbone_only: bool
@@ -166,9 +151,14 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         Raises:
             ValueError: a tensor is missing, unexpected or of another shape.
         """
-        optional = may_be_missing_in_backbone if backbone_only else may_be_missing
-        missing = {name for name in expected if name not in given and not optional(name)}
-        unexpected = {name for name in given if name not in expected and not _aids_training(name)}
+        aids_training = getattr(self.model, "is_training_aid", lambda _: False)
+        optional = may_be_missing_in_backbone if backbone_only else is_computed
+        missing = {
+            name
+            for name in expected
+            if name not in given and not optional(name) and not aids_training(name)
+        }
+        unexpected = {name for name in given if name not in expected and not aids_training(name)}
         reshaped = {
             name
             for name, value in given.items()
@@ -176,10 +166,16 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         }
         fresh: set[str] = set()
         if self.new_heads:
-            dependent = self.model.is_skeleton_dependent
+            dependent = getattr(self.model, "is_skeleton_dependent", lambda _: False)
             fresh = {name for name in missing | unexpected | reshaped if dependent(name)}
-            for name in sorted(fresh):
-                self.logger.warning("%s depends on the skeleton and starts afresh.", name)
+            if fresh:
+                self.logger.warning(
+                    "%s is of another skeleton: what depends on it starts afresh (%d tensors, %s "
+                    "among them).",
+                    self._path,
+                    len(fresh),
+                    min(fresh),
+                )
         problems = [
             *(f"{name} is missing" for name in sorted(missing - fresh)),
             *(f"{name} is not expected" for name in sorted(unexpected - fresh)),
@@ -195,8 +191,3 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
                 f"{shown}. Use the config that the file was trained with."
             )
         return fresh
-
-
-def _aids_training(name: str) -> bool:
-    """Whether a model for prediction does without a tensor."""
-    return name.startswith("heatmap_head.")

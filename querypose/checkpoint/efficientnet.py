@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from querypose.checkpoint.formats import BACKBONE, CheckpointFormat, StateDict, register_format
 
 _STEM = {"_conv_stem": "conv_stem", "_bn0": "bn1"}
 # By whether a block expands its input first.
@@ -27,12 +30,11 @@ _BLOCK = {
 _HEAD = ("_conv_head.", "_bn1.", "_fc.")
 
 
-def is_efficientnet(state_dict: dict[str, Tensor]) -> bool:
-    """Whether these are such weights."""
+def _is_efficientnet(state_dict: Mapping[str, Tensor]) -> bool:
     return {"_conv_stem.weight", "_blocks.0._project_conv.weight"} <= state_dict.keys()
 
 
-def convert_efficientnet_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+def convert_efficientnet_state_dict(state_dict: Mapping[str, Tensor]) -> StateDict:
     """Renames the tensors as timm's ``tf_efficientnet_lite*`` does, without the classifier.
 
     Blocks, counted through in the file, are grouped by stages in timm: a stage ends where the
@@ -54,7 +56,7 @@ def convert_efficientnet_state_dict(state_dict: dict[str, Tensor]) -> dict[str, 
     return converted
 
 
-def _block_places(state_dict: dict[str, Tensor]) -> list[str]:
+def _block_places(state_dict: Mapping[str, Tensor]) -> list[str]:
     """timm's "blocks.STAGE.INDEX" of every block of the file."""
     places: list[str] = []
     stage, index, width = -1, 0, None
@@ -64,3 +66,11 @@ def _block_places(state_dict: dict[str, Tensor]) -> list[str]:
         places.append(f"blocks.{stage}.{index}")
         index += 1
     return places
+
+
+def _convert(state_dict: Mapping[str, Tensor], _: nn.Module) -> StateDict:
+    converted = convert_efficientnet_state_dict(state_dict)
+    return {f"{BACKBONE}network.{name}": value for name, value in converted.items()}
+
+
+register_format(CheckpointFormat(_is_efficientnet, _convert, backbone_only=True))

@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from querypose.checkpoint.formats import CheckpointFormat, StateDict, register_format
 from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON
-
-StateDict = dict[str, Tensor]
 
 # Tensors of a released checkpoint that its own model never reads.
 _UNUSED_RELEASED = re.compile(
@@ -88,10 +87,11 @@ def convert_released_state_dict(
 
     Args:
         state_dict: as in the released file.
-        part_indices: the keypoints of each part; None recognises COCO's and CrowdPose's.
+        part_indices: the keypoints of each part of the model. Parts of other sizes are COCO's or
+            CrowdPose's.
 
     Returns:
-        A state dict of :class:`querypose.modeling.QueryPose`.
+        A state dict of :class:`querypose.modeling.meta_arch.querypose.QueryPose`.
 
     Raises:
         ValueError: a tensor's name is unknown, or the parts are of no known skeleton.
@@ -111,7 +111,7 @@ def convert_released_state_dict(
         if head == "residual_filter":
             converted[f"{target}part_embedding.query_projection.{kind}"] = torch.cat(parts)
             continue
-        indices = part_indices or _known_parts(parts)
+        indices = _matching_parts(parts, part_indices)
         role = {"fc_coord": "coordinate", "fc_sigma": "sigma"}[head]
         converted[f"{target}heads.{role}_{kind}"] = _in_keypoint_order(parts, indices)
     return converted
@@ -133,23 +133,29 @@ def _renamed(name: str) -> str:
     raise ValueError(f"The checkpoint holds {name!r}, which no released QueryPose model has.")
 
 
-def _known_parts(parts: Sequence[Tensor]) -> Sequence[Sequence[int]]:
-    counts = [len(part) // 2 for part in parts]
-    for skeleton in (COCO_SKELETON, CROWDPOSE_SKELETON):
-        if counts == [len(part) for part in skeleton.parts]:
-            return skeleton.part_indices
+def _matching_parts(
+    heads: Sequence[Tensor], part_indices: Sequence[Sequence[int]] | None
+) -> Sequence[Sequence[int]]:
+    """The parts whose sizes are those of per-part heads: the model's own, or known ones."""
+    counts = [len(head) // 2 for head in heads]
+    known = [skeleton.part_indices for skeleton in (COCO_SKELETON, CROWDPOSE_SKELETON)]
+    for parts in ([part_indices] if part_indices else []) + known:
+        if counts == [len(part) for part in parts]:
+            return parts
     raise ValueError(
-        f"The checkpoint's parts have {counts} keypoints, neither COCO's nor CrowdPose's: "
-        "pass part_indices."
+        f"The checkpoint's parts have {counts} keypoints, which are neither the model's nor COCO's "
+        "nor CrowdPose's."
     )
 
 
 def _in_keypoint_order(parts: Sequence[Tensor], part_indices: Sequence[Sequence[int]]) -> Tensor:
     """Per-part (2k, ...) tensors to one (K, 2, ...) tensor."""
     order = torch.tensor([keypoint for part in part_indices for keypoint in part])
-    pairs = torch.cat([part.unflatten(0, (-1, 2)) for part in parts])
-    if len(pairs) != len(order):
-        raise ValueError(
-            f"The checkpoint has heads for {len(pairs)} keypoints, the model for {len(order)}."
-        )
-    return pairs[order.argsort()]
+    return torch.cat([part.unflatten(0, (-1, 2)) for part in parts])[order.argsort()]
+
+
+def _convert(state_dict: Mapping[str, Tensor], model: nn.Module) -> StateDict:
+    return convert_released_state_dict(state_dict, model.skeleton.part_indices)
+
+
+register_format(CheckpointFormat(is_released_state_dict, _convert, backbone_only=False))

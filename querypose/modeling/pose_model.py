@@ -82,6 +82,10 @@ class PoseModel(nn.Module, ABC):
     def is_skeleton_dependent(self, tensor_name: str) -> bool:
         """Whether a tensor of the state dict starts afresh where the skeleton is another."""
 
+    def is_training_aid(self, tensor_name: str) -> bool:
+        """Whether a tensor serves training alone, so that a file may lack it, or have it beside."""
+        return False
+
     def loss_normalizers(self, batched_inputs: Inputs) -> dict[str, Tensor]:
         """What each loss would be divided by if these inputs were one batch of this process.
 

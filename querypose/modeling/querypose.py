@@ -165,6 +165,10 @@ class QueryPose(PoseModel):
         """Part queries, part attention and heads."""
         return bool(_SKELETON_DEPENDENT.fullmatch(tensor_name))
 
+    def is_training_aid(self, tensor_name: str) -> bool:
+        """The auxiliary heat maps."""
+        return tensor_name.startswith("heatmap_head.")
+
     def loss_normalizers(self, batched_inputs: Inputs) -> dict[str, Tensor]:
         """People, and for the auxiliary heat maps keypoints; see the base class."""
         targets = self._targets(batched_inputs)

@@ -19,8 +19,9 @@ _SMALLEST_DOUBT = 1e-3
 def merge_views(views: Sequence[Instances], sigmas: Tensor) -> Instances:
     """Merges the people of all views.
 
-    The best person that is left takes from every other view the person of highest OKS with it, if
-    that is high enough. Boxes are means over the views that show the person, keypoints means
+    The best person that is left takes from every other view one whose OKS with it is high enough:
+    of several such, which a model finds of one person at times, the one of the highest product of
+    OKS and the root of its score. Boxes are means over the views that show the person, keypoints means
     weighted by certainty, one over the square of one minus the keypoint's score. Scores are means
     over all views: one that does not show the person counts as zero.
 
@@ -59,16 +60,16 @@ def _group(people: Instances, view_of: list[int], sigmas: Tensor) -> list[list[i
     similarity = torch.where(same_class, similarity, 0).cpu()
     waiting = torch.ones(len(people), dtype=torch.bool)
     views = torch.tensor(view_of)
+    weights = people.scores.clamp(min=0).sqrt().cpu()
     groups = []
     for seed in people.scores.argsort(descending=True, stable=True).tolist():
         if not waiting[seed]:
             continue
         group = [seed]
         for view in sorted(set(view_of) - {view_of[seed]}):
-            eligible = torch.where(waiting & (views == view), similarity[seed], 0)
-            best = int(eligible.argmax())
-            if eligible[best] >= _MIN_OKS:
-                group.append(best)
+            eligible = waiting & (views == view) & (similarity[seed] >= _MIN_OKS)
+            if eligible.any():
+                group.append(int(torch.where(eligible, similarity[seed] * weights, -1).argmax()))
         waiting[group] = False
         groups.append(group)
     return groups

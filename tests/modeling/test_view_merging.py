@@ -77,6 +77,14 @@ def test_two_people_of_one_view_stay_two():
     assert len(merged) == 2
 
 
+def test_where_a_person_was_found_twice_the_confident_ones_meet():
+    first = people([BOXES[0], BOXES[0]], [0.9, 0.1])
+    # The double of little confidence is nearer.
+    second = people([BOXES[0], [11, 10, 51, 90]], [0.1, 0.9])
+    merged = merge_views([first, second], SIGMAS)
+    torch.testing.assert_close(merged.scores, torch.tensor([0.9, 0.1]))
+
+
 def test_the_order_of_views_does_not_matter():
     first, second = people(BOXES, [0.9, 0.5, 0.3]), people(BOXES[:2], [0.85, 0.6])
     one, other = merge_views([first, second], SIGMAS), merge_views([second, first], SIGMAS)
