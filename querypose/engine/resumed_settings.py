@@ -59,13 +59,14 @@ def resume_settings(saved: Mapping[str, Any] | None, settings: Mapping[str, Any]
         )
         return dict(settings)
     changed = [key for key in settings if key in saved and saved[key] != settings[key]]
-    for key in changed:
-        if key in _REFUSED:
+    for key in _REFUSED:
+        if key in changed:
             raise ValueError(
                 f"{key} is {settings[key]!r}, but the checkpoint to resume from was trained with "
                 f"{saved[key]!r} and holds the state of that: set it back, or start a new training "
                 "from the checkpoint's weights (MODEL.WEIGHTS, another OUTPUT_DIR, no --resume)."
             )
+    for key in changed:
         log.warning(
             "%s is %r in the config, but was %r when the checkpoint was saved: the %s holds.",
             key,
