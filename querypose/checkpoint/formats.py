@@ -49,8 +49,8 @@ def is_computed(name: str) -> bool:
 def convert_on_load(module: nn.Module, state_dict: StateDict, prefix: str, *_: object) -> None:
     """A ``load_state_dict`` pre-hook that lets any loader read such files, in place.
 
-    What the model computes by itself is filled in where a file leaves it out. Of a backbone's file a strict load says what else the model has; Detectron2's checkpointer is
-    not strict.
+    What the model computes by itself is filled in where a file leaves it out. Of a backbone's file
+    a strict load says what else the model has; Detectron2's checkpointer is not strict.
     """
     own = {
         name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)

@@ -19,11 +19,11 @@ _SMALLEST_DOUBT = 1e-3
 def merge_views(views: Sequence[Instances], sigmas: Tensor) -> Instances:
     """Merges the people of all views.
 
-    The best person that is left takes from every other view one whose OKS with it is high enough:
-    of several such, which a model finds of one person at times, the one of the highest product of
-    OKS and the root of its score. Boxes are means over the views that show the person, keypoints means
-    weighted by certainty, one over the square of one minus the keypoint's score. Scores are means
-    over all views: one that does not show the person counts as zero.
+    The best person that is left takes from every other view one whose OKS with it is high enough.
+    Where a view has several such, since a model finds a person twice at times, it is the one of the
+    highest product of OKS and the root of its score. Boxes are means over the views that show the
+    person, keypoints means weighted by certainty, one over the square of one minus the keypoint's
+    score. Scores are means over all views: one that does not show the person counts as zero.
 
     Args:
         views: people in pixels of the image, as a
