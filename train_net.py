@@ -19,6 +19,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 from torch.multiprocessing.spawn import ProcessException
 
 from querypose.checkpoint import QueryPoseCheckpointer
@@ -44,6 +45,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
             f"the last checkpoint of OUTPUT_DIR ({cfg.OUTPUT_DIR})."
         )
     default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, comm.get_rank(), name="querypose")
     return cfg
 
 
@@ -55,6 +57,7 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
 
+    QueryPoseTrainer.check_datasets(cfg)
     model = QueryPoseTrainer.build_model(cfg)
     checkpointer = QueryPoseCheckpointer(
         model, cfg.OUTPUT_DIR, weights_only=cfg.MODEL.WEIGHTS_ONLY, averaged=cfg.TEST.EMA

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from querypose import model_zoo
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import default_config, merge_options, read_config
-from querypose.data.datasets.coco import register_configured_datasets
+from querypose.data.datasets.coco import register_configured_datasets, trained_category_ids
 from querypose.data.picture import CHANNEL_ORDERS, Picture, picture_to_array
 from querypose.modeling.acceleration import PRECISIONS, check_precision, prepare_for_inference
 from querypose.modeling.decoder import StageState
@@ -62,6 +62,8 @@ class PosePredictor:
         return_attention: what calls do that do not say.
         tta_mapper: looks at every picture in these ways and averages, see
             :class:`~querypose.modeling.test_time_augmentation.QueryPoseWithTTA`; None looks once.
+        category_ids: of the model's classes, for results in COCO's format; see
+            :class:`~querypose.prediction.PosePrediction`.
 
     Raises:
         ValueError: an argument is out of range, or there is no such device, or it lacks the
@@ -82,6 +84,7 @@ class PosePredictor:
         device: str | torch.device | None = None,
         return_attention: bool = False,
         tta_mapper: DatasetMapperTTA | None = None,
+        category_ids: Sequence[int | str] = (),
     ) -> None:
         if model is not None and device is not None:
             raise ValueError("A model that is given has its device: move it with model.to(device).")
@@ -110,6 +113,7 @@ class PosePredictor:
         self.precision = precision
         self.batch_size = batch_size
         self.return_attention = return_attention
+        self.category_ids = tuple(category_ids)
         self._tap = _DecoderTap(model.decoder)
 
     @classmethod
@@ -167,6 +171,7 @@ class PosePredictor:
             batch_size=batch_size,
             return_attention=return_attention,
             tta_mapper=build_tta_mapper(cfg) if cfg.TEST.AUG.ENABLED else None,
+            category_ids=trained_category_ids(cfg),
         )
 
     @property
@@ -268,7 +273,7 @@ class PosePredictor:
             if stage is not None:
                 attention = self._attention(records[0], people, stage)
         return {
-            index: PosePrediction(found.to("cpu"), self.skeleton, maps)
+            index: PosePrediction(found.to("cpu"), self.skeleton, maps, self.category_ids)
             for index, found, maps in zip(batch, people, attention, strict=True)
         }
 

@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.data import QueryPoseDatasetMapper
+from querypose.engine.dataset_agreement import check_classes, check_keypoints
 from querypose.engine.hooks import (
     BestCheckpointer,
     PeriodicCheckpointer,
@@ -60,6 +61,7 @@ class QueryPoseTrainer(DefaultTrainer):
         model = accelerate_training(self.build_model(cfg), cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        self.check_datasets(cfg)
         devices = {} if next(model.parameters()).is_cuda else {"device_ids": None}
         model = create_ddp_model(model, broadcast_buffers=False, **devices)
         self._trainer = QueryPoseTrainStep(cfg, model, data_loader, optimizer)
@@ -207,6 +209,21 @@ class QueryPoseTrainer(DefaultTrainer):
         """Detectron2's loader over :class:`QueryPoseDatasetMapper`."""
         mapper = QueryPoseDatasetMapper(cfg, is_train=False)
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+    @classmethod
+    def check_datasets(cls, cfg: CfgNode) -> None:
+        """Looks, before a training or an evaluation, for what would end it or make it wrong.
+
+        Raises:
+            FileNotFoundError: a test set's label file is not here.
+            ValueError: a label file contradicts itself, or does not fit the model.
+        """
+        check_keypoints(cfg)
+        for name in cfg.DATASETS.TEST:
+            if MetadataCatalog.get(name).get("json_file"):
+                # It reads the labels.
+                cls.build_evaluator(cfg, name)
+        check_classes(cfg)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

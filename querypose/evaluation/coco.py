@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import MetadataCatalog
+from detectron2.data.catalog import Metadata
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
@@ -18,6 +19,7 @@ from querypose.data.datasets.coco import set_classes
 from querypose.data.datasets.labels import Labels, read_registered_labels
 from querypose.evaluation.ground_truth import GroundTruth, warn_of_no_annotations
 from querypose.evaluation.results_file import check_image_ids
+from querypose.skeleton import Skeleton
 
 _PREDICTED = ("pred_boxes", "scores", "pred_keypoints")
 
@@ -30,12 +32,13 @@ class KeypointEvaluator(COCOEvaluator):
 
     Args:
         dataset_name: a dataset of keypoints.
-        *args: further arguments of ``COCOEvaluator``.
+        *args: further arguments of ``COCOEvaluator``; without ``kpt_oks_sigmas``, the skeleton's
+            count.
         **kwargs: likewise.
 
     Raises:
         FileNotFoundError: there is no label file.
-        ValueError: the label file contradicts itself.
+        ValueError: the label file contradicts itself, or the sigmas are not one a keypoint.
     """
 
     areas_from_boxes = False
@@ -56,6 +59,7 @@ class KeypointEvaluator(COCOEvaluator):
             super().__init__(dataset_name, *args, **kwargs)
             labels = self._read_labels(dataset_name)
         set_classes(dataset_name, labels)
+        self._kpt_oks_sigmas = _sigmas(metadata, self._kpt_oks_sigmas)
         self._coco_api = GroundTruth(labels)
         self._do_evaluation = bool(labels.content["annotations"])
 
@@ -93,6 +97,16 @@ class KeypointEvaluator(COCOEvaluator):
             task: dict.fromkeys(self.metric_names[task], math.nan)
             for task in self._tasks or self.metric_names
         }
+
+
+def _sigmas(metadata: Metadata, given: Sequence[float]) -> list[float]:
+    skeleton = Skeleton.from_metadata(metadata)
+    if len(given) not in (0, skeleton.num_keypoints):
+        raise ValueError(
+            f"There are {len(given)} OKS sigmas (TEST.KEYPOINT_OKS_SIGMAS) for the "
+            f"{skeleton.num_keypoints} keypoints of {metadata.name!r}; give one for each, or none."
+        )
+    return list(given) or list(skeleton.sigmas)
 
 
 @contextlib.contextmanager
