@@ -102,7 +102,7 @@ def test_a_person_without_keypoints_loads(json_file):
     del content["annotations"][0]["keypoints"]
     register_coco_keypoints(NAME, json_file(content), "pictures")
     (record,) = DatasetCatalog.get(NAME)
-    assert not record["annotations"][0].get("keypoints")
+    assert record["annotations"][0]["keypoints"][2::3] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_person_without_keypoints_loads(json_file):
         ({"keypoints": [1, 2, 2]}, r"annotation 1 has 3 keypoint numbers, not 3 x 3 = 9"),
         ({"keypoints": [0] * 51}, r"annotation 1 has 51 keypoint numbers, not 3 x 3 = 9"),
         ({"category_id": 9}, r"annotation 1 has category 9, which is not in 'categories'"),
-        ({"image_id": 70}, r"annotation 1 is of picture 70, which is not in 'images'"),
+        ({"image_id": 70}, r"annotation 1 is of image 70, which is not in 'images'"),
         ({"bbox": [1, 2, 3]}, r"annotation 1 has the box \[1, 2, 3\]"),
         ({"bbox": None}, r"annotation 1 has the box None"),
     ],

@@ -17,7 +17,6 @@ _COUNTED_IN_CROWDPOSE = 12
 # As shares of the box. Outlines of people who are nearly hidden keep within these bounds, and so do
 # whole outlines beside boxes that fit tightly around the keypoints.
 _LEAST_AREA, _MOST_AREA = 0.01, 2.0
-_POLYGON_NUMBERS = 6
 
 
 def _iscrowd(person: Row, _: Context) -> bool:
@@ -76,17 +75,14 @@ def _is_credible(area: float, box_area: float, person: Row) -> bool:
 
 
 def _segmentation(person: Row, _: Context) -> bool:
-    outline = person.pop("segmentation", None) or []
-    sound = outline
-    if isinstance(outline, list):
-        sound = [
-            polygon
-            for polygon in outline
-            if len(polygon) >= _POLYGON_NUMBERS and len(polygon) % 2 == 0
-        ]
-    if sound:
-        person["segmentation"] = sound
-    return len(sound) < len(outline)
+    outline = person.get("segmentation")
+    if not isinstance(outline, list):
+        return False
+    polygons = [polygon for polygon in outline if len(polygon) % 2 == 0 and len(polygon) >= 6]
+    if len(polygons) == len(outline):
+        return False
+    person["segmentation"] = polygons
+    return True
 
 
 DERIVED: Mapping[str, Callable[[Row, Context], bool]] = {
