@@ -69,8 +69,8 @@ def _difference(found: Sequence[str], expected: Sequence[str]) -> str:
     index = next(
         i for i, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1]
     )
-    what = "order" if sorted(found) == sorted(expected) else "names"
-    return f"their {what} differ, in position {index} {found[index]!r}, not {expected[index]!r}"
+    what = "their order is another" if sorted(found) == sorted(expected) else "their names differ"
+    return f"{what}, in position {index} is {found[index]!r}, not {expected[index]!r}"
 
 
 def _class_names(name: str, *, required: bool) -> Sequence[str]:

@@ -12,7 +12,11 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from querypose.config import add_querypose_config
-from querypose.data.datasets.coco import register_coco_keypoints, register_configured_datasets
+from querypose.data.datasets.coco import (
+    register_coco_keypoints,
+    register_configured_datasets,
+    trained_category_ids,
+)
 from querypose.skeleton import COCO_SKELETON, Skeleton
 
 NAME = "test_coco_dogs"
@@ -181,8 +185,60 @@ class TestConfiguredDatasets:
         parts = Skeleton.from_metadata(MetadataCatalog.get(NAME)).parts
         assert parts == (("c", "a"), ("b",))
 
+    def test_two_entries_of_one_name_are_refused(self, json_file):
+        entry = [NAME, str(json_file()), "pictures"]
+        for other in (entry, [NAME, "other.json", "pictures"]):
+            with pytest.raises(ValueError, match=f"has 2 entries named '{NAME}'; give every"):
+                register_configured_datasets(self._cfg(entry, other))
+        assert NAME not in DatasetCatalog
+
+    @pytest.mark.parametrize("other", [["other.json", "pictures"], ["dogs.json", "elsewhere"]])
+    def test_a_name_that_is_taken_by_other_files_is_refused(self, json_file, tmp_path, other):
+        register_configured_datasets(self._cfg([NAME, str(json_file()), "pictures"]))
+        (tmp_path / "other.json").write_text(json.dumps(CONTENT))
+        entry = [NAME, str(tmp_path / other[0]), other[1]]
+        with pytest.raises(ValueError, match=f"{NAME}', but a dataset of that name is already"):
+            register_configured_datasets(self._cfg(entry))
+        with pytest.raises(ValueError, match=r"'crowdpose_val', but a dataset of that name is"):
+            register_configured_datasets(self._cfg(["crowdpose_val", *entry[1:]]))
+
+    def test_a_name_that_is_taken_with_another_skeleton_is_refused(self, json_file, tmp_path):
+        entry = [NAME, str(json_file()), "pictures"]
+        skeleton = tmp_path / "skeleton.yaml"
+        skeleton.write_text(yaml.safe_dump({"keypoints": ["a", "b", "c"]}))
+        register_configured_datasets(self._cfg([*entry, str(skeleton)]))
+        register_configured_datasets(self._cfg([*entry, str(skeleton)]))
+        skeleton.write_text(yaml.safe_dump({"keypoints": ["a", "c", "b"]}))
+        with pytest.raises(ValueError, match="already registered with another skeleton"):
+            register_configured_datasets(self._cfg([*entry, str(skeleton)]))
+
+    def test_the_category_ids_of_the_training_set_are_known(self, json_file, tmp_path):
+        skeleton = tmp_path / "skeleton.yaml"
+        skeleton.write_text(yaml.safe_dump({"keypoints": ["a", "b", "c"]}))
+        content = copy.deepcopy(CONTENT)
+        content["categories"].insert(0, {"id": 9, "name": "cat"})
+        cfg = self._cfg([NAME, str(json_file(content)), "pictures", str(skeleton)])
+        cfg.DATASETS.TRAIN = (NAME,)
+        # Not even registered, registered, and read.
+        assert trained_category_ids(cfg) == (3, 9)
+        register_configured_datasets(cfg)
+        assert trained_category_ids(cfg) == (3, 9)
+        DatasetCatalog.get(NAME)
+        json_file().unlink()
+        assert trained_category_ids(cfg) == (3, 9)
+
+    def test_category_ids_without_a_label_file_are_unknown(self):
+        cfg = self._cfg([NAME, "nowhere.json", "pictures"])
+        cfg.DATASETS.TRAIN = (NAME,)
+        assert trained_category_ids(cfg) == ()
+        cfg.DATASETS.TRAIN = ("keypoints_coco_2017_train",)
+        assert trained_category_ids(cfg) == ()
+        cfg.DATASETS.TRAIN = ()
+        assert trained_category_ids(cfg) == ()
+
     @pytest.mark.parametrize(
-        "entry", [[NAME], [NAME, "a.json"], [NAME, "a.json", "b", "c.yaml", "d"], NAME, 7]
+        "entry",
+        [[NAME], [NAME, "a.json"], [NAME, "a.json", "b", "c.yaml", "d"], NAME, 7, [7, "a", "b"]],
     )
     def test_an_entry_of_another_form_is_refused(self, entry):
         with pytest.raises(ValueError, match=r"DATASETS\.REGISTER lists \[name, JSON"):
