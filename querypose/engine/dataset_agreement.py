@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from querypose.data.datasets.coco import set_classes
+from querypose.evaluation.build import evaluator_class
+from querypose.evaluation.coco import oks_sigmas
 from querypose.modeling.querypose import skeleton_from_config
 from querypose.skeleton import Skeleton
 
 
-def check_keypoints(cfg: CfgNode) -> None:
-    """Compares the model's keypoints with those of every training and test set.
+def check_datasets(cfg: CfgNode) -> None:
+    """Looks for what would end a training or an evaluation late, or make it wrong without a word.
 
-    Results and labels name keypoints by their position alone, so count, names and order must agree.
+    Keypoints and classes go by their position alone, in labels and in a model. So their count,
+    names and order must be the model's in every training and test set. A dataset may have more
+    categories than the model, if no annotation is of them. The label files of test sets are read;
+    those of training sets need not be there: an evaluation does without.
 
     Raises:
-        ValueError: a dataset has others, or declares none.
+        FileNotFoundError: there is no label file of a test set.
+        ValueError: a dataset does not fit the model, or a label file contradicts itself.
     """
+    _check_keypoints(cfg)
+    for name in cfg.DATASETS.TEST:
+        metadata, evaluator = MetadataCatalog.get(name), evaluator_class(name)
+        oks_sigmas(metadata, cfg.TEST.KEYPOINT_OKS_SIGMAS)
+        if metadata.get("json_file"):
+            set_classes(name, evaluator.read_labels(name))
+    _check_classes(cfg)
+
+
+def _check_keypoints(cfg: CfgNode) -> None:
     expected = skeleton_from_config(cfg).keypoints
     for key in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
@@ -31,22 +49,14 @@ def check_keypoints(cfg: CfgNode) -> None:
                 )
 
 
-def check_classes(cfg: CfgNode) -> None:
-    """Compares the model's classes with the categories of every training and test set.
-
-    Classes, too, go by their position. A dataset may have more categories than the model, if no
-    annotation is of them. A training set whose file is not here is passed over: an evaluation does
-    not need it.
-
-    Raises:
-        FileNotFoundError: a test set's label file is not here.
-        ValueError: a dataset has other categories, or fewer.
-    """
+def _check_classes(cfg: CfgNode) -> None:
     num_classes = cfg.MODEL.QUERYPOSE.NUM_CLASSES
+    if num_classes > 1:
+        _read_classes(cfg.DATASETS.TRAIN)
     taught: Sequence[str] = ()
     for key in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
-            classes = _class_names(name, required=key == "TEST")
+            classes = MetadataCatalog.get(name).get("thing_classes")
             if not classes:
                 continue
             taught = taught or classes[:num_classes]
@@ -73,15 +83,12 @@ def _difference(found: Sequence[str], expected: Sequence[str]) -> str:
     return f"{what}, in position {index} is {found[index]!r}, not {expected[index]!r}"
 
 
-def _class_names(name: str, *, required: bool) -> Sequence[str]:
-    metadata = MetadataCatalog.get(name)
-    if not metadata.get("thing_classes"):
-        try:
-            DatasetCatalog.get(name)
-        except FileNotFoundError:
-            if required:
-                raise
-    return metadata.get("thing_classes", ())
+def _read_classes(datasets: Sequence[str]) -> None:
+    """Lets metadata learn of classes, where no training has read the label files yet."""
+    for name in datasets:
+        if not MetadataCatalog.get(name).get("thing_classes"):
+            with contextlib.suppress(FileNotFoundError):
+                DatasetCatalog.get(name)
 
 
 def _has_annotations_above(name: str, num_classes: int) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, build_detection_test_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.data import QueryPoseDatasetMapper
-from querypose.engine.dataset_agreement import check_classes, check_keypoints
+from querypose.engine.dataset_agreement import check_datasets
 from querypose.engine.hooks import (
     BestCheckpointer,
     PeriodicCheckpointer,
@@ -34,12 +34,10 @@ from querypose.engine.hooks import (
 from querypose.engine.optimizer import build_optimizer
 from querypose.engine.train_loader import ResumableTrainLoader
 from querypose.engine.train_step import QueryPoseTrainStep
-from querypose.evaluation import CrowdPoseEvaluator, KeypointEvaluator
+from querypose.evaluation.build import evaluator_class
 from querypose.modeling.acceleration import accelerate_training
 from querypose.modeling.test_time_augmentation import QueryPoseWithTTA
-from querypose.skeleton import Skeleton
 
-_EVALUATORS = {"coco": KeypointEvaluator, "crowdpose": CrowdPoseEvaluator}
 _WRITER_PERIOD = 20
 
 
@@ -61,7 +59,7 @@ class QueryPoseTrainer(DefaultTrainer):
         model = accelerate_training(self.build_model(cfg), cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
-        self.check_datasets(cfg)
+        check_datasets(cfg)
         devices = {} if next(model.parameters()).is_cuda else {"device_ids": None}
         model = create_ddp_model(model, broadcast_buffers=False, **devices)
         self._trainer = QueryPoseTrainStep(cfg, model, data_loader, optimizer)
@@ -211,40 +209,18 @@ class QueryPoseTrainer(DefaultTrainer):
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
-    def check_datasets(cls, cfg: CfgNode) -> None:
-        """Looks, before a training or an evaluation, for what would end it or make it wrong.
-
-        Raises:
-            FileNotFoundError: a test set's label file is not here.
-            ValueError: a label file contradicts itself, or does not fit the model.
-        """
-        check_keypoints(cfg)
-        for name in cfg.DATASETS.TEST:
-            if MetadataCatalog.get(name).get("json_file"):
-                # It reads the labels.
-                cls.build_evaluator(cfg, name)
-        check_classes(cfg)
-
-    @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """The evaluator that the dataset's metadata asks for, with its skeleton's OKS sigmas.
 
         Raises:
             ValueError: no evaluator is known for the dataset's ``evaluator_type``.
         """
-        metadata = MetadataCatalog.get(dataset_name)
-        kind = metadata.get("evaluator_type", "coco")
-        if kind not in _EVALUATORS:
-            raise ValueError(
-                f"Dataset {dataset_name!r} asks for the evaluator {kind!r}; "
-                f"known are {sorted(_EVALUATORS)}."
-            )
-        sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS or Skeleton.from_metadata(metadata).sigmas
-        return _EVALUATORS[kind](
+        evaluator = evaluator_class(dataset_name)
+        return evaluator(
             dataset_name,
             tasks=("bbox", "keypoints"),
             output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
-            kpt_oks_sigmas=list(sigmas),
+            kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
         )
 
 

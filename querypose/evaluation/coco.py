@@ -41,7 +41,6 @@ class KeypointEvaluator(COCOEvaluator):
         ValueError: the label file contradicts itself, or the sigmas are not one a keypoint.
     """
 
-    areas_from_boxes = False
     metric_names: Mapping[str, Sequence[str]] = {
         "bbox": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
         "keypoints": ("AP", "AP50", "AP75", "APm", "APl"),
@@ -50,21 +49,28 @@ class KeypointEvaluator(COCOEvaluator):
     def __init__(self, dataset_name: str, *args: Any, **kwargs: Any) -> None:
         metadata = MetadataCatalog.get(dataset_name)
         if metadata.get("json_file"):
-            labels = self._read_labels(dataset_name)
+            labels = self.read_labels(dataset_name)
             with _empty_dataset() as name:
                 super().__init__(name, *args, **kwargs)
             self._metadata = metadata
         else:
             # It writes the file, and names it in the metadata.
             super().__init__(dataset_name, *args, **kwargs)
-            labels = self._read_labels(dataset_name)
+            labels = self.read_labels(dataset_name)
         set_classes(dataset_name, labels)
-        self._kpt_oks_sigmas = _sigmas(metadata, self._kpt_oks_sigmas)
+        self._kpt_oks_sigmas = oks_sigmas(metadata, self._kpt_oks_sigmas)
         self._coco_api = GroundTruth(labels)
         self._do_evaluation = bool(labels.content["annotations"])
 
-    def _read_labels(self, dataset_name: str) -> Labels:
-        return read_registered_labels(dataset_name, areas_from_boxes=self.areas_from_boxes)
+    @classmethod
+    def read_labels(cls, dataset_name: str) -> Labels:
+        """Reads what a dataset's predictions are compared with.
+
+        Raises:
+            FileNotFoundError: there is no label file.
+            ValueError: the label file contradicts itself.
+        """
+        return read_registered_labels(dataset_name)
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         """Takes the predictions of some images; see Detectron2's ``COCOEvaluator``.
@@ -99,7 +105,12 @@ class KeypointEvaluator(COCOEvaluator):
         }
 
 
-def _sigmas(metadata: Metadata, given: Sequence[float]) -> list[float]:
+def oks_sigmas(metadata: Metadata, given: Sequence[float] = ()) -> list[float]:
+    """The sigmas that are given, or the dataset's own where there are none.
+
+    Raises:
+        ValueError: there are some, but not one for each keypoint.
+    """
     skeleton = Skeleton.from_metadata(metadata)
     if len(given) not in (0, skeleton.num_keypoints):
         raise ValueError(

@@ -16,7 +16,12 @@ import numpy as np
 from detectron2.utils.logger import create_small_table
 from pycocotools.cocoeval import COCOeval
 
-from querypose.data.datasets.labels import Labels, is_number, read_labels
+from querypose.data.datasets.labels import (
+    Labels,
+    is_number,
+    read_labels,
+    read_registered_labels,
+)
 from querypose.evaluation.coco import KeypointEvaluator
 from querypose.evaluation.ground_truth import GroundTruth, warn_of_no_annotations
 from querypose.evaluation.results_file import read_results
@@ -50,7 +55,6 @@ class CrowdPoseEvaluator(KeypointEvaluator):
         ValueError: the label file contradicts itself, or an image has no ``crowdIndex``.
     """
 
-    areas_from_boxes = True
     metric_names = KeypointEvaluator.metric_names | {"keypoints": METRICS}
 
     def __init__(
@@ -70,7 +74,18 @@ class CrowdPoseEvaluator(KeypointEvaluator):
             use_fast_impl=False,
             kpt_oks_sigmas=kpt_oks_sigmas or CROWDPOSE_SKELETON.sigmas,
         )
-        _check_crowd_indices(self._coco_api.labels)
+
+    @classmethod
+    def read_labels(cls, dataset_name: str) -> Labels:
+        """As :meth:`KeypointEvaluator.read_labels`, with the benchmark's areas and levels.
+
+        Raises:
+            FileNotFoundError: there is no label file.
+            ValueError: the label file contradicts itself, or an image has no ``crowdIndex``.
+        """
+        labels = read_registered_labels(dataset_name, areas_from_boxes=True)
+        _check_crowd_indices(labels)
+        return labels
 
     def _derive_coco_results(
         self, coco_eval: COCOeval | None, iou_type: str, class_names: list[str] | None = None
