@@ -99,6 +99,8 @@ def _judge_dataset(name: str, results_file: Path) -> JudgedPeople:
         raise ValueError(f"{name} has no annotation file; write it in COCO's format first.")
     skeleton = Skeleton.from_metadata(metadata)
     labels = read_registered_labels(name)
+    if not labels.content["annotations"]:
+        raise ValueError(f"{labels.json_file} has no annotations: nobody can be right or wrong.")
     results = read_results(results_file, labels, skeleton.num_keypoints)
     if not results:
         raise ValueError(f"{results_file} is empty: the model predicted no one.")

@@ -6,7 +6,7 @@ import difflib
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,25 @@ def register_configured_datasets(cfg: CfgNode) -> None:
         ValueError: an entry is not ``[name, json, folder]`` or ``[name, json, folder, skeleton
             file]``, or its name is that of another dataset.
     """
+    entries = _entries(cfg)
+    counts = Counter(name for name, *_ in entries)
+    for name, json_file, image_root, *skeleton_file in entries:
+        if counts[name] > 1:
+            raise ValueError(
+                f"DATASETS.REGISTER has {counts[name]} entries named {name!r}; give every dataset "
+                "a name of its own."
+            )
+        skeleton = Skeleton.from_file(skeleton_file[0]) if skeleton_file else None
+        if name not in DatasetCatalog:
+            register_coco_keypoints(name, json_file, image_root, skeleton)
+        elif not _is_registered(name, json_file, image_root, skeleton):
+            raise ValueError(
+                f"DATASETS.REGISTER gives the name {name!r} to {json_file}, but a dataset with "
+                "another file, folder or skeleton has it already; choose another name."
+            )
+
+
+def _entries(cfg: CfgNode) -> list[Sequence[str]]:
     for entry in cfg.DATASETS.REGISTER:
         is_list = isinstance(entry, (list, tuple)) and len(entry) in (3, 4)
         if not is_list or not all(isinstance(item, (str, os.PathLike)) for item in entry):
@@ -83,36 +102,16 @@ def register_configured_datasets(cfg: CfgNode) -> None:
                 "DATASETS.REGISTER lists [name, JSON, picture folder] or "
                 f"[name, JSON, picture folder, skeleton file], got {entry!r}."
             )
-    counts = Counter(entry[0] for entry in cfg.DATASETS.REGISTER)
-    for name, json_file, image_root, *skeleton_file in cfg.DATASETS.REGISTER:
-        if counts[name] > 1:
-            raise ValueError(
-                f"DATASETS.REGISTER has {counts[name]} entries named {name!r}; give every dataset "
-                "a name of its own."
-            )
-        skeleton = Skeleton.from_file(skeleton_file[0]) if skeleton_file else None
-        if name in DatasetCatalog:
-            _check_same_dataset(name, json_file, image_root, skeleton)
-        else:
-            register_coco_keypoints(name, json_file, image_root, skeleton)
+    return cfg.DATASETS.REGISTER
 
 
-def _check_same_dataset(
-    name: str, json_file: str, image_root: str, skeleton: Skeleton | None
-) -> None:
+def _is_registered(name: str, json_file: str, image_root: str, skeleton: Skeleton | None) -> bool:
+    """Whether a name stands for the same dataset already; without a skeleton any will do."""
     metadata = MetadataCatalog.get(name)
-    registered = [metadata.get("json_file"), metadata.get("image_root")]
-    if list(map(_absolute, (json_file, image_root))) != list(map(_absolute, registered)):
-        raise ValueError(
-            f"DATASETS.REGISTER names {json_file} and {image_root} {name!r}, but a dataset of that "
-            f"name is already registered with {registered[0]} and {registered[1]}; choose another "
-            "name."
-        )
-    if skeleton is not None and skeleton != Skeleton.from_metadata(metadata):
-        raise ValueError(
-            f"A dataset named {name!r} is already registered with another skeleton than "
-            "DATASETS.REGISTER gives it; choose another name."
-        )
+    registered = (metadata.get("json_file"), metadata.get("image_root"))
+    return list(map(_absolute, registered)) == list(
+        map(_absolute, (json_file, image_root))
+    ) and skeleton in (None, Skeleton.from_metadata(metadata))
 
 
 def _absolute(path: Any) -> str:
@@ -154,7 +153,7 @@ def trained_category_ids(cfg: CfgNode) -> tuple[int | str, ...]:
     Raises:
         ValueError: the label file does not hold COCO's tables.
     """
-    files = {entry[0]: entry[1] for entry in cfg.DATASETS.REGISTER}
+    files = {name: json_file for name, json_file, *_ in _entries(cfg)}
     for name in cfg.DATASETS.TRAIN[:1]:
         if name in DatasetCatalog:
             classes = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id", {})
@@ -183,7 +182,9 @@ def load_coco_keypoints(
     """
     labels = read_labels(json_file, skeleton, areas_from_boxes=takes_areas_from_boxes(name))
     set_classes(name, labels)
-    logging.getLogger(__name__).info("Loaded %d images from %s", len(labels.image_ids), json_file)
+    logging.getLogger(__name__).info(
+        "Loaded %d images in COCO format from %s", len(labels.image_ids), json_file
+    )
     people: dict[int, list[dict[str, Any]]] = defaultdict(list)
     classes = {inner: index for index, inner in enumerate(labels.category_ids.values())}
     for annotation in labels.content["annotations"]:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
+import threading
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +139,21 @@ def test_a_missing_file_is_named_at_once_or_when_used(tmp_path):
         DatasetCatalog.get(NAME)
 
 
+def test_a_file_behind_an_address(json_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(json_file().parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}"
+            register_coco_keypoints(NAME, f"{address}/dogs.json", "pictures")
+            assert len(DatasetCatalog.get(NAME)) == 1
+            with pytest.raises(OSError, match=rf"{address}/none.json cannot be read: .*404"):
+                register_coco_keypoints("another", f"{address}/none.json", "pictures")
+        finally:
+            server.shutdown()
+
+
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\x00bad", b"[1, 2"])
 def test_bad_json_is_named(content, tmp_path):
     file = tmp_path / "bad.json"
@@ -197,9 +215,9 @@ class TestConfiguredDatasets:
         register_configured_datasets(self._cfg([NAME, str(json_file()), "pictures"]))
         (tmp_path / "other.json").write_text(json.dumps(CONTENT))
         entry = [NAME, str(tmp_path / other[0]), other[1]]
-        with pytest.raises(ValueError, match=f"{NAME}', but a dataset of that name is already"):
+        with pytest.raises(ValueError, match=f"'{NAME}' to .*, but a dataset with another file"):
             register_configured_datasets(self._cfg(entry))
-        with pytest.raises(ValueError, match=r"'crowdpose_val', but a dataset of that name is"):
+        with pytest.raises(ValueError, match=r"'crowdpose_val' to .*, but a dataset with another"):
             register_configured_datasets(self._cfg(["crowdpose_val", *entry[1:]]))
 
     def test_a_name_that_is_taken_with_another_skeleton_is_refused(self, json_file, tmp_path):
@@ -209,7 +227,7 @@ class TestConfiguredDatasets:
         register_configured_datasets(self._cfg([*entry, str(skeleton)]))
         register_configured_datasets(self._cfg([*entry, str(skeleton)]))
         skeleton.write_text(yaml.safe_dump({"keypoints": ["a", "c", "b"]}))
-        with pytest.raises(ValueError, match="already registered with another skeleton"):
+        with pytest.raises(ValueError, match="with another file, folder or skeleton has it"):
             register_configured_datasets(self._cfg([*entry, str(skeleton)]))
 
     def test_the_category_ids_of_the_training_set_are_known(self, json_file, tmp_path):

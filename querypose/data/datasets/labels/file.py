@@ -71,6 +71,8 @@ def _read_tables(json_file: str) -> tuple[dict[str, Any], bool]:
             content = json.load(file, parse_constant=constant)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise FileNotFoundError(f"There is no annotation file {json_file}.") from error
+    except OSError as error:
+        raise OSError(f"{json_file} cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{json_file} is not valid JSON: {error}") from error
     wrong = _wrong_tables(content)
