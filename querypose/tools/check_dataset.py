@@ -32,7 +32,7 @@ _VISIBILITIES = (0, 1, 2)
 class _Picture(NamedTuple):
     file_name: str
     size: tuple[int, int]
-    people: list[dict[str, Any]]
+    people: dict[str, dict[str, Any]]
 
 
 def find_problems(name: str, *, show_progress: bool = False) -> dict[str, list[str]]:
@@ -82,9 +82,9 @@ def _examine(name: str, metadata: Metadata) -> Labels:
 
 
 def _pictures(labels: Labels, image_root: str) -> list[_Picture]:
-    people: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    people: dict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
     for person in labels.content["annotations"]:
-        people[person["image_id"]].append(person)
+        people[person["image_id"]][labels.annotation_names[person["id"]]] = person
     return [
         _Picture(
             os.path.join(image_root, image["file_name"]),
@@ -109,18 +109,17 @@ def _picture_problems(picture: _Picture) -> Iterator[str]:
 
 
 def _people_problems(picture: _Picture) -> Iterator[str]:
-    """What is possible, and still hardly meant."""
-    for person in picture.people:
-        if not person["iscrowd"]:
-            for fault in (
-                *_box_faults(person, picture.size),
-                *_keypoint_faults(person, picture.size),
-            ):
-                yield f"annotation {person['id']} {fault}"
+    """What a training takes, but hardly anybody meant."""
+    for name, person in picture.people.items():
+        if person["iscrowd"]:
+            continue
+        yield from (f"{name} {fault}" for fault in _box_faults(person["bbox"], picture.size))
+        yield from (
+            f"{name} {fault}" for fault in _keypoint_faults(person["keypoints"], picture.size)
+        )
 
 
-def _box_faults(person: dict[str, Any], size: Sequence[float]) -> Iterator[str]:
-    box = person["bbox"]
+def _box_faults(box: Sequence[float], size: Sequence[float]) -> Iterator[str]:
     if min(box[2:]) <= 0:
         yield f"has the box {box} without an area"
     elif not all(
@@ -130,8 +129,7 @@ def _box_faults(person: dict[str, Any], size: Sequence[float]) -> Iterator[str]:
         yield f"has the box {box}, which leaves the picture"
 
 
-def _keypoint_faults(person: dict[str, Any], size: Sequence[float]) -> Iterator[str]:
-    numbers = person["keypoints"]
+def _keypoint_faults(numbers: Sequence[float], size: Sequence[float]) -> Iterator[str]:
     points = list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
     for flag in sorted({flag for *_, flag in points} - {*_VISIBILITIES}):
         yield f"has a keypoint of the visibility {flag:g}, not 0, 1 or 2"

@@ -111,6 +111,16 @@ def test_a_file_that_is_refused_is_looked_through_to_its_end(tmp_path):
     assert all(map(str.startswith, found, beginnings))
 
 
+@pytest.mark.parametrize(
+    ("ids", "name"), [((0, 7), "annotation 7"), (("a", "b"), "annotation 'b'"), ((1, None), "numb")]
+)
+def test_annotations_go_by_the_files_own_ids(tmp_path, ids, name):
+    people = [person(id=ids[0]), person(id=ids[1], keypoints=moved(9, 99))]
+    (found,) = faults(tmp_path, content(people))
+    assert found.startswith(f"a.png: {name}")
+    assert found.endswith("has keypoint 0 at (9, 99), outside the picture")
+
+
 def test_a_picture_listed_twice(tmp_path):
     image = {"id": 1, "file_name": "a.png", "width": 40, "height": 30}
     assert faults(tmp_path, content([], [image, image | {"id": 2}])) == [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,14 @@ from querypose.data.datasets.labels.numbering import (
     number_annotations,
     number_rows,
 )
-from querypose.data.datasets.labels.refused import REFUSED
+from querypose.data.datasets.labels.refused import REFUSED, Refusal
 from querypose.data.datasets.labels.rows import Context, Row, holds_nan, is_id
 from querypose.skeleton import Skeleton
 
 TABLES = {"images": "image", "categories": "category", "annotations": "annotation"}
 """COCO's tables, and what a row of each is called."""
+
+NamedRows = list[tuple[str, Row]]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Labels:
         content: COCO's tables, and what else stands beside them.
         image_ids: for every image id of the file, the one in ``content``; both ascend.
         category_ids: the same for categories, in the order of the classes.
+        annotation_names: for every annotation id in ``content``, "annotation" and the file's id.
         refusals: what is wrong with the file, each the end of a sentence; the rows concerned are
             left out.
         remarks: what was derived, likewise.
@@ -43,6 +46,7 @@ class Labels:
     content: dict[str, Any]
     image_ids: Mapping[int | str, int]
     category_ids: Mapping[int | str, int]
+    annotation_names: Mapping[int, str]
     refusals: tuple[str, ...]
     remarks: tuple[str, ...]
 
@@ -87,18 +91,30 @@ def examine_content(
         for key, value in content.items()
         if has_nan and key not in TABLES and holds_nan(value)
     ]
+    named = {table: _named(content[table], table) for table in TABLES}
     for table in TABLES:
-        refusals += _refuse(content, table, context)
-    _drop_orphans(content)
-    remarks = [remark for table in TABLES for remark in _odd_ids(content[table], table)]
-    remarks += _derive(content["annotations"], context)
+        named[table], faults = _refuse(named[table], REFUSED[table], context)
+        refusals += faults
+    named["annotations"] = _without_orphans(named)
+    remarks = [remark for table in TABLES for remark in _odd_ids(named[table], table)]
+    remarks += _derive(named["annotations"], context)
+
+    content |= {table: [row for _, row in rows] for table, rows in named.items()}
     number_annotations(content["annotations"])
     image_ids = number_rows(content["images"], "images")
     category_ids = number_rows(content["categories"], "categories")
     for annotation in content["annotations"]:
         annotation["image_id"] = image_ids[annotation["image_id"]]
         annotation["category_id"] = category_ids[annotation["category_id"]]
-    return Labels(json_file, content, image_ids, category_ids, tuple(refusals), tuple(remarks))
+    return Labels(
+        json_file=json_file,
+        content=content,
+        image_ids=image_ids,
+        category_ids=category_ids,
+        annotation_names={row["id"]: name for name, row in named["annotations"]},
+        refusals=tuple(refusals),
+        remarks=tuple(remarks),
+    )
 
 
 def _context(
@@ -119,55 +135,57 @@ def _context(
     )
 
 
-def _refuse(content: dict[str, Any], table: str, context: Context) -> list[str]:
-    """Leaves a table's sound rows in it; a sentence for every other."""
-    sound, refusals = [], []
-    for index, row in enumerate(content[table]):
-        fault = next(filter(None, (rule(row, context) for rule in REFUSED[table])), "")
-        if fault:
-            refusals.append(f"{_name(row, table, index)} {fault}")
-        else:
-            sound.append(row)
-    content[table] = sound
-    return list(dict.fromkeys(refusals))
-
-
-def _drop_orphans(content: dict[str, Any]) -> None:
-    """Drops the annotations of images and categories that were refused."""
-    images, categories = (
-        {row["id"] for row in content[table]} for table in ("images", "categories")
-    )
-    content["annotations"] = [
-        row
-        for row in content["annotations"]
-        if row["image_id"] in images and row["category_id"] in categories
-    ]
-
-
-def _derive(annotations: list[Row], context: Context) -> list[str]:
-    """Completes annotations; a sentence for every rule that had to."""
-    names: dict[str, list[str]] = {told: [] for told in DERIVED}
-    for index, annotation in enumerate(annotations):
-        for told, rule in DERIVED.items():
-            if rule(annotation, context):
-                names[told].append(_name(annotation, "annotations", index))
-    return [
-        _remark(told, found, annotations, "annotations") for told, found in names.items() if found
-    ]
-
-
-def _odd_ids(rows: list[Row], table: str) -> list[str]:
-    names = [
-        _name(row, table, index) for index, row in enumerate(rows) if is_odd(row.get("id"), table)
-    ]
-    return [_remark(RENUMBERED, names, rows, table)] if names else []
-
-
-def _remark(told: str, names: list[str], rows: list[Row], table: str) -> str:
-    return f"{told} ({len(names)} of {len(rows)} {table}, {names[0]} for one)"
+def _named(rows: Sequence[Row], table: str) -> NamedRows:
+    """Rows, and what sentences call them."""
+    return [(_name(row, table, index), row) for index, row in enumerate(rows)]
 
 
 def _name(row: Row, table: str, index: int) -> str:
     if is_id(row.get("id")):
         return f"{TABLES[table]} {row['id']!r:.50}"
     return f"number {index} of {table!r}"
+
+
+def _refuse(
+    rows: NamedRows, rules: Sequence[Refusal], context: Context
+) -> tuple[NamedRows, list[str]]:
+    """The sound rows, and a sentence for every other."""
+    sound, refusals = [], []
+    for name, row in rows:
+        fault = next(filter(None, (rule(row, context) for rule in rules)), "")
+        if fault:
+            refusals.append(f"{name} {fault}")
+        else:
+            sound.append((name, row))
+    return sound, list(dict.fromkeys(refusals))
+
+
+def _without_orphans(named: Mapping[str, NamedRows]) -> NamedRows:
+    """The annotations whose image and category were not refused."""
+    images, categories = ({row["id"] for _, row in named[key]} for key in ("images", "categories"))
+    return [
+        (name, row)
+        for name, row in named["annotations"]
+        if row["image_id"] in images and row["category_id"] in categories
+    ]
+
+
+def _derive(annotations: NamedRows, context: Context) -> list[str]:
+    """Completes annotations; a sentence for every rule that had to."""
+    names: dict[str, list[str]] = {told: [] for told in DERIVED}
+    for name, annotation in annotations:
+        for told, rule in DERIVED.items():
+            if rule(annotation, context):
+                names[told].append(name)
+    return [
+        _remark(told, found, annotations, "annotations") for told, found in names.items() if found
+    ]
+
+
+def _odd_ids(rows: NamedRows, table: str) -> list[str]:
+    odd = [name for name, row in rows if is_odd(row.get("id"), table)]
+    return [_remark(RENUMBERED, odd, rows, table)] if odd else []
+
+
+def _remark(told: str, names: Sequence[str], rows: NamedRows, table: str) -> str:
+    return f"{told} ({len(names)} of {len(rows)} {table}, {names[0]} for one)"
