@@ -29,6 +29,7 @@ from querypose.data.datasets.coco import (
     register_configured_datasets,
 )
 from querypose.engine import QueryPoseTrainer, launch
+from querypose.engine.dataset_agreement import check_datasets
 from querypose.modeling.acceleration import accelerate_inference
 
 
@@ -67,6 +68,7 @@ def main(args: argparse.Namespace) -> dict[str, Any] | None:
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
 
+    check_datasets(cfg)
     model = QueryPoseTrainer.build_model(_without_pretrained(cfg))
     checkpointer = QueryPoseCheckpointer(
         model, cfg.OUTPUT_DIR, weights_only=cfg.MODEL.WEIGHTS_ONLY, averaged=cfg.TEST.EMA

@@ -41,11 +41,14 @@ class PosePrediction:
             and, once a tracker has set them, ``track_ids``.
         skeleton: names and parts of the keypoints.
         attention: where it was asked for.
+        category_ids: of the classes, as the training's label file has them; empty where these are
+            not known.
     """
 
     instances: Instances
     skeleton: Skeleton
     attention: PartAttention | None = None
+    category_ids: tuple[int | str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -96,15 +99,17 @@ class PosePrediction:
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """The people in COCO's results format.
 
-        Keypoints are pixel indices there: x and y are 0.5 less than in :attr:`keypoints`. The
-        category is 1 for the first class, as COCO's person. Tracked people also have a
+        Keypoints are pixel indices there: x and y are 0.5 less than in :attr:`keypoints`. Classes
+        without a category id count from 1, as COCO's person. Tracked people also have a
         ``track_id``.
         """
         # Detectron2's function moves the keypoints that it is given.
         fields = {name: value.clone() for name, value in self.instances.get_fields().items()}
         results = instances_to_coco_json(Instances(self.instances.image_size, **fields), image_id)
         for result in results:
-            result["category_id"] += 1
+            index = result["category_id"]
+            known = index < len(self.category_ids)
+            result["category_id"] = self.category_ids[index] if known else index + 1
         if self.instances.has("track_ids"):
             for result, track_id in zip(results, self.instances.track_ids.tolist(), strict=True):
                 result["track_id"] = track_id

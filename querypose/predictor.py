@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from querypose import model_zoo
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import default_config, merge_options, read_config
-from querypose.data.datasets.coco import register_configured_datasets
+from querypose.data.datasets.coco import register_configured_datasets, trained_category_ids
 from querypose.data.picture import CHANNEL_ORDERS, Picture, picture_to_array
 from querypose.modeling.acceleration import prepare_for_inference
 from querypose.modeling.pose_model import PoseModel
@@ -60,6 +60,8 @@ class PosePredictor:
         return_attention: default for calls that do not pass it.
         tta_mapper: looks at every picture in these ways and averages, see
             :class:`~querypose.modeling.test_time_augmentation.PoseModelWithTTA`; None looks once.
+        category_ids: of the model's classes, for results in COCO's format; see
+            :class:`~querypose.prediction.PosePrediction`.
 
     Raises:
         ValueError: an argument is out of range, or there is no such device, or it lacks the
@@ -80,6 +82,7 @@ class PosePredictor:
         device: str | torch.device | None = None,
         return_attention: bool = False,
         tta_mapper: DatasetMapperTTA | None = None,
+        category_ids: Sequence[int | str] = (),
     ) -> None:
         if model is not None and device is not None:
             raise ValueError("A model that is given has its device: move it with model.to(device).")
@@ -109,6 +112,7 @@ class PosePredictor:
         self.precision = precision
         self.batch_size = batch_size
         self.return_attention = return_attention
+        self.category_ids = tuple(category_ids)
 
     @classmethod
     def from_config(
@@ -166,6 +170,7 @@ class PosePredictor:
             batch_size=batch_size,
             return_attention=return_attention,
             tta_mapper=build_tta_mapper(cfg) if cfg.TEST.AUG.ENABLED else None,
+            category_ids=trained_category_ids(cfg),
         )
 
     @property
@@ -255,7 +260,7 @@ class PosePredictor:
         found = [output["instances"].to("cpu") for output in outputs]
         attention = [None if stage is None else _take_attention(people, stage) for people in found]
         return {
-            index: PosePrediction(people, self.skeleton, maps)
+            index: PosePrediction(people, self.skeleton, maps, self.category_ids)
             for index, people, maps in zip(batch, found, attention, strict=True)
         }
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import socket
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from PIL import Image, ImageFile
 from torch import nn
 
 from querypose.config import read_config
+from querypose.data import register_coco_keypoints
 
 GOLDEN_DIR = Path(__file__).parent / "golden"
 REPOSITORY = Path(__file__).parent.parent
@@ -259,3 +263,78 @@ def closed_port() -> int:
     """A port of this machine that refuses connections."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
+
+
+_FIVE_KEYPOINTS = ("nose", "left_hand", "right_hand", "left_foot", "right_foot")
+
+
+@pytest.fixture
+def label_content() -> Callable[..., dict[str, Any]]:
+    """``label_content()``: a sound label file, two people in each of two images of 128 x 96.
+
+    ``label_content(names)`` is of other keypoints, at most fourteen.
+    """
+
+    def build(names: Sequence[str] = _FIVE_KEYPOINTS) -> dict[str, Any]:
+        points = [(2 + 7 * index % 20, 4 + 4 * index) for index in range(len(names))]
+        people = [
+            {
+                "id": number,
+                "image_id": image_id,
+                "category_id": 1,
+                "bbox": [left, 10, 24, 64],
+                "area": 800,
+                "iscrowd": 0,
+                "keypoints": [value for x, y in points for value in (left + x, 10 + y, 2)],
+                # CrowdPose leaves out its last two, head and neck.
+                "num_keypoints": min(len(names), 12),
+            }
+            for number, (image_id, left) in enumerate(itertools.product((1, 2), (18, 68)), start=1)
+        ]
+        size = {"width": 128, "height": 96}
+        return {
+            "images": [
+                {"id": i, "file_name": f"{i}.png", "crowdIndex": 0.1 * i} | size for i in (1, 2)
+            ],
+            "annotations": people,
+            "categories": [
+                {"id": 1, "name": "person", "keypoints": list(names), "skeleton": [[1, 2], [1, 3]]}
+            ],
+        }
+
+    return build
+
+
+@pytest.fixture
+def write_labels(tmp_path: Path) -> Callable[..., Path]:
+    """``write_labels(content)``: the label file, in a folder with its images."""
+    for i in (1, 2):
+        pixels = np.random.default_rng(i).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+
+    def write(content: Any, name: str = "people.json") -> Path:
+        path = tmp_path / name
+        path.write_text(json.dumps(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def register_labels(
+    write_labels: Callable[..., Path], tmp_path: Path
+) -> Iterator[Callable[..., str]]:
+    """``register_labels(content, skeleton)``: the name of a dataset, for the time of a test."""
+    names: list[str] = []
+
+    def register(content: Any, *arguments: Any, **options: Any) -> str:
+        name = f"labels_{tmp_path.name}_{len(names)}"
+        json_file = write_labels(content, f"people_{len(names)}.json")
+        register_coco_keypoints(name, json_file, tmp_path, *arguments, **options)
+        names.append(name)
+        return name
+
+    yield register
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

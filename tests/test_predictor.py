@@ -6,12 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detectron2.structures import Boxes
 from PIL import Image
 
 from querypose.modeling.acceleration import check_precision
 from querypose.predictor import PosePredictor
+from querypose.skeleton import COCO_SKELETON
 
 SMALL = {"INPUT.MIN_SIZE_TEST": 96, "INPUT.MAX_SIZE_TEST": 160}
 
@@ -167,6 +169,24 @@ def test_coco_results_are_pixel_indices(predictor):
     )
     x0, y0, x1, y1 = found.boxes_xyxy[0].tolist()
     np.testing.assert_allclose(results[0]["bbox"], (x0, y0, x1 - x0, y1 - y0), atol=1e-4)
+
+
+@pytest.mark.parametrize("category_id", [0, 7, "person"])
+def test_coco_results_carry_the_category_of_the_training(
+    tiny_cfg, weights, label_content, write_labels, tmp_path, category_id
+):
+    content = label_content(COCO_SKELETON.keypoints)
+    content["categories"][0]["id"] = category_id
+    name = f"predicted_{tmp_path.name}"
+    entry = [name, str(write_labels(content)), str(tmp_path)]
+    cfg = tiny_cfg(SMALL | {"DATASETS.REGISTER": [entry], "DATASETS.TRAIN": (name,)})
+    try:
+        predict = PosePredictor.from_config(cfg, weights=weights, confidence_threshold=0)
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    results = predict(picture()).to_coco(image_id=1)
+    assert {result["category_id"] for result in results} == {category_id}
 
 
 @pytest.mark.parametrize("feedback", [False, True])

@@ -107,9 +107,14 @@ class ResumableTrainLoader:
         """Reads ``DATASETS``, ``DATALOADER``, ``SOLVER.IMS_PER_BATCH`` and ``SEED``.
 
         Raises:
-            ValueError: the batch cannot be shared out evenly.
+            ValueError: the batch cannot be shared out evenly, or there is nothing to train on.
         """
-        parts = build_detection_train_loader.from_config(cfg, mapper=mapper)
+        try:
+            parts = build_detection_train_loader.from_config(cfg, mapper=mapper)
+        except AssertionError as error:
+            raise ValueError(
+                f"DATASETS.TRAIN has no image to train on: label people in one. ({error})"
+            ) from error
         # Serialised, so that worker processes share it.
         records = DatasetFromList(parts["dataset"], copy=False)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, build_detection_test_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -23,6 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.data import QueryPoseDatasetMapper
+from querypose.engine.dataset_agreement import check_datasets
 from querypose.engine.hooks import (
     BestCheckpointer,
     PeriodicCheckpointer,
@@ -34,12 +35,10 @@ from querypose.engine.optimizer import build_optimizer, restate_learning_rates
 from querypose.engine.resumed_settings import resume_settings, training_settings
 from querypose.engine.train_loader import ResumableTrainLoader
 from querypose.engine.train_step import QueryPoseTrainStep
-from querypose.evaluation import CrowdPoseEvaluator, KeypointEvaluator
+from querypose.evaluation.build import evaluator_class
 from querypose.modeling.test_time_augmentation import PoseModelWithTTA
 from querypose.precision import AutocastModel, check_precision
-from querypose.skeleton import Skeleton
 
-_EVALUATORS = {"coco": KeypointEvaluator, "crowdpose": CrowdPoseEvaluator}
 _WRITER_PERIOD = 20
 
 
@@ -62,6 +61,7 @@ class QueryPoseTrainer(DefaultTrainer):
         check_precision(cfg.MODEL.INFERENCE.PRECISION, next(model.parameters()).device)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        check_datasets(cfg)
         devices = {} if next(model.parameters()).is_cuda else {"device_ids": None}
         model = create_ddp_model(model, broadcast_buffers=False, **devices)
         self._trainer = QueryPoseTrainStep(cfg, model, data_loader, optimizer)
@@ -256,19 +256,12 @@ class QueryPoseTrainer(DefaultTrainer):
         Raises:
             ValueError: no evaluator is known for the dataset's ``evaluator_type``.
         """
-        metadata = MetadataCatalog.get(dataset_name)
-        kind = metadata.get("evaluator_type", "coco")
-        if kind not in _EVALUATORS:
-            raise ValueError(
-                f"Dataset {dataset_name!r} asks for the evaluator {kind!r}; "
-                f"known are {sorted(_EVALUATORS)}."
-            )
-        sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS or Skeleton.from_metadata(metadata).sigmas
-        return _EVALUATORS[kind](
+        evaluator = evaluator_class(dataset_name)
+        return evaluator(
             dataset_name,
             tasks=("bbox", "keypoints"),
             output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
-            kpt_oks_sigmas=list(sigmas),
+            kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
         )
 
 

@@ -1,46 +1,144 @@
-"""COCO's evaluation for annotation files that leave out what it needs."""
+"""COCO's evaluation of keypoints, on label files made sound."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from detectron2.data import MetadataCatalog
+from detectron2.data.catalog import Metadata
 from detectron2.evaluation import COCOEvaluator
-from pycocotools.coco import COCO
+from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
 
-from querypose.oks import PERSON_AREA_PER_BOX_AREA
+from querypose.data.datasets.coco import set_classes
+from querypose.data.datasets.labels import Labels, read_registered_labels
+from querypose.evaluation.ground_truth import GroundTruth, warn_of_no_annotations
+from querypose.evaluation.results_file import check_image_ids
+from querypose.skeleton import Skeleton
+
+_PREDICTED = ("pred_boxes", "scores", "pred_keypoints")
 
 
 class KeypointEvaluator(COCOEvaluator):
-    """Detectron2's ``COCOEvaluator`` for anyone's keypoints.
+    """Detectron2's ``COCOEvaluator`` on labels as :mod:`querypose.data.datasets.labels` reads them.
 
-    OKS is relative to a person's area. Where an annotation has none, it is
-    :data:`querypose.oks.PERSON_AREA_PER_BOX_AREA` of its box, as CrowdPose defines it, and the
-    log says so.
+    Images go by the ids of the label file, here and in the results that are saved. Every metric is
+    NaN where nobody was predicted, or the file has no annotations.
+
+    Args:
+        dataset_name: a dataset of keypoints.
+        *args: further arguments of ``COCOEvaluator``; without ``kpt_oks_sigmas``, the skeleton's
+            count.
+        **kwargs: likewise.
+
+    Raises:
+        FileNotFoundError: there is no label file.
+        ValueError: the label file contradicts itself, or the sigmas are not one a keypoint.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self._do_evaluation:
-            without = fill_in_areas(self._coco_api)
-            if without:
-                self._logger.warning(
-                    "%d annotations have no area: %.2f of the box stands in for it.",
-                    without,
-                    PERSON_AREA_PER_BOX_AREA,
-                )
+    metric_names: Mapping[str, Sequence[str]] = {
+        "bbox": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
+        "keypoints": ("AP", "AP50", "AP75", "APm", "APl"),
+    }
+
+    def __init__(self, dataset_name: str, *args: Any, **kwargs: Any) -> None:
+        metadata = MetadataCatalog.get(dataset_name)
+        if metadata.get("json_file"):
+            labels = self.read_labels(dataset_name)
+            with _empty_dataset() as name:
+                super().__init__(name, *args, **kwargs)
+            self._metadata = metadata
+        else:
+            # It writes the file, and names it in the metadata.
+            super().__init__(dataset_name, *args, **kwargs)
+            labels = self.read_labels(dataset_name)
+        set_classes(dataset_name, labels)
+        self._kpt_oks_sigmas = oks_sigmas(metadata, self._kpt_oks_sigmas)
+        self._coco_api = GroundTruth(labels)
+        self._do_evaluation = bool(labels.content["annotations"])
+
+    @classmethod
+    def read_labels(cls, dataset_name: str) -> Labels:
+        """Reads what a dataset's predictions are compared with.
+
+        Raises:
+            FileNotFoundError: there is no label file.
+            ValueError: the label file contradicts itself.
+        """
+        return read_registered_labels(dataset_name)
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Takes the predictions of some images; see Detectron2's ``COCOEvaluator``.
+
+        Raises:
+            ValueError: an image is not in the label file.
+            FloatingPointError: a prediction is not finite.
+        """
+        image_ids = [image["image_id"] for image in inputs]
+        check_image_ids(image_ids, self._coco_api.labels)
+        for image_id, output in zip(image_ids, outputs, strict=True):
+            if "instances" in output:
+                _check_finite(output["instances"], image_id)
+        super().process(inputs, outputs)
+
+    def evaluate(self, img_ids: Sequence[int | str] | None = None) -> dict[str, Any]:
+        """Metrics in percent by task, in the main process; empty in the others.
+
+        Args:
+            img_ids: of the images to evaluate on, as the label file has them; None takes all.
+        """
+        labels = self._coco_api.labels
+        if img_ids is not None:
+            img_ids = [labels.image_ids[image_id] for image_id in img_ids]
+        results = super().evaluate(img_ids=img_ids)
+        if self._do_evaluation or (self._distributed and not comm.is_main_process()):
+            return results
+        warn_of_no_annotations(labels)
+        return {
+            task: dict.fromkeys(self.metric_names[task], math.nan)
+            for task in self._tasks or self.metric_names
+        }
 
 
-def fill_in_areas(annotations: COCO) -> int:
-    """Gives an area to every person without one, in place, and says whether they are a crowd.
+def oks_sigmas(metadata: Metadata, given: Sequence[float] = ()) -> list[float]:
+    """The sigmas that are given, or the dataset's own where there are none.
 
-    Returns:
-        How many had none.
+    Raises:
+        ValueError: there are some, but not one for each keypoint.
     """
-    people = list(annotations.anns.values())
-    without = [person for person in people if "area" not in person]
-    for person in without:
-        width, height = person["bbox"][2:]
-        person["area"] = PERSON_AREA_PER_BOX_AREA * width * height
-    for person in people:
-        person.setdefault("iscrowd", 0)
-    return len(without)
+    skeleton = Skeleton.from_metadata(metadata)
+    if len(given) not in (0, skeleton.num_keypoints):
+        raise ValueError(
+            f"There are {len(given)} OKS sigmas (TEST.KEYPOINT_OKS_SIGMAS) for the "
+            f"{skeleton.num_keypoints} keypoints of {metadata.name!r}; give one for each, or none."
+        )
+    return list(given) or list(skeleton.sigmas)
+
+
+@contextlib.contextmanager
+def _empty_dataset() -> Iterator[str]:
+    """The name of a dataset for Detectron2's constructor, which reads label files by itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        json_file = Path(folder, "empty.json")
+        json_file.write_text('{"annotations": []}')
+        MetadataCatalog.get(folder).json_file = str(json_file)
+        try:
+            yield folder
+        finally:
+            MetadataCatalog.remove(folder)
+
+
+def _check_finite(people: Instances, image_id: int | str) -> None:
+    for field in _PREDICTED:
+        values = people.get(field) if people.has(field) else None
+        tensor = values.tensor if isinstance(values, Boxes) else values
+        if tensor is not None and not tensor.isfinite().all():
+            raise FloatingPointError(
+                f"The {field} of image {image_id!r} hold NaN or an infinity, which no metric can "
+                "count; look for such numbers in the model's weights."
+            )

@@ -11,17 +11,20 @@ import copy
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from detectron2.evaluation import COCOEvaluator
-from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from querypose.evaluation.results_file import check_image_ids, read_results
-from querypose.oks import PERSON_AREA_PER_BOX_AREA
+from querypose.data.datasets.labels import (
+    Labels,
+    is_number,
+    read_labels,
+    read_registered_labels,
+)
+from querypose.evaluation.coco import KeypointEvaluator
+from querypose.evaluation.ground_truth import GroundTruth, warn_of_no_annotations
+from querypose.evaluation.results_file import read_results
 from querypose.skeleton import CROWDPOSE_SKELETON
 
 # Where pycocotools' summary of keypoints holds what CrowdPose reports.
@@ -33,23 +36,26 @@ _LEVEL_STARTS = (0.2, 0.8)
 METRICS = (*_STATS, *(f"AP_{level}" for level in _LEVELS))
 
 
-class CrowdPoseEvaluator(COCOEvaluator):
+class CrowdPoseEvaluator(KeypointEvaluator):
     """Evaluates keypoints as the CrowdPose benchmark does.
 
     :meth:`evaluate` returns ``{"keypoints": {...}}`` with, in percent, AP, AP50, AP75, AR, AR50,
-    AR75, AP_easy, AP_medium and AP_hard. As in Detectron2's ``COCOEvaluator``, every metric is NaN
-    where no person was predicted in any picture, and so is the AP of a level without people.
+    AR75, AP_easy, AP_medium and AP_hard. Every metric is NaN where nobody was predicted in any
+    image or the file has no annotations, and so is the AP of a level without people.
 
     Args:
-        dataset_name: a dataset whose annotation file gives every picture a ``crowdIndex``.
+        dataset_name: a dataset whose label file gives every image a ``crowdIndex``.
         tasks: ``"keypoints"`` and, for the AP of boxes by COCO's definition, ``"bbox"``.
         distributed: collect the predictions of all processes.
         output_dir: where the predictions are saved; None saves nothing.
         kpt_oks_sigmas: per keypoint; empty takes the benchmark's own.
 
     Raises:
-        ValueError: a picture has no ``crowdIndex``.
+        FileNotFoundError: there is no label file.
+        ValueError: the label file contradicts itself, or an image has no ``crowdIndex``.
     """
+
+    metric_names = KeypointEvaluator.metric_names | {"keypoints": METRICS}
 
     def __init__(
         self,
@@ -68,18 +74,18 @@ class CrowdPoseEvaluator(COCOEvaluator):
             use_fast_impl=False,
             kpt_oks_sigmas=kpt_oks_sigmas or CROWDPOSE_SKELETON.sigmas,
         )
-        if self._do_evaluation:
-            _prepare_ground_truth(self._coco_api, self._metadata.json_file)
 
-    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Takes the predictions of some pictures; see Detectron2's ``COCOEvaluator``.
+    @classmethod
+    def read_labels(cls, dataset_name: str) -> Labels:
+        """As :meth:`KeypointEvaluator.read_labels`, with the benchmark's areas and levels.
 
         Raises:
-            ValueError: a picture is not in the annotation file.
+            FileNotFoundError: there is no label file.
+            ValueError: the label file contradicts itself, or an image has no ``crowdIndex``.
         """
-        image_ids = [picture["image_id"] for picture in inputs]
-        check_image_ids(image_ids, self._coco_api, self._metadata.json_file)
-        super().process(inputs, outputs)
+        labels = read_registered_labels(dataset_name, areas_from_boxes=True)
+        _check_crowd_indices(labels)
+        return labels
 
     def _derive_coco_results(
         self, coco_eval: COCOeval | None, iou_type: str, class_names: list[str] | None = None
@@ -106,17 +112,19 @@ def evaluate_crowdpose(annotation_file: str | Path, results_file: str | Path) ->
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a picture has no ``crowdIndex``, or a result does not fit the annotations.
+        ValueError: the annotations contradict themselves, an image has no ``crowdIndex``, or a
+            result does not fit the annotations.
     """
-    with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth = COCO(PathManager.get_local_path(str(annotation_file)))
-    _prepare_ground_truth(ground_truth, annotation_file)
-    results = read_results(
-        results_file, ground_truth, annotation_file, CROWDPOSE_SKELETON.num_keypoints
-    )
+    labels = read_labels(str(annotation_file), CROWDPOSE_SKELETON, areas_from_boxes=True)
+    _check_crowd_indices(labels)
+    results = read_results(results_file, labels, CROWDPOSE_SKELETON.num_keypoints)
+    if not labels.content["annotations"]:
+        warn_of_no_annotations(labels)
+        return dict.fromkeys(METRICS, float("nan"))
     if not results:
         return dict.fromkeys(METRICS, float("nan"))
     with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth = GroundTruth(labels)
         coco_eval = COCOeval(ground_truth, ground_truth.loadRes(results), "keypoints")
         coco_eval.params.kpt_oks_sigmas = np.array(CROWDPOSE_SKELETON.sigmas)
         coco_eval.evaluate()
@@ -125,20 +133,19 @@ def evaluate_crowdpose(annotation_file: str | Path, results_file: str | Path) ->
     return _crowdpose_metrics(coco_eval)
 
 
-def _prepare_ground_truth(ground_truth: COCO, annotation_file: str | Path) -> None:
-    """Gives every annotation the benchmark's area, in place; checks that levels can be told."""
-    images = list(ground_truth.imgs.values())
-    without = [image["id"] for image in images if image.get("crowdIndex") is None]
+def _check_crowd_indices(labels: Labels) -> None:
+    images = {image["id"]: image for image in labels.content["images"]}
+    without = [
+        image_id
+        for image_id, inner in labels.image_ids.items()
+        if not is_number(images[inner].get("crowdIndex"))
+    ]
     if without:
         raise ValueError(
-            f"{annotation_file}: {len(without)} of {len(images)} images have no crowdIndex (the "
-            f"first is image {without[0]}), which CrowdPose's easy, medium and hard levels need; "
+            f"{labels.json_file}: {len(without)} of {len(images)} images have no crowdIndex (the "
+            f"first is image {without[0]!r}), which CrowdPose's easy, medium and hard levels need; "
             "use the benchmark's own annotation files."
         )
-    for annotation in ground_truth.anns.values():
-        width, height = annotation["bbox"][2:]
-        # Also where a file has areas: the official tool never reads them.
-        annotation["area"] = PERSON_AREA_PER_BOX_AREA * width * height
 
 
 def _crowdpose_metrics(coco_eval: COCOeval) -> dict[str, float]:

@@ -8,62 +8,80 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.utils.file_io import PathManager
-from pycocotools.coco import COCO
 
-_FIELDS = {"image_id", "category_id", "keypoints", "score"}
+from querypose.data.datasets.labels import Labels, are_numbers, is_id, is_number
+
+_FIELDS = ("image_id", "category_id", "keypoints", "score")
 
 
 def read_results(
-    results_file: str | Path, ground_truth: COCO, annotation_file: str | Path, num_keypoints: int
+    results_file: str | Path, labels: Labels, num_keypoints: int
 ) -> list[dict[str, Any]]:
-    """Reads results and checks them against the annotations that they will be compared with.
+    """Reads results and checks them against the labels that they will be compared with.
 
     Args:
         results_file: a JSON list of ``image_id``, ``category_id``, ``keypoints`` (x, y, any number;
             K times; x and y are pixel indices) and ``score``.
-        ground_truth: the annotations.
-        annotation_file: whose they are.
+        labels: what was to be predicted.
         num_keypoints: K.
+
+    Returns:
+        The results with these fields alone.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not such a list, or a result does not fit the annotations.
+        ValueError: it is not such a list, or a result does not fit the labels.
     """
     with PathManager.open(str(results_file)) as file:
         try:
             results = json.load(file)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{results_file} is not valid JSON: {error}") from error
-    _check_results(results, results_file, 3 * num_keypoints)
-    check_image_ids([result["image_id"] for result in results], ground_truth, annotation_file)
-    return results
+    if not isinstance(results, list):
+        raise ValueError(f"{results_file} is not a JSON list of results.")
+    for index, result in enumerate(results):
+        fault = _fault(result, labels, num_keypoints)
+        if fault:
+            raise ValueError(f"{results_file}: result {index} {fault}.")
+    check_image_ids([result["image_id"] for result in results], labels)
+    return [{field: result[field] for field in _FIELDS} for result in results]
 
 
-def check_image_ids(
-    image_ids: Iterable[int], ground_truth: COCO, annotation_file: str | Path
-) -> None:
-    """Looks whether results are of pictures that the annotations know.
+def check_image_ids(image_ids: Iterable[int | str], labels: Labels) -> None:
+    """Looks whether results are of images that the labels know.
 
     Raises:
         ValueError: some are not.
     """
-    unknown = sorted(set(image_ids) - set(ground_truth.imgs), key=str)
+    unknown = sorted(set(image_ids) - labels.image_ids.keys(), key=str)
     if unknown:
         raise ValueError(
-            f"The results are of images that {annotation_file} does not have, {unknown[0]} among "
-            "them; evaluate them on the split they were predicted for."
+            f"The results are of images that {labels.json_file} does not have, {unknown[0]!r} "
+            "among them; evaluate them on the split they were predicted for."
         )
 
 
-def _check_results(results: Any, results_file: str | Path, numbers: int) -> None:
-    if not isinstance(results, list):
-        raise ValueError(f"{results_file} is not a JSON list of results.")
-    for index, result in enumerate(results):
-        missing = _FIELDS - set(result if isinstance(result, dict) else ())
-        if missing:
-            raise ValueError(f"{results_file}: result {index} lacks {sorted(missing)}.")
-        if len(result["keypoints"]) != numbers:
-            raise ValueError(
-                f"{results_file}: result {index} has {len(result['keypoints'])} keypoint numbers, "
-                f"not {numbers}."
-            )
+def _fault(result: Any, labels: Labels, num_keypoints: int) -> str:
+    """What is wrong with a result, as the end of a sentence; empty where nothing is."""
+    missing = set(_FIELDS) - set(result if isinstance(result, dict) else ())
+    if missing:
+        return f"lacks {sorted(missing)}"
+    if not is_id(result["image_id"]):
+        return f"is of image {result['image_id']!r:.50}; write an id of {labels.json_file}"
+    category_id = result["category_id"]
+    if not is_id(category_id) or category_id not in labels.category_ids:
+        return (
+            f"has category {category_id!r:.50}, but the categories of {labels.json_file} are "
+            f"{list(labels.category_ids)!r:.100}; write one of these"
+        )
+    if not is_number(result["score"]):
+        return f"has the score {result['score']!r:.50}, which is no finite number"
+    keypoints, numbers = result["keypoints"], 3 * num_keypoints
+    if not isinstance(keypoints, list):
+        return f"has the keypoints {keypoints!r:.50}, not a list of numbers"
+    if len(keypoints) != numbers:
+        return f"has {len(keypoints)} keypoint numbers, not {numbers}"
+    if not are_numbers(keypoints, numbers):
+        wrong = next(value for value in keypoints if not is_number(value))
+        return f"has {wrong!r:.50} among its keypoints, which is no finite number"
+    return ""

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
+import os
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from detectron2.data import DatasetCatalog
-from detectron2.structures import BoxMode
-from detectron2.utils.file_io import PathManager
+from detectron2.data.catalog import Metadata
+from detectron2.data.datasets.coco import convert_to_coco_dict
 from tqdm import tqdm
 
+from querypose.data.datasets.labels import Labels, examine_content, examine_registered_labels
 from querypose.data.picture import read_picture
 from querypose.skeleton import Skeleton
 from querypose.tools.dataset_arguments import (
@@ -33,12 +31,14 @@ _VISIBILITIES = (0, 1, 2)
 
 class _Picture(NamedTuple):
     file_name: str
-    size: tuple[Any, Any]
-    people: list[dict[str, Any]]
+    size: tuple[int, int]
+    people: dict[str, dict[str, Any]]
 
 
 def find_problems(name: str, *, show_progress: bool = False) -> dict[str, list[str]]:
     """Reads all annotations and all pictures of a registered dataset.
+
+    What a training would refuse is among the problems; what it would derive is told in the log.
 
     Args:
         name: of the dataset.
@@ -51,17 +51,19 @@ def find_problems(name: str, *, show_progress: bool = False) -> dict[str, list[s
         ValueError: no dataset is registered under this name.
     """
     metadata = registered_metadata(name)
-    num_keypoints = Skeleton.from_metadata(metadata).num_keypoints
+    try:
+        labels = _examine(name, metadata)
+    except (OSError, ValueError) as error:
+        return {metadata.get("json_file", name): [str(error)]}
+    labels.log_remarks()
     problems: dict[str, list[str]] = defaultdict(list)
-    if metadata.get("json_file"):
-        content, faults = _read_json(metadata.json_file)
-        problems[metadata.json_file] += faults
-        pictures = _from_coco(content, metadata.image_root)
-    else:
-        pictures = [_from_record(record) for record in DatasetCatalog.get(name)]
+    problems[labels.json_file] += labels.refusals
+    counts = Counter(image["file_name"] for image in labels.content["images"])
+    problems[labels.json_file] += [f"lists {file} {n} times" for file, n in counts.items() if n > 1]
+    pictures = _pictures(labels, metadata.get("image_root", ""))
 
     def check(picture: _Picture) -> list[str]:
-        return [*_picture_problems(picture), *_people_problems(picture, num_keypoints)]
+        return [*_picture_problems(picture), *_people_problems(picture)]
 
     with ThreadPoolExecutor() as pool:
         checked = tqdm(
@@ -72,62 +74,25 @@ def find_problems(name: str, *, show_progress: bool = False) -> dict[str, list[s
     return {file_name: faults for file_name, faults in problems.items() if faults}
 
 
-def _read_json(json_file: str) -> tuple[dict[str, Any], list[str]]:
-    """COCO's tables, and what is wrong with the file as a whole."""
-    content: Any = {}
-    faults: list[str] = []
-    try:
-        with PathManager.open(json_file) as file:
-            content = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        faults.append(f"cannot be read: {error}")
-    tables: dict[str, Any] = {}
-    for key in ("images", "annotations", "categories"):
-        table = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(table, list) or not all(isinstance(row, dict) for row in table):
-            if not faults:
-                faults.append(f"has no list of objects {key!r}")
-            table = []
-        tables[key] = table
-        counts = Counter(str(row.get("id")) for row in table)
-        faults += [f"has {n} {key} with the id {id_}" for id_, n in counts.items() if n > 1]
-    names = Counter(str(image.get("file_name")) for image in tables["images"])
-    faults += [f"lists {name} {n} times" for name, n in names.items() if n > 1]
-    faults += _dangling(tables)
-    return tables, faults
+def _examine(name: str, metadata: Metadata) -> Labels:
+    if metadata.get("json_file"):
+        return examine_registered_labels(name)
+    content = {"annotations": []} | convert_to_coco_dict(name)
+    return examine_content(content, name, Skeleton.from_metadata(metadata))
 
 
-def _dangling(tables: dict[str, Any]) -> Iterator[str]:
-    """Annotations of pictures or categories that do not exist."""
-    known = {key: {str(row.get("id")) for row in tables[key]} for key in ("images", "categories")}
-    for person in tables["annotations"]:
-        for key, table in (("image_id", "images"), ("category_id", "categories")):
-            if str(person.get(key)) not in known[table]:
-                yield f"annotation {person.get('id')} has the unknown {key} {person.get(key)}"
-
-
-def _from_coco(content: dict[str, Any], image_root: str) -> list[_Picture]:
-    people: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for person in content["annotations"]:
-        people[str(person.get("image_id"))].append(person)
+def _pictures(labels: Labels, image_root: str) -> list[_Picture]:
+    people: dict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for person in labels.content["annotations"]:
+        people[person["image_id"]][labels.annotation_names[person["id"]]] = person
     return [
         _Picture(
-            str(Path(image_root, str(image.get("file_name")))),
-            (image.get("width"), image.get("height")),
-            people[str(image.get("id"))],
+            os.path.join(image_root, image["file_name"]),
+            (image["width"], image["height"]),
+            people[image["id"]],
         )
-        for image in content["images"]
+        for image in labels.content["images"]
     ]
-
-
-def _from_record(record: dict[str, Any]) -> _Picture:
-    """Detectron2's dicts: keypoints lie half a pixel further than in COCO's files."""
-    people = [
-        person
-        | {"bbox": BoxMode.convert(list(person["bbox"]), person["bbox_mode"], BoxMode.XYWH_ABS)}
-        for person in record.get("annotations", [])
-    ]
-    return _Picture(record["file_name"], (record.get("width"), record.get("height")), people)
 
 
 def _picture_problems(picture: _Picture) -> Iterator[str]:
@@ -143,64 +108,37 @@ def _picture_problems(picture: _Picture) -> Iterator[str]:
         yield f"is {width} x {height} pixels, too small to show anybody"
 
 
-def _people_problems(picture: _Picture, num_keypoints: int) -> Iterator[str]:
-    size = _finite_numbers(picture.size, 2) or (math.inf, math.inf)
-    for index, person in enumerate(picture.people):
-        label = f"annotation {person.get('id', f'number {index}')}"
-        if person.get("iscrowd", 0):
+def _people_problems(picture: _Picture) -> Iterator[str]:
+    """What a training takes, but hardly anybody meant."""
+    for name, person in picture.people.items():
+        if person["iscrowd"]:
             continue
-        for fault in (*_box_faults(person, size), *_keypoint_faults(person, size, num_keypoints)):
-            yield f"{label} {fault}"
+        yield from (f"{name} {fault}" for fault in _box_faults(person["bbox"], picture.size))
+        yield from (
+            f"{name} {fault}" for fault in _keypoint_faults(person["keypoints"], picture.size)
+        )
 
 
-def _box_faults(person: dict[str, Any], size: Sequence[float]) -> Iterator[str]:
-    box = _finite_numbers(person.get("bbox"), 4)
-    if box is None:
-        yield f"has the box {person.get('bbox')}, not four finite numbers"
-    elif min(box[2:]) <= 0:
+def _box_faults(box: Sequence[float], size: Sequence[float]) -> Iterator[str]:
+    if min(box[2:]) <= 0:
         yield f"has the box {box} without an area"
     elif not all(
         start >= -_MARGIN and start + length <= limit + _MARGIN
         for start, length, limit in zip(box[:2], box[2:], size, strict=True)
     ):
         yield f"has the box {box}, which leaves the picture"
-    area = person.get("area", 1)
-    if _finite_numbers([area], 1) is None or area <= 0:
-        yield f"has the area {area}"
 
 
-def _keypoint_faults(
-    person: dict[str, Any], size: Sequence[float], num_keypoints: int
-) -> Iterator[str]:
-    given = person.get("keypoints") or []
-    numbers = _finite_numbers(given, 3 * num_keypoints if given else 0)
-    if numbers is None:
-        count = len(given) if isinstance(given, Sequence) else given
-        yield f"has the keypoints {count}, not 3 x {num_keypoints} finite numbers"
-        return
+def _keypoint_faults(numbers: Sequence[float], size: Sequence[float]) -> Iterator[str]:
     points = list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
-    labelled = [(index, x, y) for index, (x, y, flag) in enumerate(points) if flag > 0]
     for flag in sorted({flag for *_, flag in points} - {*_VISIBILITIES}):
         yield f"has a keypoint of the visibility {flag:g}, not 0, 1 or 2"
-    for index, x, y in labelled:
+    for index, (x, y, flag) in enumerate(points):
         inside = all(
             -_MARGIN <= v <= limit + _MARGIN for v, limit in zip((x, y), size, strict=True)
         )
-        if not inside:
+        if flag > 0 and not inside:
             yield f"has keypoint {index} at ({x:g}, {y:g}), outside the picture"
-    claimed = person.get("num_keypoints", len(labelled))
-    # Evaluations go by it. CrowdPose does not count head and neck, so a lower number is no fault.
-    if claimed and not labelled:
-        yield f"claims {claimed} keypoints, but none is labelled"
-
-
-def _finite_numbers(values: Any, count: int) -> list[float] | None:
-    """``values``, if they are that many finite numbers."""
-    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != count:
-        return None
-    if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in values):
-        return None
-    return list(values)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

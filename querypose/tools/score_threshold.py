@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
-from querypose.evaluation.coco import fill_in_areas
+from querypose.data.datasets.labels import read_registered_labels
+from querypose.evaluation.ground_truth import GroundTruth
 from querypose.evaluation.results_file import read_results
 from querypose.skeleton import Skeleton
 from querypose.tools.dataset_arguments import (
@@ -66,7 +66,7 @@ class JudgedPeople(NamedTuple):
 
 
 def judge_people(
-    annotations: COCO, results: Sequence[dict[str, Any]], sigmas: Sequence[float]
+    annotations: GroundTruth, results: Sequence[dict[str, Any]], sigmas: Sequence[float]
 ) -> JudgedPeople:
     """Matches results with labelled people as COCO's evaluation does, at an OKS of one half.
 
@@ -75,7 +75,6 @@ def judge_people(
         results: in COCO's format.
         sigmas: of the keypoints' OKS.
     """
-    fill_in_areas(annotations)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(annotations, annotations.loadRes(list(results)), "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(sigmas)
@@ -99,12 +98,13 @@ def _judge_dataset(name: str, results_file: Path) -> JudgedPeople:
     if not metadata.get("json_file"):
         raise ValueError(f"{name} has no annotation file; write it in COCO's format first.")
     skeleton = Skeleton.from_metadata(metadata)
-    with contextlib.redirect_stdout(io.StringIO()):
-        annotations = COCO(metadata.json_file)
-    results = read_results(results_file, annotations, metadata.json_file, skeleton.num_keypoints)
+    labels = read_registered_labels(name)
+    if not labels.content["annotations"]:
+        raise ValueError(f"{labels.json_file} has no annotations: nobody can be right or wrong.")
+    results = read_results(results_file, labels, skeleton.num_keypoints)
     if not results:
         raise ValueError(f"{results_file} is empty: the model predicted no one.")
-    return judge_people(annotations, results, skeleton.sigmas)
+    return judge_people(GroundTruth(labels), results, skeleton.sigmas)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
+from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
 from querypose.data import register_coco_keypoints
@@ -22,7 +23,6 @@ def person(box=(10, 5, 60, 50), points=POINTS, **changes):
     return {"category_id": 1, "iscrowd": 0, "num_keypoints": 17} | sound | changes
 
 
-NAN, INF = float("nan"), float("inf")
 SCENES = {
     "nobody": [],
     "crowd_only": [person(iscrowd=1)],
@@ -34,10 +34,6 @@ SCENES = {
     "keypoints_outside": [person(points=[[x + 500, y - 300, 2] for x, y, _ in POINTS])],
     "no_keypoints": [person(points=[[0, 0, 0]] * 17, num_keypoints=0)],
     "same_person_twice": [person(), person()],
-    "nan_box": [person((NAN, 5, 60, 50), area=NAN), person()],
-    "infinite_box": [person((10, 5, INF, 50)), person()],
-    "nan_keypoints": [person(points=[[NAN, y, 2] for _, y, _ in POINTS])],
-    "infinite_keypoints": [person(points=[[x, -INF, 2] for x, *_ in POINTS])],
     "more_people_than_queries": [person((i, i, 30, 30)) for i in range(30)],
 }
 
@@ -64,6 +60,15 @@ def dataset(tmp_path):
         DatasetCatalog.remove(name)
 
 
+NAN, INF = float("nan"), float("inf")
+NOT_FINITE = {
+    "nan_box": [person((NAN, 5, 60, 50), area=NAN), person()],
+    "infinite_box": [person((10, 5, INF, 50)), person()],
+    "nan_keypoints": [person(points=[[NAN, y, 2] for _, y, _ in POINTS])],
+    "infinite_keypoints": [person(points=[[x, -INF, 2] for x, *_ in POINTS])],
+}
+
+
 def train_two_iterations(cfg, start):
     trainer = start(cfg)
     trainer.train()
@@ -87,6 +92,17 @@ def test_odd_people(dataset, tiny_config, start, scene, feedback):
     model = ("MODEL.QUERYPOSE.KEYPOINT_FEEDBACK", feedback)
     model += ("MODEL.QUERYPOSE.AUX_HEATMAP.ENABLED", True)
     train_two_iterations(tiny_config(*OPTS, *model, "DATASETS.TRAIN", (name,)), start)
+
+
+@pytest.mark.parametrize("scene", NOT_FINITE)
+def test_what_another_loader_lets_pass(dataset, tiny_config, start, tmp_path, scene):
+    name = dataset(NOT_FINITE[scene])
+    with pytest.raises(ValueError, match=r"annotation 1 has .*finite number"):
+        DatasetCatalog.get(name)
+    DatasetCatalog.remove(name)
+    json_file = str(tmp_path / "a.json")
+    DatasetCatalog.register(name, lambda: load_coco_json(json_file, str(tmp_path), name))
+    train_two_iterations(tiny_config(*OPTS, "DATASETS.TRAIN", (name,)), start)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (400, 3), (6000, 5000)])

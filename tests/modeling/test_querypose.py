@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from querypose.config import read_config
-from querypose.modeling.querypose import skeleton_from_config
+from querypose.modeling.pose_model import skeleton_from_config
 from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON
 
 LIGHT, FULL = {}, {"MODEL.QUERYPOSE.KEYPOINT_FEEDBACK": True}

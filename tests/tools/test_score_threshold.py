@@ -128,6 +128,12 @@ def test_results_that_cannot_be_judged(content, sentence, dataset, tmp_path):
     assert sentence in str(end.value)
 
 
+def test_labels_without_annotations(label_content, register_labels, tmp_path):
+    name = register_labels(label_content() | {"annotations": []})
+    with pytest.raises(SystemExit, match="has no annotations: nobody can be right or wrong"):
+        score_threshold.main([name, write(tmp_path, [])])
+
+
 def test_missing_file_and_unknown_dataset(dataset, tmp_path):
     with pytest.raises(SystemExit, match="No such file"):
         score_threshold.main([dataset, str(tmp_path / "nothing.json")])

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import difflib
-import json
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pycocotools.mask
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
-from detectron2.utils.file_io import PathManager
+from detectron2.structures import BoxMode
 
+from querypose.data.datasets.labels import (
+    Labels,
+    ordered_ids,
+    read_categories,
+    read_labels,
+    takes_areas_from_boxes,
+)
 from querypose.skeleton import Skeleton
-
-_ID, _NUMBER = (int, str), (int, float)
-# What Detectron2's loader and pycocotools take for granted.
-_TABLES: dict[str, dict[str, tuple[type, ...]]] = {
-    "images": {"id": _ID, "file_name": (str,), "width": _NUMBER, "height": _NUMBER},
-    "annotations": {"id": _ID, "image_id": _ID, "category_id": _ID},
-    "categories": {"id": _ID, "name": (str,)},
-}
 
 
 def register_coco_keypoints(
@@ -72,19 +74,48 @@ def register_configured_datasets(cfg: CfgNode) -> None:
 
     Raises:
         ValueError: an entry is not ``[name, json, folder]`` or ``[name, json, folder, skeleton
-            file]``.
+            file]``, or its name is that of another dataset.
     """
+    entries = _entries(cfg)
+    counts = Counter(name for name, *_ in entries)
+    for name, json_file, image_root, *skeleton_file in entries:
+        if counts[name] > 1:
+            raise ValueError(
+                f"DATASETS.REGISTER has {counts[name]} entries named {name!r}; give every dataset "
+                "a name of its own."
+            )
+        skeleton = Skeleton.from_file(skeleton_file[0]) if skeleton_file else None
+        if name not in DatasetCatalog:
+            register_coco_keypoints(name, json_file, image_root, skeleton)
+        elif not _is_registered(name, json_file, image_root, skeleton):
+            raise ValueError(
+                f"DATASETS.REGISTER gives the name {name!r} to {json_file}, but a dataset with "
+                "another file, folder or skeleton has it already; choose another name."
+            )
+
+
+def _entries(cfg: CfgNode) -> list[Sequence[str]]:
     for entry in cfg.DATASETS.REGISTER:
-        if not isinstance(entry, (list, tuple)) or len(entry) not in (3, 4):
+        is_list = isinstance(entry, (list, tuple)) and len(entry) in (3, 4)
+        if not is_list or not all(isinstance(item, (str, os.PathLike)) for item in entry):
             raise ValueError(
                 "DATASETS.REGISTER lists [name, JSON, picture folder] or "
                 f"[name, JSON, picture folder, skeleton file], got {entry!r}."
             )
-        name, json_file, image_root, *skeleton_file = entry
-        if name in DatasetCatalog:
-            continue
-        skeleton = Skeleton.from_file(skeleton_file[0]) if skeleton_file else None
-        register_coco_keypoints(name, json_file, image_root, skeleton)
+    return cfg.DATASETS.REGISTER
+
+
+def _is_registered(name: str, json_file: str, image_root: str, skeleton: Skeleton | None) -> bool:
+    """Whether a name stands for the same dataset already; without a skeleton any will do."""
+    metadata = MetadataCatalog.get(name)
+    registered = (metadata.get("json_file"), metadata.get("image_root"))
+    return list(map(_absolute, registered)) == list(
+        map(_absolute, (json_file, image_root))
+    ) and skeleton in (None, Skeleton.from_metadata(metadata))
+
+
+def _absolute(path: Any) -> str:
+    return os.path.abspath(str(path))
 
 
 def check_configured_datasets(cfg: CfgNode) -> None:
@@ -104,60 +135,8 @@ def check_configured_datasets(cfg: CfgNode) -> None:
                 )
 
 
-def load_coco_keypoints(
-    json_file: str, image_root: str, name: str, skeleton: Skeleton
-) -> list[dict[str, Any]]:
-    """Reads COCO keypoint annotations into Detectron2's standard dicts.
-
-    Keypoints move by half a pixel, as Detectron2's loader does it: from pixel indices to continuous
-    coordinates, in which the first pixel's centre is (0.5, 0.5).
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an annotation names an unknown category or picture, or its keypoint count is
-            wrong.
-    """
-    _check_annotations(_read_json(json_file), json_file, skeleton)
-    try:
-        return load_coco_json(json_file, image_root, name)
-    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"{json_file} is not in COCO's format: {error!r:.200}.") from error
-
-
-def _read_json(json_file: str) -> dict[str, Any]:
-    if not PathManager.isfile(json_file):
-        raise FileNotFoundError(f"There is no annotation file {json_file}.")
-    try:
-        with PathManager.open(json_file) as file:
-            content = json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{json_file} is not valid JSON: {error}") from error
-    missing = set(_TABLES) - set(content) if isinstance(content, dict) else _TABLES
-    if missing:
-        raise ValueError(f"{json_file} is not in COCO's format: it lacks {sorted(missing)}.")
-    for key, fields in _TABLES.items():
-        if not isinstance(content[key], list):
-            raise ValueError(f"{json_file} is not in COCO's format: {key!r} is no list.")
-        for index, row in enumerate(content[key]):
-            problem = _wrong_field(row, fields)
-            if problem:
-                raise ValueError(f"{json_file}: number {index} of {key!r} {problem}.")
-    return content
-
-
-def _wrong_field(row: Any, fields: dict[str, tuple[type, ...]]) -> str:
-    """What is wrong with a table's row, as the end of a sentence; empty where nothing is."""
-    if not isinstance(row, dict):
-        return f"is {type(row).__name__}, not an object"
-    for name, kinds in fields.items():
-        if not isinstance(row.get(name), kinds):
-            return f"has the {name} {row.get(name)!r:.50}"
-    return ""
-
-
 def _declared_skeleton(json_file: str) -> Skeleton:
-    categories = _read_json(json_file)["categories"]
-    with_keypoints = [category for category in categories if category.get("keypoints")]
+    with_keypoints = [row for row in read_categories(json_file) if row.get("keypoints")]
     if not with_keypoints:
         raise ValueError(f"{json_file}: no category lists keypoints; pass a skeleton.")
     try:
@@ -166,42 +145,93 @@ def _declared_skeleton(json_file: str) -> Skeleton:
         raise ValueError(f"{json_file} declares no skeleton: {error}.") from error
 
 
-def _check_annotations(content: dict[str, Any], json_file: str, skeleton: Skeleton) -> None:
-    images = {image["id"] for image in content["images"]}
-    categories = {category["id"] for category in content["categories"]}
-    seen: set[Any] = set()
-    for annotation in content["annotations"]:
-        problem = _problem(annotation, images, categories, skeleton)
-        if annotation.get("id") in seen:
-            problem = "stands there twice; give every annotation an id of its own"
-        seen.add(annotation.get("id"))
-        if problem:
-            raise ValueError(f"{json_file}: annotation {annotation.get('id')} {problem}.")
+def trained_category_ids(cfg: CfgNode) -> tuple[int | str, ...]:
+    """The category ids of the first training dataset, in the order of the model's classes.
+
+    Empty where they are not known because the label file is not here.
+
+    Raises:
+        ValueError: the label file does not hold COCO's tables.
+    """
+    files = {name: json_file for name, json_file, *_ in _entries(cfg)}
+    for name in cfg.DATASETS.TRAIN[:1]:
+        if name in DatasetCatalog:
+            classes = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id", {})
+            if classes:
+                return tuple(sorted(classes, key=classes.get))
+        if name in files:
+            try:
+                return tuple(ordered_ids(read_categories(files[name])))
+            except FileNotFoundError:
+                return ()
+    return ()
 
 
-def _problem(
-    annotation: dict[str, Any], images: set[Any], categories: set[Any], skeleton: Skeleton
-) -> str:
-    """What is wrong with an annotation, as the end of a sentence; empty where nothing is."""
-    if annotation.get("category_id") not in categories:
-        return f"has category {annotation.get('category_id')}, which is not in 'categories'"
-    if annotation.get("image_id") not in images:
-        return f"is of picture {annotation.get('image_id')}, which is not in 'images'"
-    if not _is_list_of_numbers(annotation.get("bbox"), 4):
-        return f"has the box {annotation.get('bbox')}, not [x, y, width, height]"
-    keypoints = annotation.get("keypoints") or []
-    numbers = len(keypoints) if isinstance(keypoints, list) else keypoints
-    expected = 3 * skeleton.num_keypoints
-    if numbers not in (0, expected):
-        return f"has {numbers} keypoint numbers, not 3 x {skeleton.num_keypoints} = {expected}"
-    if not _is_list_of_numbers(keypoints, numbers):
-        return "has keypoints that are no numbers"
-    return ""
+def load_coco_keypoints(
+    json_file: str, image_root: str, name: str, skeleton: Skeleton
+) -> list[dict[str, Any]]:
+    """Reads COCO keypoint annotations into Detectron2's standard dicts, as its own loader does.
 
+    Keypoints move by half a pixel, from pixel indices to continuous coordinates, in which the
+    center of the first pixel is (0.5, 0.5). The dicts hold the file's own image ids, and every
+    annotation its ``area``. The metadata of ``name`` learns the classes.
 
-def _is_list_of_numbers(values: Any, count: int) -> bool:
-    return (
-        isinstance(values, list)
-        and len(values) == count
-        and all(isinstance(value, _NUMBER) for value in values)
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file contradicts itself or the metadata.
+    """
+    labels = read_labels(json_file, skeleton, areas_from_boxes=takes_areas_from_boxes(name))
+    set_classes(name, labels)
+    logging.getLogger(__name__).info(
+        "Loaded %d images in COCO format from %s", len(labels.image_ids), json_file
     )
+    people: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    classes = {inner: index for index, inner in enumerate(labels.category_ids.values())}
+    for annotation in labels.content["annotations"]:
+        people[annotation["image_id"]].append(_standard_annotation(annotation, classes))
+    images = {image["id"]: image for image in labels.content["images"]}
+    return [
+        {
+            "file_name": os.path.join(image_root, images[inner]["file_name"]),
+            "height": images[inner]["height"],
+            "width": images[inner]["width"],
+            "image_id": image_id,
+            "annotations": people[inner],
+        }
+        for image_id, inner in labels.image_ids.items()
+    ]
+
+
+def _standard_annotation(annotation: dict[str, Any], classes: Mapping[int, int]) -> dict[str, Any]:
+    standard = {key: annotation[key] for key in ("iscrowd", "bbox", "area")}
+    standard["bbox_mode"] = BoxMode.XYWH_ABS
+    standard["category_id"] = classes[annotation["category_id"]]
+    standard["keypoints"] = [
+        value if index % 3 == 2 else value + 0.5
+        for index, value in enumerate(annotation["keypoints"])
+    ]
+    outline = annotation.get("segmentation")
+    if isinstance(outline, dict) and isinstance(outline["counts"], list):
+        outline = pycocotools.mask.frPyObjects(outline, *outline["size"])
+    if outline:
+        standard["segmentation"] = outline
+    return standard
+
+
+def set_classes(name: str, labels: Labels) -> None:
+    """Tells a dataset's metadata which categories its label file has.
+
+    Raises:
+        ValueError: it knows of others.
+    """
+    metadata = MetadataCatalog.get(name)
+    names, classes = labels.class_names, labels.classes
+    known = list(metadata.get("thing_classes", names))
+    if known != names or metadata.get("thing_dataset_id_to_contiguous_id", classes) != classes:
+        raise ValueError(
+            f"{labels.json_file} has the categories {dict(zip(classes, names, strict=True))}, but "
+            f"{name!r} is registered with {known}; register the file under another name."
+        )
+    metadata.set(thing_dataset_id_to_contiguous_id=classes)
+    if not metadata.get("thing_classes"):
+        metadata.thing_classes = names

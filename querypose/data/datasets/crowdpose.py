@@ -16,8 +16,8 @@ def register_crowdpose(root: str) -> None:
     """Registers ``crowdpose_train``, ``crowdpose_val``, ``crowdpose_trainval``, ``crowdpose_test``.
 
     The skeleton is declared here and not read from the files: their ``skeleton`` field was copied
-    from COCO and points past the fourteenth keypoint. They have no ``area`` either, which
-    :class:`querypose.evaluation.CrowdPoseEvaluator` derives from the boxes.
+    from COCO and points past the fourteenth keypoint. They have no ``area`` either, which the
+    benchmark defines by the boxes.
 
     A name that another project has registered stays as it is.
 

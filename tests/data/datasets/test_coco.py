@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
+import threading
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,11 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from querypose.config import add_querypose_config
-from querypose.data.datasets.coco import register_coco_keypoints, register_configured_datasets
+from querypose.data.datasets.coco import (
+    register_coco_keypoints,
+    register_configured_datasets,
+    trained_category_ids,
+)
 from querypose.skeleton import COCO_SKELETON, Skeleton
 
 NAME = "test_coco_dogs"
@@ -102,7 +109,7 @@ def test_a_person_without_keypoints_loads(json_file):
     del content["annotations"][0]["keypoints"]
     register_coco_keypoints(NAME, json_file(content), "pictures")
     (record,) = DatasetCatalog.get(NAME)
-    assert not record["annotations"][0].get("keypoints")
+    assert record["annotations"][0]["keypoints"][2::3] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +118,7 @@ def test_a_person_without_keypoints_loads(json_file):
         ({"keypoints": [1, 2, 2]}, r"annotation 1 has 3 keypoint numbers, not 3 x 3 = 9"),
         ({"keypoints": [0] * 51}, r"annotation 1 has 51 keypoint numbers, not 3 x 3 = 9"),
         ({"category_id": 9}, r"annotation 1 has category 9, which is not in 'categories'"),
-        ({"image_id": 70}, r"annotation 1 is of picture 70, which is not in 'images'"),
+        ({"image_id": 70}, r"annotation 1 is of image 70, which is not in 'images'"),
         ({"bbox": [1, 2, 3]}, r"annotation 1 has the box \[1, 2, 3\]"),
         ({"bbox": None}, r"annotation 1 has the box None"),
     ],
@@ -130,6 +137,21 @@ def test_a_missing_file_is_named_at_once_or_when_used(tmp_path):
     register_coco_keypoints(NAME, missing, "pictures", COCO_SKELETON)
     with pytest.raises(FileNotFoundError, match=r"no annotation file .*none\.json"):
         DatasetCatalog.get(NAME)
+
+
+def test_a_file_behind_an_address(json_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(json_file().parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}"
+            register_coco_keypoints(NAME, f"{address}/dogs.json", "pictures")
+            assert len(DatasetCatalog.get(NAME)) == 1
+            with pytest.raises(OSError, match=rf"{address}/none.json cannot be read: .*404"):
+                register_coco_keypoints("another", f"{address}/none.json", "pictures")
+        finally:
+            server.shutdown()
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\x00bad", b"[1, 2"])
@@ -181,8 +203,60 @@ class TestConfiguredDatasets:
         parts = Skeleton.from_metadata(MetadataCatalog.get(NAME)).parts
         assert parts == (("c", "a"), ("b",))
 
+    def test_two_entries_of_one_name_are_refused(self, json_file):
+        entry = [NAME, str(json_file()), "pictures"]
+        for other in (entry, [NAME, "other.json", "pictures"]):
+            with pytest.raises(ValueError, match=f"has 2 entries named '{NAME}'; give every"):
+                register_configured_datasets(self._cfg(entry, other))
+        assert NAME not in DatasetCatalog
+
+    @pytest.mark.parametrize("other", [["other.json", "pictures"], ["dogs.json", "elsewhere"]])
+    def test_a_name_that_is_taken_by_other_files_is_refused(self, json_file, tmp_path, other):
+        register_configured_datasets(self._cfg([NAME, str(json_file()), "pictures"]))
+        (tmp_path / "other.json").write_text(json.dumps(CONTENT))
+        entry = [NAME, str(tmp_path / other[0]), other[1]]
+        with pytest.raises(ValueError, match=f"'{NAME}' to .*, but a dataset with another file"):
+            register_configured_datasets(self._cfg(entry))
+        with pytest.raises(ValueError, match=r"'crowdpose_val' to .*, but a dataset with another"):
+            register_configured_datasets(self._cfg(["crowdpose_val", *entry[1:]]))
+
+    def test_a_name_that_is_taken_with_another_skeleton_is_refused(self, json_file, tmp_path):
+        entry = [NAME, str(json_file()), "pictures"]
+        skeleton = tmp_path / "skeleton.yaml"
+        skeleton.write_text(yaml.safe_dump({"keypoints": ["a", "b", "c"]}))
+        register_configured_datasets(self._cfg([*entry, str(skeleton)]))
+        register_configured_datasets(self._cfg([*entry, str(skeleton)]))
+        skeleton.write_text(yaml.safe_dump({"keypoints": ["a", "c", "b"]}))
+        with pytest.raises(ValueError, match="with another file, folder or skeleton has it"):
+            register_configured_datasets(self._cfg([*entry, str(skeleton)]))
+
+    def test_the_category_ids_of_the_training_set_are_known(self, json_file, tmp_path):
+        skeleton = tmp_path / "skeleton.yaml"
+        skeleton.write_text(yaml.safe_dump({"keypoints": ["a", "b", "c"]}))
+        content = copy.deepcopy(CONTENT)
+        content["categories"].insert(0, {"id": 9, "name": "cat"})
+        cfg = self._cfg([NAME, str(json_file(content)), "pictures", str(skeleton)])
+        cfg.DATASETS.TRAIN = (NAME,)
+        # Not even registered, registered, and read.
+        assert trained_category_ids(cfg) == (3, 9)
+        register_configured_datasets(cfg)
+        assert trained_category_ids(cfg) == (3, 9)
+        DatasetCatalog.get(NAME)
+        json_file().unlink()
+        assert trained_category_ids(cfg) == (3, 9)
+
+    def test_category_ids_without_a_label_file_are_unknown(self):
+        cfg = self._cfg([NAME, "nowhere.json", "pictures"])
+        cfg.DATASETS.TRAIN = (NAME,)
+        assert trained_category_ids(cfg) == ()
+        cfg.DATASETS.TRAIN = ("keypoints_coco_2017_train",)
+        assert trained_category_ids(cfg) == ()
+        cfg.DATASETS.TRAIN = ()
+        assert trained_category_ids(cfg) == ()
+
     @pytest.mark.parametrize(
-        "entry", [[NAME], [NAME, "a.json"], [NAME, "a.json", "b", "c.yaml", "d"], NAME, 7]
+        "entry",
+        [[NAME], [NAME, "a.json"], [NAME, "a.json", "b", "c.yaml", "d"], NAME, 7, [7, "a", "b"]],
     )
     def test_an_entry_of_another_form_is_refused(self, entry):
         with pytest.raises(ValueError, match=r"DATASETS\.REGISTER lists \[name, JSON"):

@@ -1,0 +1,26 @@
+"""Label files in COCO's format, made sound: one step for training, evaluation and checks."""
+
+from querypose.data.datasets.labels.examination import Labels, examine_content
+from querypose.data.datasets.labels.file import examine_labels, read_categories, read_labels
+from querypose.data.datasets.labels.numbering import ordered_ids
+from querypose.data.datasets.labels.registered import (
+    examine_registered_labels,
+    read_registered_labels,
+    takes_areas_from_boxes,
+)
+from querypose.data.datasets.labels.rows import are_numbers, is_id, is_number
+
+__all__ = [
+    "Labels",
+    "are_numbers",
+    "examine_content",
+    "examine_labels",
+    "examine_registered_labels",
+    "is_id",
+    "is_number",
+    "ordered_ids",
+    "read_categories",
+    "read_labels",
+    "read_registered_labels",
+    "takes_areas_from_boxes",
+]

@@ -1,0 +1,99 @@
+"""What a label file may leave out, because it follows from the rest. Every rule is one function.
+
+A rule completes an annotation in place and says whether it had to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from querypose.data.datasets.labels.rows import Context, Row
+from querypose.oks import PERSON_AREA_PER_BOX_AREA
+from querypose.skeleton import CROWDPOSE_SKELETON
+
+# The benchmark does not count the last two, head and neck.
+_COUNTED_IN_CROWDPOSE = 12
+# As shares of the box. Outlines of people who are nearly hidden keep within these bounds, and so do
+# whole outlines beside boxes that fit tightly around the keypoints.
+_LEAST_AREA, _MOST_AREA = 0.01, 2.0
+
+
+def _iscrowd(person: Row, _: Context) -> bool:
+    given = person.get("iscrowd")
+    person["iscrowd"] = int(given or 0)
+    return given is None
+
+
+def _keypoints(person: Row, context: Context) -> bool:
+    if person.get("keypoints"):
+        return False
+    person["keypoints"] = [0] * 3 * context.skeleton.num_keypoints
+    return True
+
+
+def _num_keypoints(person: Row, context: Context) -> bool:
+    labelled = [flag > 0 for flag in person["keypoints"][2::3]]
+    is_crowdpose = context.skeleton.keypoints == CROWDPOSE_SKELETON.keypoints
+    counted = sum(labelled[:_COUNTED_IN_CROWDPOSE] if is_crowdpose else labelled)
+    if person.get("num_keypoints") in (counted, sum(labelled)):
+        return False
+    person["num_keypoints"] = counted
+    return True
+
+
+def _bbox(person: Row, _: Context) -> bool:
+    if min(person["bbox"][2:]) > 0:
+        return False
+    points = np.array(person["keypoints"], float).reshape(-1, 3)
+    points = points[points[:, 2] > 0, :2]
+    if not len(points):
+        return False
+    # A keypoint is the index of a pixel, and a box covers whole pixels.
+    start, end = points.min(axis=0), points.max(axis=0) + 1
+    person["bbox"] = [*start.tolist(), *(end - start).tolist()]
+    return True
+
+
+def _area(person: Row, context: Context) -> bool:
+    width, height = (max(length, 0) for length in person["bbox"][2:])
+    given, derived = person.get("area"), PERSON_AREA_PER_BOX_AREA * width * height
+    if context.areas_from_boxes:
+        person["area"] = derived
+        return False
+    if given is not None and (given == derived or _is_credible(given, width * height, person)):
+        return False
+    person["area"] = derived
+    return True
+
+
+def _is_credible(area: float, box_area: float, person: Row) -> bool:
+    # A crowd may be loose in its box, and a box without extent says nothing.
+    if person["iscrowd"] or box_area == 0:
+        return area > 0
+    return _LEAST_AREA * box_area <= area <= _MOST_AREA * box_area
+
+
+def _segmentation(person: Row, _: Context) -> bool:
+    outline = person.get("segmentation")
+    if not isinstance(outline, list):
+        return False
+    polygons = [polygon for polygon in outline if len(polygon) % 2 == 0 and len(polygon) >= 6]
+    if len(polygons) == len(outline):
+        return False
+    person["segmentation"] = polygons
+    return True
+
+
+DERIVED: Mapping[str, Callable[[Row, Context], bool]] = {
+    "iscrowd is missing: it is 0": _iscrowd,
+    "keypoints are missing: the person has no labels": _keypoints,
+    "num_keypoints is missing or wrong: it is counted": _num_keypoints,
+    "the box has no extent: it is the extent of the labelled keypoints": _bbox,
+    "the area is missing, 0 or absurd for the box: "
+    f"it is {PERSON_AREA_PER_BOX_AREA} of the box": _area,
+    "a polygon has less than three points: it is dropped, the person stays": _segmentation,
+}
+"""The rules in their order, since a later one relies on those before it, under what the log says
+where one had something to derive."""

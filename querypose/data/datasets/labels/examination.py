@@ -1,0 +1,191 @@
+"""What the rules make of a label file's content."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.utils.logger import log_first_n
+
+from querypose.data.datasets.labels.derived import DERIVED
+from querypose.data.datasets.labels.numbering import (
+    RENUMBERED,
+    is_odd,
+    number_annotations,
+    number_rows,
+)
+from querypose.data.datasets.labels.refused import REFUSED, Refusal
+from querypose.data.datasets.labels.rows import Context, Row, holds_nan, is_id
+from querypose.skeleton import Skeleton
+
+TABLES = {"images": "image", "categories": "category", "annotations": "annotation"}
+"""COCO's tables, and what a row of each is called."""
+
+NamedRows = list[tuple[str, Row]]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The sound rows of a label file, completed, with ids that every COCO tool takes.
+
+    Attributes:
+        json_file: the file.
+        content: COCO's tables, and what else stands beside them.
+        image_ids: for every image id of the file, the one in ``content``; both ascend.
+        category_ids: the same for categories, in the order of the classes.
+        annotation_names: for every annotation id in ``content``, "annotation" and the file's id.
+        refusals: what is wrong with the file, each the end of a sentence; the rows concerned are
+            left out.
+        remarks: what was derived, likewise.
+    """
+
+    json_file: str
+    content: dict[str, Any]
+    image_ids: Mapping[int | str, int]
+    category_ids: Mapping[int | str, int]
+    annotation_names: Mapping[int, str]
+    refusals: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def classes(self) -> dict[int | str, int]:
+        """For every category id of the file, its class: 0, 1, ..."""
+        return {category_id: index for index, category_id in enumerate(self.category_ids)}
+
+    @property
+    def class_names(self) -> list[str]:
+        """For every class, its category's name."""
+        names = {category["id"]: category["name"] for category in self.content["categories"]}
+        return [names[category_id] for category_id in self.category_ids.values()]
+
+    def log_remarks(self) -> None:
+        """Says what was derived, once in a process."""
+        for remark in self.remarks:
+            message = f"{self.json_file}: {remark}."
+            log_first_n(logging.WARNING, message, name=__name__, key="message")
+
+
+def examine_content(
+    content: dict[str, Any],
+    json_file: str,
+    skeleton: Skeleton,
+    *,
+    has_nan: bool = True,
+    areas_from_boxes: bool = False,
+) -> Labels:
+    """Judges, completes and numbers COCO's tables in place.
+
+    Args:
+        content: the tables.
+        json_file: where they are from.
+        skeleton: the keypoints of their people.
+        has_nan: whether NaN or an infinity may stand in them.
+        areas_from_boxes: see :func:`read_labels`.
+    """
+    context = _context(content, skeleton, has_nan, areas_from_boxes)
+    refusals = [
+        f"{key!r} holds NaN or an infinity; correct it or leave it out"
+        for key, value in content.items()
+        if has_nan and key not in TABLES and holds_nan(value)
+    ]
+    named = {table: _named(content[table], table) for table in TABLES}
+    for table in TABLES:
+        named[table], faults = _refuse(named[table], REFUSED[table], context)
+        refusals += faults
+    named["annotations"] = _without_orphans(named)
+    remarks = [remark for table in TABLES for remark in _odd_ids(named[table], table)]
+    remarks += _derive(named["annotations"], context)
+
+    content |= {table: [row for _, row in rows] for table, rows in named.items()}
+    number_annotations(content["annotations"])
+    image_ids = number_rows(content["images"], "images")
+    category_ids = number_rows(content["categories"], "categories")
+    for annotation in content["annotations"]:
+        annotation["image_id"] = image_ids[annotation["image_id"]]
+        annotation["category_id"] = category_ids[annotation["category_id"]]
+    return Labels(
+        json_file=json_file,
+        content=content,
+        image_ids=image_ids,
+        category_ids=category_ids,
+        annotation_names={row["id"]: name for name, row in named["annotations"]},
+        refusals=tuple(refusals),
+        remarks=tuple(remarks),
+    )
+
+
+def _context(
+    content: dict[str, Any], skeleton: Skeleton, has_nan: bool, areas_from_boxes: bool
+) -> Context:
+    ids = {
+        table: Counter(row["id"] for row in content[table] if is_id(row.get("id")))
+        for table in TABLES
+    }
+    keypoint_names = (category.get("keypoints") for category in content["categories"])
+    return Context(
+        skeleton=skeleton,
+        known_ids={table: set(counts) for table, counts in ids.items()},
+        repeated_ids={table: {i for i, n in ids[table].items() if n > 1} for table in TABLES},
+        keypoint_names=next(filter(None, keypoint_names), []),
+        holds_nan=has_nan,
+        areas_from_boxes=areas_from_boxes,
+    )
+
+
+def _named(rows: Sequence[Row], table: str) -> NamedRows:
+    """Rows, and what sentences call them."""
+    return [(_name(row, table, index), row) for index, row in enumerate(rows)]
+
+
+def _name(row: Row, table: str, index: int) -> str:
+    if is_id(row.get("id")):
+        return f"{TABLES[table]} {row['id']!r:.50}"
+    return f"number {index} of {table!r}"
+
+
+def _refuse(
+    rows: NamedRows, rules: Sequence[Refusal], context: Context
+) -> tuple[NamedRows, list[str]]:
+    """The sound rows, and a sentence for every other."""
+    sound, refusals = [], []
+    for name, row in rows:
+        fault = next(filter(None, (rule(row, context) for rule in rules)), "")
+        if fault:
+            refusals.append(f"{name} {fault}")
+        else:
+            sound.append((name, row))
+    return sound, list(dict.fromkeys(refusals))
+
+
+def _without_orphans(named: Mapping[str, NamedRows]) -> NamedRows:
+    """The annotations whose image and category were not refused."""
+    images, categories = ({row["id"] for _, row in named[key]} for key in ("images", "categories"))
+    return [
+        (name, row)
+        for name, row in named["annotations"]
+        if row["image_id"] in images and row["category_id"] in categories
+    ]
+
+
+def _derive(annotations: NamedRows, context: Context) -> list[str]:
+    """Completes annotations; a sentence for every rule that had to."""
+    names: dict[str, list[str]] = {told: [] for told in DERIVED}
+    for name, annotation in annotations:
+        for told, rule in DERIVED.items():
+            if rule(annotation, context):
+                names[told].append(name)
+    return [
+        _remark(told, found, annotations, "annotations") for told, found in names.items() if found
+    ]
+
+
+def _odd_ids(rows: NamedRows, table: str) -> list[str]:
+    odd = [name for name, row in rows if is_odd(row.get("id"), table)]
+    return [_remark(RENUMBERED, odd, rows, table)] if odd else []
+
+
+def _remark(told: str, names: Sequence[str], rows: NamedRows, table: str) -> str:
+    return f"{told} ({len(names)} of {len(rows)} {table}, {names[0]} for one)"

@@ -1,0 +1,94 @@
+"""Reads label files in COCO's format."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from detectron2.utils.file_io import PathManager
+
+from querypose.data.datasets.labels.examination import TABLES, Labels, examine_content
+from querypose.data.datasets.labels.rows import Row
+from querypose.skeleton import Skeleton
+
+
+def read_labels(json_file: str, skeleton: Skeleton, *, areas_from_boxes: bool = False) -> Labels:
+    """Reads a label file; the log says what was derived.
+
+    Args:
+        json_file: in COCO's format; it stays as it is.
+        skeleton: the keypoints of its people.
+        areas_from_boxes: take no area from the file, as CrowdPose defines it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not in COCO's format, or contradicts itself.
+    """
+    labels = examine_labels(json_file, skeleton, areas_from_boxes=areas_from_boxes)
+    if labels.refusals:
+        first, *others = labels.refusals
+        more = f" ({len(others)} more: python -m querypose.tools.check_dataset)" if others else ""
+        raise ValueError(f"{json_file}: {first}{more}.")
+    labels.log_remarks()
+    return labels
+
+
+def examine_labels(json_file: str, skeleton: Skeleton, *, areas_from_boxes: bool = False) -> Labels:
+    """As :func:`read_labels`, but tells all that contradicts itself, and logs nothing.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not hold COCO's tables.
+    """
+    content, has_nan = _read_tables(json_file)
+    options = {"has_nan": has_nan, "areas_from_boxes": areas_from_boxes}
+    try:
+        return examine_content(content, json_file, skeleton, **options)
+    except RecursionError as error:
+        raise ValueError(f"{json_file} is nested too deeply for a label file.") from error
+
+
+def read_categories(json_file: str) -> list[Row]:
+    """The categories of a label file as they stand.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not hold COCO's tables.
+    """
+    return _read_tables(json_file)[0]["categories"]
+
+
+def _read_tables(json_file: str) -> tuple[dict[str, Any], bool]:
+    """What a label file holds, and whether NaN or an infinity is in it."""
+    constants: list[str] = []
+
+    def constant(text: str) -> float:
+        constants.append(text)
+        return float(text)
+
+    try:
+        with PathManager.open(json_file) as file:
+            content = json.load(file, parse_constant=constant)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise FileNotFoundError(f"There is no annotation file {json_file}.") from error
+    except OSError as error:
+        raise OSError(f"{json_file} cannot be read: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{json_file} is not valid JSON: {error}") from error
+    wrong = _wrong_tables(content)
+    if wrong:
+        raise ValueError(f"{json_file} is not in COCO's format: {wrong}.")
+    return content, bool(constants)
+
+
+def _wrong_tables(content: Any) -> str:
+    missing = sorted(TABLES.keys() - content) if isinstance(content, dict) else sorted(TABLES)
+    if missing:
+        return f"it lacks {missing}"
+    for table in TABLES:
+        rows = content[table]
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            return f"{table!r} is no list of objects"
+        if not rows and table != "annotations":
+            return f"{table!r} is empty"
+    return ""

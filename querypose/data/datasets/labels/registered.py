@@ -1,0 +1,52 @@
+"""The label files of registered datasets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.data import MetadataCatalog
+
+from querypose.data.datasets.labels.examination import Labels
+from querypose.data.datasets.labels.file import examine_labels, read_labels
+from querypose.skeleton import Skeleton
+
+
+def read_registered_labels(name: str, *, areas_from_boxes: bool | None = None) -> Labels:
+    """:func:`read_labels` for the ``json_file`` in a dataset's metadata.
+
+    Args:
+        name: of the dataset.
+        areas_from_boxes: None asks :func:`takes_areas_from_boxes`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not in COCO's format, or contradicts itself or the skeleton.
+    """
+    options = _options(name)
+    if areas_from_boxes is not None:
+        options["areas_from_boxes"] = areas_from_boxes
+    return read_labels(**options)
+
+
+def examine_registered_labels(name: str) -> Labels:
+    """:func:`examine_labels` for the ``json_file`` in a dataset's metadata.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not hold COCO's tables.
+    """
+    return examine_labels(**_options(name))
+
+
+def takes_areas_from_boxes(name: str) -> bool:
+    """Whether a dataset's benchmark defines areas by boxes, whatever the file says."""
+    return MetadataCatalog.get(name).get("evaluator_type") == "crowdpose"
+
+
+def _options(name: str) -> dict[str, Any]:
+    metadata = MetadataCatalog.get(name)
+    return {
+        "json_file": metadata.json_file,
+        "skeleton": Skeleton.from_metadata(metadata),
+        "areas_from_boxes": takes_areas_from_boxes(name),
+    }

@@ -1,0 +1,102 @@
+"""Whether a config's datasets fit its model and each other, asked before the work."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from querypose.data.datasets.coco import set_classes
+from querypose.evaluation.build import evaluator_class
+from querypose.evaluation.coco import oks_sigmas
+from querypose.modeling.pose_model import skeleton_from_config
+from querypose.skeleton import Skeleton
+
+
+def check_datasets(cfg: CfgNode) -> None:
+    """Looks for what would end a training or an evaluation late, or make it wrong without a word.
+
+    Keypoints and classes go by their position alone, in labels and in a model. So their count,
+    names and order must be the model's in every training and test set. A dataset may have more
+    categories than the model, if no annotation is of them. The label files of test sets are read;
+    those of training sets need not be there: an evaluation does without.
+
+    Raises:
+        FileNotFoundError: there is no label file of a test set.
+        ValueError: a dataset does not fit the model, or a label file contradicts itself.
+    """
+    _check_keypoints(cfg)
+    for name in cfg.DATASETS.TEST:
+        metadata, evaluator = MetadataCatalog.get(name), evaluator_class(name)
+        oks_sigmas(metadata, cfg.TEST.KEYPOINT_OKS_SIGMAS)
+        if metadata.get("json_file"):
+            set_classes(name, evaluator.read_labels(name))
+    _check_classes(cfg)
+
+
+def _check_keypoints(cfg: CfgNode) -> None:
+    expected = skeleton_from_config(cfg).keypoints
+    for key in ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            found = Skeleton.from_metadata(MetadataCatalog.get(name)).keypoints
+            if found != expected:
+                raise ValueError(
+                    f"{name!r} in DATASETS.{key} does not have the model's keypoints: "
+                    f"{_difference(found, expected)}; bring its label file into the model's order, "
+                    "or leave it out."
+                )
+
+
+def _check_classes(cfg: CfgNode) -> None:
+    num_classes = cfg.MODEL.QUERYPOSE.NUM_CLASSES
+    if num_classes > 1:
+        _read_classes(cfg.DATASETS.TRAIN)
+    taught: Sequence[str] = ()
+    for key in ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            classes = MetadataCatalog.get(name).get("thing_classes")
+            if not classes:
+                continue
+            taught = taught or classes[:num_classes]
+            if len(classes) < num_classes or _has_annotations_above(name, num_classes):
+                raise ValueError(
+                    f"{name!r} in DATASETS.{key} has the categories {list(classes)}, but "
+                    f"MODEL.QUERYPOSE.NUM_CLASSES is {num_classes}; make both the same."
+                )
+            # The name of a single class says nothing that a position could mix up.
+            if num_classes > 1 and list(classes[:num_classes]) != list(taught):
+                raise ValueError(
+                    f"{name!r} in DATASETS.{key} has the categories {list(classes)}, where the "
+                    f"model learns {list(taught)}, in this order; renumber its categories."
+                )
+
+
+def _difference(found: Sequence[str], expected: Sequence[str]) -> str:
+    if len(found) != len(expected):
+        return f"it has {len(found)} keypoints, not {len(expected)}"
+    index = next(
+        i for i, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1]
+    )
+    what = "their order is another" if sorted(found) == sorted(expected) else "their names differ"
+    return f"{what}, in position {index} is {found[index]!r}, not {expected[index]!r}"
+
+
+def _read_classes(datasets: Sequence[str]) -> None:
+    """Lets metadata learn of classes, where no training has read the label files yet."""
+    for name in datasets:
+        if not MetadataCatalog.get(name).get("thing_classes"):
+            with contextlib.suppress(FileNotFoundError):
+                DatasetCatalog.get(name)
+
+
+def _has_annotations_above(name: str, num_classes: int) -> bool:
+    if len(MetadataCatalog.get(name).thing_classes) <= num_classes:
+        return False
+    return any(
+        annotation["category_id"] >= num_classes
+        for record in DatasetCatalog.get(name)
+        for annotation in record.get("annotations", ())
+        if not annotation.get("iscrowd", 0)
+    )

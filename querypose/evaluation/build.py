@@ -1,0 +1,25 @@
+"""From a dataset's metadata to its evaluator."""
+
+from __future__ import annotations
+
+from detectron2.data import MetadataCatalog
+
+from querypose.evaluation.coco import KeypointEvaluator
+from querypose.evaluation.crowdpose import CrowdPoseEvaluator
+
+_EVALUATORS = {"coco": KeypointEvaluator, "crowdpose": CrowdPoseEvaluator}
+
+
+def evaluator_class(dataset_name: str) -> type[KeypointEvaluator]:
+    """The evaluator that a dataset's ``evaluator_type`` asks for, COCO's where there is none.
+
+    Raises:
+        ValueError: no evaluator is known by this name.
+    """
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
+    if kind not in _EVALUATORS:
+        raise ValueError(
+            f"Dataset {dataset_name!r} asks for the evaluator {kind!r}; "
+            f"known are {sorted(_EVALUATORS)}."
+        )
+    return _EVALUATORS[kind]

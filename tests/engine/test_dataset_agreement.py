@@ -1,0 +1,182 @@
+"""Datasets that do not fit the model are refused before the first iteration."""
+
+from __future__ import annotations
+
+import copy
+import runpy
+
+import pytest
+from detectron2.data import MetadataCatalog
+
+from querypose.engine.dataset_agreement import check_datasets
+from querypose.skeleton import CROWDPOSE_SKELETON, Skeleton
+
+NAMES = ["nose", "left_hand", "right_hand", "left_foot", "right_foot"]
+KEYPOINTS = {
+    "reversed": (NAMES[::-1], "their order is another, in position 0 is 'right_foot', not 'nose'"),
+    "two_exchanged": (
+        [*NAMES[:3], "right_foot", "left_foot"],
+        "their order is another, in position 3 is 'right_foot', not 'left_foot'",
+    ),
+    "another_name": (
+        [*NAMES[:4], "tail"],
+        "their names differ, in position 4 is 'tail', not 'right_foot'",
+    ),
+    "one_less": (NAMES[:4], "it has 4 keypoints, not 5"),
+    "one_more": ([*NAMES, "tail"], "it has 6 keypoints, not 5"),
+}
+
+
+@pytest.fixture
+def cfg_of(tiny_config):
+    def make(train, *test, **opts):
+        keys = {key.replace("__", "."): value for key, value in opts.items()}
+        return tiny_config(
+            *("DATASETS.TRAIN", (train,), "DATASETS.TEST", test),
+            *(item for pair in keys.items() for item in pair),
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("change", KEYPOINTS)
+def test_a_test_set_of_other_keypoints(label_content, register_labels, cfg_of, start, change):
+    names, sentence = KEYPOINTS[change]
+    train = register_labels(label_content())
+    tests = register_labels(label_content()), register_labels(label_content(names))
+    with pytest.raises(ValueError) as refused:
+        start(cfg_of(train, *tests))
+    assert f"'{tests[1]}' in DATASETS.TEST does not have the model's keypoints" in str(
+        refused.value
+    )
+    assert sentence in str(refused.value)
+
+
+def test_the_declared_skeleton_counts_whatever_the_file_names(
+    label_content, register_labels, cfg_of, start
+):
+    content = label_content()
+    del content["categories"][0]["keypoints"]
+    renamed = register_labels(content, Skeleton(tuple(NAMES)))
+    start(cfg_of(register_labels(label_content()), renamed))
+
+
+@pytest.mark.parametrize("name", ["keypoints_coco_2017_val", "crowdpose_val", "ochuman_val"])
+def test_a_built_in_set_without_its_file(name, cfg_of):
+    with pytest.raises(FileNotFoundError, match=r"There is no annotation file .*\.json"):
+        check_datasets(cfg_of(name, name))
+
+
+def test_coco_keypoints_do_not_fit_crowdpose(cfg_of, start):
+    with pytest.raises(ValueError, match=r"'crowdpose_test' in DATASETS.TEST .* 14 keypoints, not"):
+        start(cfg_of("synthetic_people_tiny", "crowdpose_test"))
+
+
+def test_test_labels_are_read_before_the_training(label_content, register_labels, cfg_of, start):
+    content = label_content()
+    broken = copy.deepcopy(content)
+    broken["annotations"][3]["bbox"] = None
+    names = register_labels(content), register_labels(broken)
+    with pytest.raises(ValueError, match="annotation 4 has the box None"):
+        start(cfg_of(*names))
+
+
+def test_crowd_levels_are_asked_for_before_the_training(
+    label_content, register_labels, cfg_of, start
+):
+    content = label_content(CROWDPOSE_SKELETON.keypoints)
+    train = register_labels(content)
+    content["images"][1]["crowdIndex"] = "high"
+    name = register_labels(content, CROWDPOSE_SKELETON, evaluator_type="crowdpose")
+    with pytest.raises(ValueError, match=r"1 of 2 images have no crowdIndex \(the first is image"):
+        start(cfg_of(train, name))
+
+
+def test_sigmas_of_another_count(label_content, register_labels, cfg_of, start):
+    name = register_labels(label_content())
+    with pytest.raises(ValueError, match=r"There are 3 OKS sigmas .* for the 5 keypoints"):
+        start(cfg_of(name, name, TEST__KEYPOINT_OKS_SIGMAS=[0.1] * 3))
+
+
+def with_dogs(content, *, dog_id, annotated=False):
+    content["categories"].append({"id": dog_id, "name": "dog", "keypoints": NAMES})
+    if annotated:
+        content["annotations"][3]["category_id"] = dog_id
+    return content
+
+
+CLASSES = {"MODEL__QUERYPOSE__NUM_CLASSES": 2}
+
+
+@pytest.mark.parametrize("split", ["TRAIN", "TEST"])
+def test_annotations_of_a_class_that_the_model_does_not_have(
+    label_content, register_labels, cfg_of, start, split
+):
+    one = register_labels(label_content())
+    two = register_labels(with_dogs(label_content(), dog_id=2, annotated=True))
+    with pytest.raises(ValueError, match=rf"'{two}' in DATASETS.{split} has the categories .*dog"):
+        start(cfg_of(two, one) if split == "TRAIN" else cfg_of(one, two))
+
+
+def test_categories_without_annotations_do_not_matter(
+    label_content, register_labels, cfg_of, start
+):
+    name = register_labels(with_dogs(label_content(), dog_id=2))
+    start(cfg_of(name, name))
+
+
+@pytest.mark.parametrize("split", ["TRAIN", "TEST"])
+def test_fewer_categories_than_classes(label_content, register_labels, cfg_of, start, split):
+    one = register_labels(label_content())
+    two = register_labels(with_dogs(label_content(), dog_id=2, annotated=True))
+    names = (one, two) if split == "TRAIN" else (two, one)
+    with pytest.raises(ValueError, match=rf"'{one}' in DATASETS.{split} .*NUM_CLASSES is 2"):
+        start(cfg_of(*names, **CLASSES))
+
+
+def test_classes_in_another_order(label_content, register_labels, cfg_of, start):
+    first = register_labels(with_dogs(label_content(), dog_id=2, annotated=True))
+    other = register_labels(with_dogs(label_content(), dog_id=0, annotated=True))
+    start(cfg_of(first, first, **CLASSES))
+    with pytest.raises(ValueError, match=r"\['dog', 'person'\], where the model learns \['person"):
+        start(cfg_of(first, other, **CLASSES))
+
+
+def test_one_class_of_another_name_fits(label_content, register_labels, cfg_of, start):
+    content = label_content()
+    train = register_labels(content)
+    content["categories"][0] |= {"name": "human", "id": 7}
+    for person in content["annotations"]:
+        person["category_id"] = 7
+    start(cfg_of(train, register_labels(content)))
+
+
+@pytest.mark.parametrize("annotated", [[], "unlabelled"])
+def test_nothing_to_train_on(label_content, register_labels, cfg_of, start, annotated):
+    content = label_content()
+    if annotated:
+        for person in content["annotations"]:
+            person["keypoints"] = None
+    else:
+        content["annotations"] = []
+    name = register_labels(content)
+    with pytest.raises(ValueError, match=r"DATASETS\.TRAIN has no image to train on"):
+        start(cfg_of(name))
+
+
+def test_an_evaluation_alone_is_checked_too(
+    repository, label_content, register_labels, monkeypatch, tmp_path
+):
+    """Before the weights, which are not even there; the training labels need not be, either."""
+    train = register_labels(label_content())
+    train_file = MetadataCatalog.get(train).json_file
+    test = register_labels(label_content(NAMES[::-1]))
+    (tmp_path / "people_0.json").rename(tmp_path / "elsewhere.json")
+    assert train_file.endswith("people_0.json")
+    monkeypatch.chdir(repository)
+    options = ("DATASETS.TRAIN", f"('{train}',)", "DATASETS.TEST", f"('{test}',)")
+    options += ("MODEL.WEIGHTS", "missing.pth", "OUTPUT_DIR", str(tmp_path / "output"))
+    command = ["train_net.py", "--config-file", "configs/quick/tiny.yaml", "--eval-only", *options]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit, match=r"train_net.py: .* does not have the model's keypoints"):
+        runpy.run_path("train_net.py", run_name="__main__")

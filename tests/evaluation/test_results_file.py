@@ -1,0 +1,78 @@
+"""Results that do not fit the labels end in one sentence, in every command that takes results."""
+
+from __future__ import annotations
+
+import math
+import runpy
+import sys
+
+import pytest
+from detectron2.data import MetadataCatalog
+
+from querypose.skeleton import CROWDPOSE_SKELETON
+from querypose.tools import score_threshold
+
+POINTS = [30, 20, 2] * 14
+SOUND = {"image_id": 1, "category_id": 1, "keypoints": POINTS, "score": 0.5}
+BAD = {
+    "category_zero": ({"category_id": 0}, "result 1 has category 0, but the categories of"),
+    "category_text": ({"category_id": "1"}, "result 1 has category '1', but the categories of"),
+    "category_null": ({"category_id": None}, "result 1 has category None, but the categories"),
+    "category_list": ({"category_id": [1]}, "result 1 has category [1], but the categories of"),
+    "image": ({"image_id": 77}, "does not have, 77 among them; evaluate them on the split"),
+    "image_text": ({"image_id": "1"}, "does not have, '1' among them; evaluate them on the split"),
+    "image_null": ({"image_id": None}, "result 1 is of image None; write an id of"),
+    "image_list": ({"image_id": [1]}, "result 1 is of image [1]; write an id of"),
+    "score_null": ({"score": None}, "result 1 has the score None, which is no finite number"),
+    "score_nan": ({"score": math.nan}, "result 1 has the score nan, which is no finite number"),
+    "score_infinity": ({"score": -math.inf}, "result 1 has the score -inf, which is no finite"),
+    "score_text": ({"score": "0.9"}, "result 1 has the score '0.9', which is no finite number"),
+    "keypoints_null": ({"keypoints": None}, "result 1 has the keypoints None, not a list"),
+    "keypoints_text": ({"keypoints": "30 20"}, "result 1 has the keypoints '30 20', not a list"),
+    "keypoints_nan": ({"keypoints": [*POINTS[:-1], math.nan]}, "result 1 has nan among its keypo"),
+    "null_keypoint": ({"keypoints": [None, *POINTS[1:]]}, "result 1 has None among its keypoints"),
+    "text_keypoint": ({"keypoints": ["30", *POINTS[1:]]}, "result 1 has '30' among its keypoints"),
+    "seventeen": ({"keypoints": [30, 20, 2] * 17}, "result 1 has 51 keypoint numbers, not 42"),
+    "thirteen": ({"keypoints": [30, 20, 2] * 13}, "result 1 has 39 keypoint numbers, not 42"),
+    "nobody": ({"keypoints": []}, "result 1 has 0 keypoint numbers, not 42"),
+    "nested": ({"keypoints": [[30, 20, 2]] * 14}, "result 1 has 14 keypoint numbers, not 42"),
+}
+
+
+def evaluation_command(monkeypatch, name, results):
+    json_file = MetadataCatalog.get(name).json_file
+    monkeypatch.setattr(sys, "argv", ["querypose.evaluation", json_file, str(results)])
+    runpy.run_module("querypose.evaluation", run_name="__main__")
+
+
+def threshold_command(monkeypatch, name, results):
+    score_threshold.main([name, str(results)])
+
+
+@pytest.fixture(params=[evaluation_command, threshold_command], ids=["evaluation", "threshold"])
+def command(request, monkeypatch, label_content, register_labels, write_labels):
+    content = label_content(CROWDPOSE_SKELETON.keypoints)
+    name = register_labels(content, CROWDPOSE_SKELETON, evaluator_type="crowdpose")
+    return lambda results: request.param(monkeypatch, name, write_labels(results, "results.json"))
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_result_that_does_not_fit(command, fault):
+    changes, sentence = BAD[fault]
+    with pytest.raises(SystemExit) as end:
+        command([SOUND, SOUND | changes])
+    assert sentence in str(end.value)
+    assert "\n" not in str(end.value)
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        [SOUND, SOUND | {"bbox": [18, 10, 24, 64], "track_id": 3}],
+        [SOUND | {"bbox": None}, SOUND | {"caption": "a person"}],
+    ],
+    ids=["boxes_in_some", "other_fields"],
+)
+def test_fields_that_nobody_reads_do_not_matter(command, results, capsys):
+    command(results)
+    assert capsys.readouterr().out
