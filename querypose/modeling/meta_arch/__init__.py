@@ -1,0 +1,1 @@
+"""One method per module; importing this package registers them with Detectron2."""
