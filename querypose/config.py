@@ -98,6 +98,7 @@ def add_querypose_config(cfg: CfgNode) -> None:
     _add_demo(cfg)
     _add_backbones(cfg)
     _add_data(cfg)
+    _add_affine(cfg)
     _add_solver(cfg)
 
 
@@ -300,3 +301,19 @@ def _add_solver(cfg: CfgNode) -> None:
     cfg.TEST.EMA = False
     # One fused kernel for AdamW's step.
     cfg.SOLVER.FUSED = False
+
+
+def _add_affine(cfg: CfgNode) -> None:
+    # What reads and augments training images; see querypose.data.MAPPER_REGISTRY.
+    cfg.INPUT.MAPPER = "QueryPoseDatasetMapper"
+    # PoseAffineMapper: SIZE x SIZE pixels of a square of ZOOM times the image's short side, rotated
+    # by up to DEGREES to either side, SHIFT times its own side from the image's center at most.
+    node = cfg.INPUT.AFFINE = CfgNode()
+    node.SIZE = 512
+    node.ZOOM = [0.75, 1.5]
+    node.DEGREES = 30.0
+    node.SHIFT = 0.2
+    # Crowds and persons without labeled keypoints are neither persons nor background.
+    node.IGNORE_REGIONS = True
+    # PoseAffineMapper: deviation of AlexNet's PCA lighting, in a range of 1.
+    cfg.INPUT.LIGHTING = 0.0
