@@ -30,6 +30,11 @@ from querypose.checkpoint.files import (
     refusal,
     replace_file,
 )
+from querypose.checkpoint.pinet_released import (
+    convert_pinet_state_dict,
+    is_pinet_state_dict,
+    pinet_weights,
+)
 from querypose.checkpoint.released import (
     StateDict,
     convert_released_state_dict,
@@ -132,7 +137,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         return read_weights(filename, weights_only=self.weights_only)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
-        state_dict = checkpoint.pop("model")
+        state_dict = pinet_weights(checkpoint.pop("model"))
         if not is_state_dict(state_dict):
             raise ValueError(f"{self._path} is no checkpoint: it does not map names to tensors.")
         if self.averaged:
@@ -168,6 +173,8 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
             return {k: v for k, v in aligned.items() if k.startswith(BACKBONE)}, True
         if is_released_state_dict(state_dict):
             return convert_released_state_dict(state_dict, self._released_parts(state_dict)), False
+        if is_pinet_state_dict(state_dict):
+            return convert_pinet_state_dict(state_dict), False
         foreign = foreign_backbone(state_dict)
         if foreign is not None:
             return foreign, True

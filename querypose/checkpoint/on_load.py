@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from querypose.checkpoint.backbones import foreign_backbone
+from querypose.checkpoint.pinet_released import convert_pinet_state_dict, is_pinet_state_dict
 from querypose.checkpoint.released import (
     StateDict,
     convert_released_state_dict,
@@ -23,6 +24,8 @@ def convert_on_load(module: nn.Module, state_dict: StateDict, prefix: str, *_: o
     }
     if is_released_state_dict(own):
         converted = convert_released_state_dict(own, module.skeleton.part_indices)
+    elif is_pinet_state_dict(own):
+        converted = convert_pinet_state_dict(own)
     else:
         converted = foreign_backbone(own)
     if converted is None:

@@ -1,4 +1,4 @@
-"""AdamW with a learning rate per group, clipped over the whole model."""
+"""Adam, AdamW or SGD with a learning rate per group, clipped over the whole model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     norm of all gradients together.
 
     Raises:
-        ValueError: ``SOLVER.OPTIMIZER`` is neither AdamW nor SGD.
+        ValueError: ``SOLVER.OPTIMIZER`` is none of Adam, AdamW and SGD.
     """
     solver = cfg.SOLVER
 
@@ -37,13 +37,13 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         lr_factor_func=lr_factor,
     )
     options: dict[str, Any]
-    if solver.OPTIMIZER == "AdamW":
-        optimizer_class, options = torch.optim.AdamW, {"fused": solver.FUSED}
+    if solver.OPTIMIZER in ("Adam", "AdamW"):
+        optimizer_class, options = getattr(torch.optim, solver.OPTIMIZER), {"fused": solver.FUSED}
     elif solver.OPTIMIZER == "SGD":
         optimizer_class = torch.optim.SGD
         options = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
     else:
-        raise ValueError(f"SOLVER.OPTIMIZER is AdamW or SGD, not {solver.OPTIMIZER!r}.")
+        raise ValueError(f"SOLVER.OPTIMIZER is Adam, AdamW or SGD, not {solver.OPTIMIZER!r}.")
 
     # As the module's attribute: importing querypose taught it CLIP_TYPE "full_model".
     optimizer_class = build.maybe_add_gradient_clipping(cfg, optimizer_class)
