@@ -200,7 +200,7 @@ class TestInference:
     def test_the_mirrored_image_gives_mirrored_persons(self, small_model):
         model = small_model().eval()
         image = labeled(0)["image"]
-        # Of the columns that the mirrored view loses nothing is seen: both views change their roles.
+        # With nothing in the columns that a mirrored view loses, both views change their roles.
         image[..., -3:] = model.pixel_mean
         with torch.no_grad():
             (plain,) = model([{"image": image}])
@@ -291,10 +291,10 @@ def test_published_models_cost_what_the_paper_says(
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg).eval()
     assert abs(sum(p.numel() for p in model.parameters()) - parameters) < 0.1e6
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        with FlopCounterMode(display=False) as counter:
-            (features,) = model.backbone(torch.zeros(1, 3, size, size)).values()
-            model.head.displacements_everywhere(model.head(features))
+    counter = FlopCounterMode(display=False)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), counter:
+        (features,) = model.backbone(torch.zeros(1, 3, size, size)).values()
+        model.head.displacements_everywhere(model.head(features))
     assert abs(counter.get_total_flops() / 2 - multiply_adds) < 0.1e9
 
 
