@@ -114,19 +114,18 @@ class QualityCriterion(nn.Module):
             targets: of a batch.
             image_sizes: heights and widths of its images, in pixels of the network's input.
         """
-        device = targets.owners.device
-        num_images = torch.tensor(float(len(image_sizes)), device=device)
-        floor = cells_per_person() * mean_over_processes(num_images)
-        owned = mean_over_processes((targets.owners >= 0).sum()).maximum(floor)
-        scores = owned
-        if self.cir_reduction == "pixel":
-            sizes = [map_size(size) for size in image_sizes]
-            scores = mean_over_processes(
-                torch.tensor(float(sum(h * w for h, w in sizes)), device=device)
-            )
-        coordinates = mean_over_processes(2 * targets.in_map.sum())
+        map_sizes = [map_size(size) for size in image_sizes]
+        counts = (
+            len(image_sizes) * cells_per_person(),
+            sum(height * width for height, width in map_sizes),
+            len(targets.cells.images),
+            2 * int(targets.in_map.sum()),
+        )
+        counts = torch.tensor(counts, device=targets.owners.device)
+        floor, cells, owned, coordinates = mean_over_processes(counts)
+        owned = owned.maximum(floor)
         return {
-            "loss_cir": scores,
+            "loss_cir": cells if self.cir_reduction == "pixel" else owned,
             "loss_displacement": coordinates,
             "loss_quality": owned,
         }

@@ -59,8 +59,9 @@ class QualityMaps(NamedTuple):
 class QualityHead(nn.Module):
     """Keypoint queries, keypoints and scores (Xiao et al., AAAI 2022).
 
-    Scores are computed at all cells, keypoints where they are asked for: so few that a tenth of the
-    head's work is saved, and nothing of the size of the map is stored for them.
+    Scores are computed at all cells. Keypoints are computed where they are asked for, at owned
+    cells in training and at peaks in inference: everywhere, they would take more time and memory
+    than all the rest of the head.
 
     Args:
         in_channels: of the backbone's map.

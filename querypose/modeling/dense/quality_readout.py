@@ -48,9 +48,16 @@ class QualityReadout:
         self.sigmas = torch.tensor(skeleton.sigmas)
         self.max_peaks = max_peaks
         self.nms = nms
+        self._fixed_count: int | None = None
+
+    def fix_count(self, count: int) -> None:
+        """Makes every image have ``count`` poses at cells that its maps do not choose."""
+        self._fixed_count = count
 
     def peaks(self, scores: Tensor) -> Cells:
         """The peaks of every one of (B, 1, H, W) maps, best first."""
+        if self._fixed_count is not None:
+            return _spread_cells(self._fixed_count, scores)
         peaks = find_peaks(scores[:, 0], kernel=_PEAK_KERNEL, max_peaks=self.max_peaks)
         return Cells(*peaks.unbind(dim=1))
 
@@ -84,7 +91,7 @@ class QualityReadout:
 
     def select(self, found: ScoredPoses) -> ScoredPoses:
         """Sorts the poses of one image, best first, and suppresses those that resemble others."""
-        if self.nms:
+        if self.nms and self._fixed_count is None:
             sigmas = self.sigmas.to(found.scores)
             kept = oks_nms(found.places, found.scores, sigmas, _NMS_THRESHOLD)
         else:
@@ -109,6 +116,14 @@ def merge_scales(scales: Sequence[float], found: Sequence[ScoredPoses]) -> Score
         for scale, poses, highest in zip(scales, found, best, strict=True)
     ]
     return ScoredPoses(torch.cat([poses.places for poses in found]), torch.cat(scores))
+
+
+def _spread_cells(count: int, scores: Tensor) -> Cells:
+    """So many cells of every one of (B, 1, H, W) maps, far from each other."""
+    num_images, _, height, width = scores.shape
+    cells = torch.linspace(0, height * width - 1, count, device=scores.device).long()
+    images = torch.arange(num_images, device=scores.device).repeat_interleave(count)
+    return Cells(images, (cells // width).repeat(num_images), (cells % width).repeat(num_images))
 
 
 def _best(scores: Tensor) -> Tensor:

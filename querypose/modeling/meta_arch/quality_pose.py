@@ -172,6 +172,10 @@ class QualityPose(PoseModel):
         largest = max(height for height, _ in maps), max(width for _, width in maps)
         return self.criterion.normalizers(self._targets(batched_inputs, largest), sizes)
 
+    def fix_num_people(self, count: int) -> None:
+        """Poses of ``count`` cells become persons, at every scale; see the base class."""
+        self.readout.fix_count(count)
+
     def _losses(self, batched_inputs: Inputs) -> dict[str, Tensor]:
         images = self.preprocess_images(batched_inputs)
         maps = self._maps(images.tensor)

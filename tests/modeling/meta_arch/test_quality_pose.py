@@ -1,3 +1,9 @@
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -302,3 +308,51 @@ def test_parts_are_all_that_has_parameters(small_model):
     model = small_model()
     counted = {p for modules in model.parts().values() for m in modules for p in m.parameters()}
     assert counted == set(model.parameters())
+
+
+@pytest.mark.parametrize("count", [1, 7, 40])
+def test_the_number_of_persons_can_be_fixed(count, small_model):
+    model = small_model().eval()
+    model.fix_num_people(count)
+    with torch.no_grad():
+        outputs = model([{"image": labeled(0, seed=seed)["image"]} for seed in (0, 1)])
+    assert [len(output["instances"]) for output in outputs] == [count, count]
+
+
+def test_half_precision_moves_nobody_far(small_model):
+    model = small_model().eval()
+    given = {"image": labeled(0)["image"], "return_maps": True}
+    with torch.no_grad():
+        (exact,) = model([given])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            (half,) = model([given])
+    assert half["instances"].pred_keypoints.dtype == torch.float32
+    exact, half = exact["maps"]["score"], half["maps"]["score"]
+    assert (half - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+def test_training_in_half_precision_has_finite_losses_and_gradients(small_model):
+    model = small_model({"AGGREGATE": "deform"})
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model([labeled(2), labeled(0, seed=1)])
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    script = Path(__file__).parent / "quality_pose_processes.py"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path / "gradients.pth")],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    together = torch.load(tmp_path / "gradients.pth", weights_only=True)
+    alone = runpy.run_path(str(script))["gradients"](1)
+    for name, expected in alone.items():
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(together[name], expected, rtol=1e-3, atol=1e-4 * scale + 1e-9)
