@@ -131,8 +131,8 @@ def test_crowds_and_unlabeled_persons_are_ignored(make_mapper, image_file):
     assert mask.shape == (24, 24) and set(mask.unique().tolist()) == {0.0, 1.0}
     rows, columns = torch.meshgrid(torch.arange(24), torch.arange(24), indexing="ij")
     x, y = ((index * 4 - 48) / SCALE + half for index, half in ((columns, 60), (rows, 45)))
-    inside = ((30 <= x) & (x < 50) & (10 <= y) & (y < 30)) | (
-        (70 <= x) & (x < 90) & (50 <= y) & (y < 70)
+    inside = ((x >= 30) & (x < 50) & (y >= 10) & (y < 30)) | (
+        (x >= 70) & (x < 90) & (y >= 50) & (y < 70)
     )
     assert ((mask == 0) == inside).float().mean() > 0.97
     kept = make_mapper(**STILL, INPUT__AFFINE__IGNORE_REGIONS=False)(given)
@@ -161,7 +161,7 @@ def test_color_changes_leave_geometry_alone(make_mapper, image_file):
 
 def rle_of(mask):
     flat = mask.flatten(order="F").astype(int)
-    changes = np.flatnonzero(np.diff(np.concatenate([[0], flat]))).tolist() + [flat.size]
+    changes = [*np.flatnonzero(np.diff(np.concatenate([[0], flat]))).tolist(), flat.size]
     return {"counts": np.diff([0, *changes]).tolist(), "size": list(mask.shape)}
 
 

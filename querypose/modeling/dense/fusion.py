@@ -89,6 +89,8 @@ def fuse_poses(
     Returns:
         (m, K, 3) poses with keypoint scores, and their scores, (m,), in the order of the seeds.
     """
+    if len(poses) == 0:
+        return poses.new_zeros(0, poses.shape[1], 3), poses.new_zeros(0)
     # Of equal scores the earlier pose's wins: let that be the better pose's.
     by_pose_score = keypoint_scores.mean(dim=1).argsort(descending=True, stable=True)
     poses, keypoint_scores = poses[by_pose_score], keypoint_scores[by_pose_score]

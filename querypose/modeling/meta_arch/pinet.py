@@ -201,11 +201,7 @@ class PINet(PoseModel):
             heatmaps = average_maps(heatmaps, mirrored.maps.heatmaps, swapped)
             part_maps = average_maps(part_maps, mirrored.maps.parts)
         cells = self._peaks(part_maps)
-        poses = self._poses(view, cells)
-        if mirrored is not None:
-            width = part_maps.shape[-1]
-            others = self._poses(mirrored, cells.mirrored(width))
-            poses = (poses + mirror_poses(others, self.skeleton.flip_indices, width)) / 2
+        poses = self._averaged_poses(view, mirrored, cells)
         counts = cells.images.bincount(minlength=len(heatmaps)).tolist()
         by_image = zip(
             heatmaps,
@@ -220,6 +216,15 @@ class PINet(PoseModel):
         peaks = [find_peaks(maps, kernel=kernel, max_peaks=self.max_peaks) for maps in part_maps]
         images = torch.cat([torch.full_like(found[:, 0], i) for i, found in enumerate(peaks)])
         return PartCells(images, *torch.cat(peaks).unbind(dim=1))
+
+    def _averaged_poses(self, view: View, mirrored: View | None, cells: PartCells) -> Tensor:
+        """What both views say of the poses that cells propose, (M, K, 2) in cells."""
+        poses = self._poses(view, cells)
+        if mirrored is None:
+            return poses
+        width = view.features.shape[-1]
+        others = self._poses(mirrored, cells.mirrored(width))
+        return (poses + mirror_poses(others, self.skeleton.flip_indices, width)) / 2
 
     def _poses(self, view: View, cells: PartCells) -> Tensor:
         """The refined poses that cells propose, (M, K, 2) in cells."""
