@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from torch import nn
 
+from querypose import register_coco_keypoints
 from querypose.config import read_config
 
 GOLDEN_DIR = Path(__file__).parent / "golden"
@@ -68,6 +70,37 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real pictures here (set QUERYPOSE_TEST_DATA to their folder)")
     return folder
+
+
+@pytest.fixture
+def twenty_images(real_data: Path, tmp_path: Path) -> Iterator[str]:
+    """The name of a dataset of twenty real images, each with one or two large persons."""
+    folder = real_data / "coco_person"
+    content = json.loads((folder / "annotations" / "person_keypoints_train.json").read_text())
+    persons: dict[int, list[dict]] = {image["id"]: [] for image in content["images"]}
+    for person in content["annotations"]:
+        persons[person["image_id"]].append(person)
+    chosen = [image for image in content["images"] if _is_clear(image, persons[image["id"]])][:20]
+    content["images"] = chosen
+    content["annotations"] = [person for image in chosen for person in persons[image["id"]]]
+    json_file = tmp_path / "twenty.json"
+    json_file.write_text(json.dumps(content))
+    name = "twenty_images"
+    register_coco_keypoints(name, json_file, folder / "train")
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def _is_clear(image: dict, persons: list[dict]) -> bool:
+    # So large that a small input shows every person in detail.
+    smallest = 0.15 * image["width"] * image["height"]
+    return 1 <= len(persons) <= 2 and all(
+        not person["iscrowd"]
+        and person["num_keypoints"] >= 8
+        and person["bbox"][2] * person["bbox"][3] > smallest
+        for person in persons
+    )
 
 
 @pytest.fixture(scope="session")
