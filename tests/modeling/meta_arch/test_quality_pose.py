@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from querypose.config import read_config
+from querypose.modeling.batch_norm_folding import fold_batch_norms
 from querypose.modeling.dense.flip import mirror_images
 
 _SMALL = {
@@ -308,6 +309,25 @@ def test_parts_are_all_that_has_parameters(small_model):
     model = small_model()
     counted = {p for modules in model.parts().values() for m in modules for p in m.parameters()}
     assert counted == set(model.parameters())
+
+
+def test_folded_batch_norms_and_another_memory_layout_move_nobody(small_model):
+    model = small_model({"AGGREGATE": "deform"})
+    with torch.no_grad():
+        # Statistics and weights that are not those of a new batch norm.
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.1, 0.1)
+                module.running_var.uniform_(0.8, 1.2)
+                module.weight.uniform_(0.8, 1.2)
+        given = [{"image": labeled(0)["image"]}]
+        (before,) = model.eval()(given)
+        assert fold_batch_norms(model) > 2
+        model.backbone.to(memory_format=torch.channels_last)
+        (after,) = model(given)
+    for field in ("pred_keypoints", "scores"):
+        expected, actual = before["instances"].get(field), after["instances"].get(field)
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize("count", [1, 7, 40])
