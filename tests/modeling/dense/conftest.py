@@ -15,13 +15,23 @@ import torch
 GOLDEN_DIR = Path(__file__).parents[2] / "golden" / "dense"
 
 
-@pytest.fixture(scope="session")
-def rebuild() -> ModuleType:
-    """The module that makes the golden files' weights and inputs from names and seeds."""
-    spec = importlib.util.spec_from_file_location("dense_rebuild", GOLDEN_DIR / "rebuild.py")
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"dense_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def rebuild() -> ModuleType:
+    """The module that makes the golden files' weights and inputs from names and seeds."""
+    return _load(GOLDEN_DIR / "rebuild.py")
+
+
+@pytest.fixture(scope="session")
+def quality() -> ModuleType:
+    """The module that reads CIR-QEM's golden files in this package's terms."""
+    return _load(Path(__file__).parent / "quality_golden.py")
 
 
 @pytest.fixture(scope="session")
