@@ -11,7 +11,7 @@ from torch import Tensor
 from querypose.modeling.dense.cells import Cells
 from querypose.modeling.dense.flip import mirror_poses
 from querypose.modeling.dense.nms import oks_nms
-from querypose.modeling.dense.peaks import find_peaks
+from querypose.modeling.dense.peaks import MIN_PEAK_VALUE, find_peaks
 from querypose.skeleton import Skeleton
 
 # Cells that a peak is the highest of, along each axis (AdaptivePose's published code).
@@ -127,4 +127,5 @@ def _spread_cells(count: int, scores: Tensor) -> Cells:
 
 
 def _best(scores: Tensor) -> Tensor:
-    return scores.amax() if len(scores) else scores.new_tensor(1.0)
+    # Only poses whose number is fixed may score lower.
+    return scores.amax().clamp(min=MIN_PEAK_VALUE) if len(scores) else scores.new_tensor(1.0)
