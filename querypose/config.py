@@ -93,11 +93,14 @@ def add_querypose_config(cfg: CfgNode) -> None:
     wants of them (pooling under ``ROI_BOX_HEAD`` and ``ROI_KEYPOINT_HEAD``, RGB input, AdamW).
     """
     _add_model(cfg)
+    _add_quality_pose(cfg)
     _add_loss(cfg)
     _add_speed(cfg)
     _add_demo(cfg)
     _add_backbones(cfg)
     _add_data(cfg)
+    _add_affine(cfg)
+    _add_pinet(cfg)
     _add_solver(cfg)
 
 
@@ -263,3 +266,98 @@ def _add_solver(cfg: CfgNode) -> None:
     cfg.TEST.BEST_METRIC = "keypoints/AP"
     # --eval-only takes a checkpoint's averaged weights (SOLVER.EMA) instead of the raw ones.
     cfg.TEST.EMA = False
+
+
+def _add_affine(cfg: CfgNode) -> None:
+    # What reads and augments training images; see querypose.data.MAPPER_REGISTRY.
+    cfg.INPUT.MAPPER = "QueryPoseDatasetMapper"
+    # PoseAffineMapper: SIZE x SIZE pixels of a square of ZOOM times the image's short side, rotated
+    # by up to DEGREES to either side, SHIFT times its own side from the image's center at most.
+    node = cfg.INPUT.AFFINE = CfgNode()
+    node.SIZE = 512
+    node.ZOOM = [0.75, 1.5]
+    node.DEGREES = 30.0
+    node.SHIFT = 0.2
+    # Crowds and persons without labeled keypoints are neither persons nor background.
+    node.IGNORE_REGIONS = True
+    # PoseAffineMapper: deviation of AlexNet's PCA lighting, in a range of 1.
+    cfg.INPUT.LIGHTING = 0.0
+
+
+def _add_pinet(cfg: CfgNode) -> None:
+    node = cfg.MODEL.PINET = CfgNode()
+    # Lists of keypoint names, each a part whose center proposes poses. Empty: those of the paper
+    # for COCO's and CrowdPose's keypoints, one part of all keypoints for others.
+    node.PARTS = []
+    # Propose poses at the person's center alone.
+    node.CENTER_ONLY = False
+    # Correct poses by a graph of their keypoints: residual layers after the first block.
+    node.REFINEMENT = True
+    node.NUM_REFINEMENT_LAYERS = 2
+    # How the refinement reads features between cells: "exact", or "released" for the weights that
+    # the authors published.
+    node.SAMPLER = "exact"
+
+    # Training. Cells about a part's center that propose the pose: the 3 x 3 about the nearest cell
+    # (supplement) instead of the published code's 4 x 4.
+    node.NEAREST_CELLS = False
+    # Persons of a smaller box, in square pixels of the network's input, have no part centers.
+    node.MIN_BOX_AREA = 1024.0
+    node.HEATMAP_WEIGHT = 1.0
+    node.OFFSET_WEIGHT = 0.03
+    node.REFINEMENT_WEIGHT = 0.03
+
+    # Inference. Average the answers for the image and its mirror image.
+    node.FLIP_TEST = True
+    # Poses that the centers of one part propose at most.
+    node.MAX_PEAKS = 30
+    # Poses of a higher OKS are of one person.
+    node.OKS_THRESHOLD = 0.7
+    # Put the best keypoints of a person's poses together; False keeps the first pose alone.
+    node.FUSION = True
+    # Which pose comes first: "pose_score", or "part_score" of the part's center (supplement).
+    node.SORT_BY = "pose_score"
+
+
+def _add_quality_pose(cfg: CfgNode) -> None:
+    node = cfg.MODEL.QUALITY_POSE = CfgNode()
+    # Channels of every keypoint's own features, of those that scores are made from, and of the last
+    # layer before the score.
+    node.KEYPOINT_CHANNELS = 24
+    node.INSTANCE_CHANNELS = 64
+    node.SCORE_CHANNELS = 16
+
+    # Keypoint query encoding. Without it, keypoints are read from a cell's features directly.
+    node.KQE = True
+    # About every keypoint query; at 0, the query itself is all that is sampled.
+    node.NUM_SEMANTIC_POINTS = 9
+    # What the samples become: their "sum", or "deform", a deformable convolution.
+    node.AGGREGATE = "sum"
+    # Pose query encoding. Without it, a score sees its own cell alone.
+    node.PQE = True
+    # The positions that a score sees: keypoint queries "kq", keypoints "kps", semantic points "sp",
+    # or as many free positions as there are keypoints, "auto".
+    node.POSE_QUERY = "kq"
+
+    # What the score map learns: "cir", the OKS of the pose that is predicted at a cell; a
+    # "gaussian" about a person's center; or "discrete", 1 near it.
+    node.INSTANCE_LABEL = "cir"
+    # A second map learns the OKS; the product of both is the score. For the other two labels.
+    node.QUALITY_BRANCH = False
+    # Persons of fewer square pixels after the augmentation are not learned.
+    node.MIN_AREA = 1024.0
+    node.LOSS = CfgNode()
+    # What loss_cir is divided by: cells near persons "omega", or all cells "pixel".
+    node.LOSS.CIR_REDUCTION = "omega"
+    # Keypoint errors count relative to the person's size.
+    node.LOSS.SCALE_NORM = True
+
+    # Inference. Peaks of the score map, of every image and scale.
+    node.MAX_PEAKS = 30
+    # Drop poses that resemble a better one.
+    node.NMS = CfgNode()
+    node.NMS.ENABLED = True
+    # Look at the mirrored image, too.
+    node.FLIP_TEST = True
+    # Sizes that the image is looked at in, relative to the test size; 1 is one of them.
+    node.TEST_SCALES = [1.0]

@@ -80,6 +80,37 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def twenty_images(real_data: Path, tmp_path: Path) -> Iterator[str]:
+    """The name of a dataset of twenty real images, each with one or two large persons."""
+    folder = real_data / "coco_person"
+    content = json.loads((folder / "annotations" / "person_keypoints_train.json").read_text())
+    persons: dict[int, list[dict]] = {image["id"]: [] for image in content["images"]}
+    for person in content["annotations"]:
+        persons[person["image_id"]].append(person)
+    chosen = [image for image in content["images"] if _is_clear(image, persons[image["id"]])][:20]
+    content["images"] = chosen
+    content["annotations"] = [person for image in chosen for person in persons[image["id"]]]
+    json_file = tmp_path / "twenty.json"
+    json_file.write_text(json.dumps(content))
+    name = "twenty_images"
+    register_coco_keypoints(name, json_file, folder / "train")
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def _is_clear(image: dict, persons: list[dict]) -> bool:
+    # So large that a small input shows every person in detail.
+    smallest = 0.15 * image["width"] * image["height"]
+    return 1 <= len(persons) <= 2 and all(
+        not person["iscrowd"]
+        and person["num_keypoints"] >= 8
+        and person["bbox"][2] * person["bbox"][3] > smallest
+        for person in persons
+    )
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The folder that holds configs/ and train_net.py."""

@@ -1,6 +1,6 @@
 """Reading and writing checkpoints; importing this package registers the kinds of files."""
 
-from querypose.checkpoint import backbones, efficientnet, released
+from querypose.checkpoint import backbones, efficientnet, pinet_released, released
 from querypose.checkpoint.checkpointer import QueryPoseCheckpointer
 from querypose.checkpoint.formats import CheckpointFormat, convert_on_load, register_format
 from querypose.checkpoint.released import convert_released_state_dict, is_released_state_dict
@@ -13,6 +13,7 @@ __all__ = [
     "convert_released_state_dict",
     "efficientnet",
     "is_released_state_dict",
+    "pinet_released",
     "register_format",
     "released",
 ]

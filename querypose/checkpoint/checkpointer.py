@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from querypose.checkpoint.backbones import may_be_missing_in_backbone, timm_weights
 from querypose.checkpoint.download import read_at, split_heuristics
 from querypose.checkpoint.files import is_state_dict, read_checkpoint, replace_file
-from querypose.checkpoint.formats import BACKBONE, StateDict, find_format, is_computed
+from querypose.checkpoint.formats import (
+    BACKBONE,
+    StateDict,
+    find_format,
+    inner_weights,
+    is_computed,
+)
 
 
 class QueryPoseCheckpointer(DetectionCheckpointer):
@@ -100,7 +106,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         return checkpoint
 
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
-        state_dict = checkpoint.pop("model")
+        state_dict = inner_weights(checkpoint.pop("model"))
         if not is_state_dict(state_dict):
             raise ValueError(f"{self._path} is no checkpoint: it does not map names to tensors.")
         if self.averaged:

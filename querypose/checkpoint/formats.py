@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -39,6 +40,15 @@ def register_format(checkpoint_format: CheckpointFormat) -> None:
 def find_format(state_dict: Mapping[str, Tensor]) -> CheckpointFormat | None:
     """The kind of a file, or None where its tensors have our names, or nobody knows them."""
     return next((each for each in _FORMATS if each.recognizes(state_dict)), None)
+
+
+def inner_weights(content: Any) -> Any:
+    """The weights in the file of another project's training: the best ones, or the last ones."""
+    if isinstance(content, Mapping):
+        for key in ("best_state_dict", "state_dict"):
+            if isinstance(content.get(key), Mapping):
+                return dict(content[key])
+    return content
 
 
 def is_computed(name: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import detectron2.data.transforms as T
 import numpy as np
 from detectron2.config import CfgNode
@@ -136,6 +138,39 @@ def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
         *flip,
         *_color_jitter(node.COLOR_JITTER),
         *_sometimes("INPUT.ERASING.PROBABILITY", node.ERASING.PROBABILITY, RandomErasing()),
+    ]
+
+
+class RandomOrder(T.Augmentation):
+    """Applies augmentations in an order that is drawn anew for every image.
+
+    Args:
+        augmentations: all of them are applied.
+    """
+
+    def __init__(self, augmentations: Sequence[T.Augmentation]) -> None:
+        super().__init__()
+        self.augmentations = augmentations
+
+    def __call__(self, aug_input: T.AugInput) -> T.Transform:
+        """Changes the input in place; returns what was applied."""
+        order = np.random.permutation(len(self.augmentations))
+        return T.AugmentationList([self.augmentations[index] for index in order])(aug_input)
+
+
+def build_photometric_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
+    """What changes colors alone: ``INPUT.COLOR_JITTER`` in random order, then ``INPUT.LIGHTING``.
+
+    Raises:
+        ValueError: a strength makes no sense.
+    """
+    jitter, lighting = _color_jitter(cfg.INPUT.COLOR_JITTER), cfg.INPUT.LIGHTING
+    if lighting < 0:
+        raise ValueError(f"INPUT.LIGHTING is not negative, unlike {lighting}.")
+    return [
+        *([RandomOrder(jitter)] if jitter else []),
+        # Detectron2's works on images in 0..1 as on those in 0..255.
+        *([T.RandomLighting(255 * lighting)] if lighting else []),
     ]
 
 

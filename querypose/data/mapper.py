@@ -15,10 +15,12 @@ from detectron2.data import detection_utils as utils
 from detectron2.structures import Instances, Keypoints
 
 from querypose.data.augmentation import build_crop_augmentations, build_train_augmentations
+from querypose.data.mapper_registry import MAPPER_REGISTRY
 from querypose.data.picture import read_picture
 from querypose.skeleton import Skeleton
 
 
+@MAPPER_REGISTRY.register()
 class QueryPoseDatasetMapper:
     """Reads a picture, augments it and turns its annotations into ``Instances``.
 
@@ -70,7 +72,7 @@ class QueryPoseDatasetMapper:
             "image_format": cfg.INPUT.FORMAT,
             "augmentations": augmentations,
             "crop_augmentations": crop,
-            "skeleton": _shared_skeleton(datasets),
+            "skeleton": shared_skeleton(datasets),
             "num_classes": cfg.MODEL.QUERYPOSE.NUM_CLASSES,
         }
 
@@ -151,7 +153,12 @@ def _count_numbers(annotation: dict[str, Any]) -> int:
     return 0 if keypoints is None else np.size(keypoints)
 
 
-def _shared_skeleton(datasets: Sequence[str]) -> Skeleton:
+def shared_skeleton(datasets: Sequence[str]) -> Skeleton:
+    """The skeleton of several datasets.
+
+    Raises:
+        ValueError: there is no dataset, or their keypoints differ.
+    """
     if not datasets:
         raise ValueError(
             "The mapper learns of keypoints from datasets: name one in DATASETS.TRAIN, or in "

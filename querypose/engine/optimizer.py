@@ -1,4 +1,4 @@
-"""AdamW with a learning rate per group, clipped over the whole model."""
+"""Adam, AdamW or SGD with a learning rate per group, clipped over the whole model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     parameter, or with ``CLIP_GRADIENTS.FULL_MODEL`` all together, by their common norm.
 
     Raises:
-        ValueError: ``SOLVER.OPTIMIZER`` is neither AdamW nor SGD.
+        ValueError: ``SOLVER.OPTIMIZER`` is none of Adam, AdamW and SGD.
     """
     solver = cfg.SOLVER
 
@@ -43,13 +43,13 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
         lr_factor_func=lr_factor,
     )
     options: dict[str, Any]
-    if solver.OPTIMIZER == "AdamW":
-        optimizer_class, options = torch.optim.AdamW, {}
+    if solver.OPTIMIZER in ("Adam", "AdamW"):
+        optimizer_class, options = getattr(torch.optim, solver.OPTIMIZER), {}
     elif solver.OPTIMIZER == "SGD":
         optimizer_class = torch.optim.SGD
         options = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
     else:
-        raise ValueError(f"SOLVER.OPTIMIZER is AdamW or SGD, not {solver.OPTIMIZER!r}.")
+        raise ValueError(f"SOLVER.OPTIMIZER is Adam, AdamW or SGD, not {solver.OPTIMIZER!r}.")
 
     clip = solver.CLIP_GRADIENTS
     if clip.ENABLED and clip.FULL_MODEL:

@@ -22,7 +22,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from querypose.checkpoint import QueryPoseCheckpointer
-from querypose.data import QueryPoseDatasetMapper
+from querypose.data import QueryPoseDatasetMapper, build_train_mapper
 from querypose.engine.dataset_agreement import check_datasets
 from querypose.engine.hooks import (
     BestCheckpointer,
@@ -240,8 +240,8 @@ class QueryPoseTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> ResumableTrainLoader:
-        """See :class:`ResumableTrainLoader`; the mapper is :class:`QueryPoseDatasetMapper`."""
-        return ResumableTrainLoader(cfg, QueryPoseDatasetMapper(cfg, is_train=True))
+        """See :class:`ResumableTrainLoader`; ``INPUT.MAPPER`` names the mapper."""
+        return ResumableTrainLoader(cfg, build_train_mapper(cfg))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:

@@ -7,29 +7,18 @@ wrote.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
-from querypose.data.datasets.labels import read_registered_labels
 from querypose.evaluation.ground_truth import GroundTruth
-from querypose.evaluation.results_file import read_results
-from querypose.skeleton import Skeleton
-from querypose.tools.dataset_arguments import (
-    add_dataset_arguments,
-    register_datasets,
-    registered_metadata,
-)
+from querypose.tools.dataset_arguments import add_dataset_arguments, register_datasets
+from querypose.tools.judged_results import match_at_half, read_dataset_results
 
-_OKS = 0.5
-_MAX_PEOPLE = 20
 _STEP = 0.05
 
 
@@ -75,13 +64,7 @@ def judge_people(
         results: in COCO's format.
         sigmas: of the keypoints' OKS.
     """
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(annotations, annotations.loadRes(list(results)), "keypoints")
-        evaluation.params.kpt_oks_sigmas = np.array(sigmas)
-        evaluation.params.iouThrs = np.array([_OKS])
-        evaluation.params.maxDets = [_MAX_PEOPLE]
-        evaluation.params.areaRng = evaluation.params.areaRng[:1]
-        evaluation.evaluate()
+    evaluation = match_at_half(annotations, results, sigmas)
     pictures = [picture for picture in evaluation.evalImgs if picture is not None]
     scores = np.concatenate([[], *(picture["dtScores"] for picture in pictures)])
     right, ignored = (
@@ -91,20 +74,6 @@ def judge_people(
     labelled = sum(int((1 - np.asarray(picture["gtIgnore"])).sum()) for picture in pictures)
     order = np.argsort(-scores[~ignored], kind="stable")
     return JudgedPeople(scores[~ignored][order], right[~ignored][order], labelled)
-
-
-def _judge_dataset(name: str, results_file: Path) -> JudgedPeople:
-    metadata = registered_metadata(name)
-    if not metadata.get("json_file"):
-        raise ValueError(f"{name} has no annotation file; write it in COCO's format first.")
-    skeleton = Skeleton.from_metadata(metadata)
-    labels = read_registered_labels(name)
-    if not labels.content["annotations"]:
-        raise ValueError(f"{labels.json_file} has no annotations: nobody can be right or wrong.")
-    results = read_results(results_file, labels, skeleton.num_keypoints)
-    if not results:
-        raise ValueError(f"{results_file} is empty: the model predicted no one.")
-    return judge_people(GroundTruth(labels), results, skeleton.sigmas)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -123,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         register_datasets(arguments)
-        people = _judge_dataset(arguments.name, arguments.results)
+        people = judge_people(*read_dataset_results(arguments.name, arguments.results))
     except (OSError, ValueError) as error:
         sys.exit(f"score_threshold: {error}")
     thresholds = np.arange(0, people.scores.max(initial=0), _STEP)

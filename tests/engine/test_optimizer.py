@@ -18,7 +18,7 @@ def _named_groups(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[st
 
 
 class TestGroups:
-    @pytest.mark.parametrize("optimizer_name", ["AdamW", "SGD"])
+    @pytest.mark.parametrize("optimizer_name", ["Adam", "AdamW", "SGD"])
     def test_learning_rates(self, optimizer_name, tiny_cfg, small_model):
         cfg = tiny_cfg(
             {
@@ -77,7 +77,9 @@ class TestGroups:
 
     def test_an_unknown_optimizer_is_refused(self, tiny_cfg):
         cfg = tiny_cfg({"SOLVER.OPTIMIZER": "Adagrad"})
-        with pytest.raises(ValueError, match=r"SOLVER\.OPTIMIZER is AdamW or SGD, not 'Adagrad'"):
+        with pytest.raises(
+            ValueError, match=r"SOLVER\.OPTIMIZER is Adam, AdamW or SGD, not 'Adagrad'"
+        ):
             build_optimizer(cfg, nn.Linear(2, 2))
 
 

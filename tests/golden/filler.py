@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 
 
-def _normal(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+def normal(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Standard normal numbers, a pure function of (name, shape, seed)."""
     stream = np.random.RandomState((zlib.crc32(name.encode()) + 7919 * seed) % 2**32)
     return stream.standard_normal(shape).astype(np.float32)
 
@@ -25,7 +26,7 @@ def _proposal_boxes(shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def _weight(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    values = _normal(name, shape, seed)
+    values = normal(name, shape, seed)
     if name.endswith("running_var"):
         return 1.0 + 0.1 * np.abs(values)
     if name.endswith("init_proposal_boxes.weight"):
@@ -61,6 +62,6 @@ def state_dict(shapes: dict[str, list[int]], seed: int = 0) -> dict[str, torch.T
 
 def image(height: int, width: int, seed: int = 0) -> torch.Tensor:
     """A smooth RGB picture, float32 in [0, 255], (3, height, width)."""
-    coarse = torch.from_numpy(_normal(f"image-{height}x{width}", (1, 3, 8, 8), seed))
+    coarse = torch.from_numpy(normal(f"image-{height}x{width}", (1, 3, 8, 8), seed))
     smooth = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
     return (128 + 60 * smooth[0]).clamp(0, 255)

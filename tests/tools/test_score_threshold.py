@@ -12,7 +12,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from querypose.data import register_coco_keypoints
 from querypose.skeleton import COCO_SKELETON
 from querypose.tools import score_threshold
-from querypose.tools.score_threshold import JudgedPeople
+from querypose.tools.judged_results import read_dataset_results
+from querypose.tools.score_threshold import JudgedPeople, judge_people
 
 SIDE = 100
 
@@ -79,7 +80,8 @@ def write(folder: Path, content: object) -> str:
 
 
 def test_people_are_counted_as_by_hand(dataset, tmp_path):
-    people = score_threshold._judge_dataset(dataset, Path(write(tmp_path, RESULTS)))
+    results = read_dataset_results(dataset, Path(write(tmp_path, RESULTS)))
+    people = judge_people(*results)
     assert people.scores.tolist() == [0.91, 0.8, 0.7, 0.6]
     assert people.right.tolist() == [True, False, True, False]
     assert people.num_labelled == 3

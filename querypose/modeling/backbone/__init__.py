@@ -1,5 +1,10 @@
 """Backbones that Detectron2 lacks; importing this package registers them."""
 
+from querypose.modeling.backbone.concat import (
+    ConcatenatedPyramid,
+    build_hrnet_concat_backbone,
+    build_timm_concat_backbone,
+)
 from querypose.modeling.backbone.hrfpn import (
     HRFPN,
     LateralHRFPN,
@@ -12,11 +17,14 @@ from querypose.modeling.backbone.timm import TimmBackbone, build_timm_fpn_backbo
 
 __all__ = [
     "HRFPN",
+    "ConcatenatedPyramid",
     "HRNet",
     "LateralHRFPN",
     "TimmBackbone",
+    "build_hrnet_concat_backbone",
     "build_hrnet_hrfpn_backbone",
     "build_hrnet_lateral_hrfpn_backbone",
     "build_swin_fpn_backbone",
+    "build_timm_concat_backbone",
     "build_timm_fpn_backbone",
 ]

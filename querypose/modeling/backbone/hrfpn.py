@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
@@ -12,6 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from fvcore.nn.weight_init import c2_xavier_fill
 from torch import Tensor, nn
 
+from querypose.modeling.backbone.concat import concatenate_at_finest
 from querypose.modeling.backbone.hrnet import HRNet
 
 _STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
@@ -54,7 +54,7 @@ class HRFPN(Backbone):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Maps (B, C, H, W) normalised pictures to "p2".."p5", (B, out_channels, H/s, W/s)."""
         branches = list(self.bottom_up(images).values())
-        levels = [self.reduction_conv(_concatenate_at_finest(branches))]
+        levels = [self.reduction_conv(concatenate_at_finest(branches))]
         for index in range(1, len(branches)):
             levels.append(self._coarser_level(levels[-1], branches[index], index))
         outputs = (conv(level) for conv, level in zip(self.fpn_conv, levels, strict=True))
@@ -90,15 +90,6 @@ class LateralHRFPN(HRFPN):
     def _coarser_level(self, finer_level: Tensor, branch: Tensor, index: int) -> Tensor:
         pooled = super()._coarser_level(finer_level, branch, index)
         return pooled + self.lateral_conv[str(index)](branch)
-
-
-def _concatenate_at_finest(branches: list[Tensor]) -> Tensor:
-    """Upsamples all maps to the first one's size and concatenates their channels."""
-    finest, *coarser = branches
-    size = finest.shape[-2:]
-    return torch.cat(
-        [finest, *(F.interpolate(branch, size=size, mode="bilinear") for branch in coarser)], dim=1
-    )
 
 
 @BACKBONE_REGISTRY.register()

@@ -1,0 +1,114 @@
+"""PINet's fusion: poses that parts of one person propose become one pose."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from querypose.modeling.dense.sampling import sample_maps
+from querypose.oks import pairwise_pose_oks
+
+SORT_KEYS = ("pose_score", "part_score")
+"""What makes a pose a seed: its mean keypoint score (published code), or that of the part which
+proposed it (supplement)."""
+
+# How far left of the first cell a keypoint may be: the published program enlarges heat maps by four
+# before it reads them, and this is what its first column covers.
+_BORDER = 0.25
+
+
+def score_keypoints(heatmaps: Tensor, poses: Tensor, part_scores: Tensor) -> Tensor:
+    """Scores keypoints by their heat maps and by the part that proposed them.
+
+    Args:
+        heatmaps: (K, H, W) of one image.
+        poses: (n, K, 2), in cells.
+        part_scores: (n,).
+
+    Returns:
+        (n, K); 0 where a keypoint is beyond the map.
+    """
+    height, width = heatmaps.shape[1:]
+    extent = poses.new_tensor([width, height])
+    inside = ((poses >= -_BORDER) & (poses < extent - _BORDER)).all(dim=-1)
+    points = poses.clamp(min=0).minimum(extent - 1).transpose(0, 1)
+    values = sample_maps(heatmaps[:, None], points[:, :, None])[:, 0, :, 0].transpose(0, 1)
+    return part_scores[:, None] * torch.where(inside, values, 0)
+
+
+def group_poses(
+    poses: Tensor, order: Tensor, sigmas: Tensor, threshold: float
+) -> tuple[Tensor, Tensor]:
+    """Groups poses greedily: each seed takes all free poses that resemble it.
+
+    Args:
+        poses: (n, K, 2).
+        order: (n,) int64, in which poses become seeds.
+        sigmas: (K,), OKS standard deviations.
+        threshold: two poses resemble each other where their OKS, see
+            :func:`querypose.oks.pairwise_pose_oks`, is above it.
+
+    Returns:
+        The seeds, (m,) int64, in their order, and the members of each one's group, (m, n) bool.
+    """
+    alike = (pairwise_pose_oks(poses, poses, sigmas) > threshold).cpu()
+    free = torch.ones(len(poses), dtype=torch.bool)
+    seeds, groups = [], [torch.zeros(0, len(poses), dtype=torch.bool)]
+    for pose in order.tolist():
+        if free[pose]:
+            group = alike[pose] & free
+            group[pose] = True
+            free &= ~group
+            seeds.append(pose)
+            groups.append(group[None])
+    device = poses.device
+    return torch.tensor(seeds, dtype=torch.long, device=device), torch.cat(groups).to(device)
+
+
+def fuse_poses(
+    poses: Tensor,
+    keypoint_scores: Tensor,
+    part_scores: Tensor,
+    sigmas: Tensor,
+    *,
+    threshold: float,
+    sort_by: str,
+    fuse: bool,
+) -> tuple[Tensor, Tensor]:
+    """Makes one pose of every group of poses (supplement, algorithm 1).
+
+    Args:
+        poses: (n, K, 2).
+        keypoint_scores: (n, K).
+        part_scores: (n,), of the parts that proposed the poses.
+        sigmas: (K,), OKS standard deviations.
+        threshold: see :func:`group_poses`.
+        sort_by: one of :data:`SORT_KEYS`.
+        fuse: every keypoint becomes the best of its group; False keeps the seeds as they are.
+
+    Returns:
+        (m, K, 3) poses with keypoint scores, and their scores, (m,), in the order of the seeds.
+    """
+    if len(poses) == 0:
+        return poses.new_zeros(0, poses.shape[1], 3), poses.new_zeros(0)
+    # Of equal scores the earlier pose's wins: let that be the better pose's.
+    by_pose_score = keypoint_scores.mean(dim=1).argsort(descending=True, stable=True)
+    poses, keypoint_scores = poses[by_pose_score], keypoint_scores[by_pose_score]
+    order = torch.arange(len(poses), device=poses.device)
+    if sort_by == "part_score":
+        order = part_scores[by_pose_score].argsort(descending=True, stable=True)
+    seeds, groups = group_poses(poses, order, sigmas, threshold)
+    chosen = seeds[:, None].expand(-1, poses.shape[1])
+    if fuse:
+        chosen = _best_members(groups, seeds, keypoint_scores)
+    keypoints = torch.arange(poses.shape[1], device=poses.device)
+    scores = keypoint_scores[chosen, keypoints]
+    fused = torch.cat([poses[chosen, keypoints], scores[..., None]], dim=-1)
+    return fused, scores.mean(dim=1)
+
+
+def _best_members(groups: Tensor, seeds: Tensor, keypoint_scores: Tensor) -> Tensor:
+    """For every group's keypoints the member of the best score, (m, K); of equal ones the seed."""
+    scores = torch.where(groups[..., None], keypoint_scores, -torch.inf)
+    seed_is_best = keypoint_scores[seeds] == scores.amax(dim=1)
+    return torch.where(seed_is_best, seeds[:, None], scores.argmax(dim=1))

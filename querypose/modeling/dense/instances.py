@@ -1,0 +1,39 @@
+"""Poses in cells as Detectron2's ``Instances``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from querypose.modeling.dense.cells import cells_to_pixels
+from querypose.modeling.pose_model import rescale_instances, wanted_size
+
+
+def poses_to_instances(keypoints: Tensor, scores: Tensor, given: dict[str, Any]) -> Instances:
+    """Makes persons of poses, best first, in the size that is wanted.
+
+    Nobody is left out for being beyond the image's edge. A person's box encloses the keypoints.
+
+    Args:
+        keypoints: (n, K, 3): x and y in cells, and a score.
+        scores: (n,).
+        given: the image's dictionary, see :meth:`querypose.modeling.pose_model.PoseModel.forward`:
+            of ``score_threshold``, ``height`` and ``width`` what is there counts.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    if "score_threshold" in given:
+        order = order[scores[order] >= given["score_threshold"]]
+    keypoints, scores = keypoints[order], scores[order]
+    places = cells_to_pixels(keypoints[..., :2])
+    image_size = tuple(given["image"].shape[-2:])
+    persons = Instances(
+        image_size,
+        pred_boxes=Boxes(torch.cat([places.amin(dim=1), places.amax(dim=1)], dim=1)),
+        scores=scores,
+        pred_classes=torch.zeros_like(scores, dtype=torch.int64),
+        pred_keypoints=torch.cat([places, keypoints[..., 2:]], dim=-1),
+    )
+    return rescale_instances(persons, wanted_size(given, image_size))

@@ -1,0 +1,131 @@
+"""From CIR-QEM's maps to poses: peaks, the mirrored view, several scales, suppression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from querypose.modeling.dense.cells import Cells
+from querypose.modeling.dense.flip import mirror_poses
+from querypose.modeling.dense.nms import oks_nms
+from querypose.modeling.dense.peaks import MIN_PEAK_VALUE, find_peaks
+from querypose.skeleton import Skeleton
+
+# Cells that a peak is the highest of, along each axis (AdaptivePose's published code).
+_PEAK_KERNEL = 5
+# Of poses of one image (PINet's published code, for its fusion).
+_NMS_THRESHOLD = 0.7
+# What the scores of another scale count (DEKR's published code).
+_SCALE_DECREASE = 0.9
+
+
+class ScoredPoses(NamedTuple):
+    """n poses of one image.
+
+    Attributes:
+        places: (n, K, 2), x and y in cells.
+        scores: (n,) in 0..1.
+    """
+
+    places: Tensor
+    scores: Tensor
+
+
+class QualityReadout:
+    """Reads poses at the peaks of score maps.
+
+    Args:
+        skeleton: of the poses.
+        max_peaks: of every image.
+        nms: whether poses that resemble a better one are dropped.
+    """
+
+    def __init__(self, *, skeleton: Skeleton, max_peaks: int, nms: bool) -> None:
+        self.flip_indices = skeleton.flip_indices
+        self.sigmas = torch.tensor(skeleton.sigmas)
+        self.max_peaks = max_peaks
+        self.nms = nms
+        self._fixed_count: int | None = None
+
+    def fix_count(self, count: int) -> None:
+        """Makes every image have ``count`` poses at cells that its maps do not choose."""
+        self._fixed_count = count
+
+    def peaks(self, scores: Tensor) -> Cells:
+        """The peaks of every one of (B, 1, H, W) maps, best first."""
+        if self._fixed_count is not None:
+            return _spread_cells(self._fixed_count, scores)
+        peaks = find_peaks(scores[:, 0], kernel=_PEAK_KERNEL, max_peaks=self.max_peaks)
+        return Cells(*peaks.unbind(dim=1))
+
+    def poses(
+        self,
+        scores: Tensor,
+        poses_at: Callable[[Cells], Tensor],
+        mirrored_poses_at: Callable[[Cells], Tensor] | None = None,
+    ) -> list[ScoredPoses]:
+        """Reads the poses at the peaks.
+
+        Args:
+            scores: (B, 1, H, W); with a mirrored view, means over both, in the image's frame.
+            poses_at: poses of M cells, (M, K, 2) in cells.
+            mirrored_poses_at: the same of the mirrored view, in its own frame; each pose becomes
+                the mean of both views'.
+
+        Returns:
+            Per image, best first, before any suppression.
+        """
+        cells = self.peaks(scores)
+        poses = poses_at(cells)
+        if mirrored_poses_at is not None:
+            width = scores.shape[-1]
+            mirrored = mirrored_poses_at(cells._replace(columns=width - 1 - cells.columns))
+            poses = (poses + mirror_poses(mirrored, self.flip_indices, width)) / 2
+        values = cells.read(scores)[:, 0].clamp(0, 1)
+        counts = torch.bincount(cells.images, minlength=len(scores)).tolist()
+        split = zip(poses.split(counts), values.split(counts), strict=True)
+        return [ScoredPoses(*image) for image in split]
+
+    def select(self, found: ScoredPoses) -> ScoredPoses:
+        """Sorts the poses of one image, best first, and suppresses those that resemble others."""
+        if self.nms and self._fixed_count is None:
+            sigmas = self.sigmas.to(found.scores)
+            kept = oks_nms(found.places, found.scores, sigmas, _NMS_THRESHOLD)
+        else:
+            kept = found.scores.argsort(descending=True, stable=True)
+        return ScoredPoses(found.places[kept], found.scores[kept])
+
+
+def merge_scales(scales: Sequence[float], found: Sequence[ScoredPoses]) -> ScoredPoses:
+    """Puts the poses of one image at several scales together.
+
+    Scores of the other scales are stretched to the range of scale 1 and lowered a little, as in
+    DEKR's published code.
+
+    Args:
+        scales: one of them is 1.
+        found: per scale, all in cells of scale 1.
+    """
+    best = [_best(poses.scores) for poses in found]
+    reference = best[list(scales).index(1)]
+    scores = [
+        poses.scores * (1 if scale == 1 else _SCALE_DECREASE * reference / highest)
+        for scale, poses, highest in zip(scales, found, best, strict=True)
+    ]
+    return ScoredPoses(torch.cat([poses.places for poses in found]), torch.cat(scores))
+
+
+def _spread_cells(count: int, scores: Tensor) -> Cells:
+    """So many cells of every one of (B, 1, H, W) maps, far from each other."""
+    num_images, _, height, width = scores.shape
+    cells = torch.linspace(0, height * width - 1, count, device=scores.device).long()
+    images = torch.arange(num_images, device=scores.device).repeat_interleave(count)
+    return Cells(images, (cells // width).repeat(num_images), (cells % width).repeat(num_images))
+
+
+def _best(scores: Tensor) -> Tensor:
+    # Only poses whose number is fixed may score lower.
+    return scores.amax().clamp(min=MIN_PEAK_VALUE) if len(scores) else scores.new_tensor(1.0)

@@ -1,0 +1,6 @@
+"""One method per module; importing this package registers them with Detectron2."""
+
+from querypose.modeling.meta_arch.pinet import PINet
+from querypose.modeling.meta_arch.quality_pose import QualityPose
+
+__all__ = ["PINet", "QualityPose"]

@@ -1,0 +1,254 @@
+"""PINet: every part of a person proposes a pose, a graph refines it, and poses are fused.
+
+Wang, Zhang, Hua, Robust Pose Estimation in Crowded Scenes with Direct Pose-Level Inference,
+NeurIPS 2021. Where the paper's supplement and the published code differ, the code is followed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
+from torch import Tensor, nn
+
+from querypose.checkpoint import convert_on_load
+from querypose.modeling.dense.cells import map_size
+from querypose.modeling.dense.flip import average_maps, mirror_images, mirror_poses
+from querypose.modeling.dense.fusion import SORT_KEYS, fuse_poses, score_keypoints
+from querypose.modeling.dense.instances import poses_to_instances
+from querypose.modeling.dense.part_criterion import PartCriterion
+from querypose.modeling.dense.part_head import PartCells, PartHead, PartMaps
+from querypose.modeling.dense.part_layout import part_layout
+from querypose.modeling.dense.part_targets import PartTargetBuilder, PartTargets
+from querypose.modeling.dense.peaks import find_peaks, kernel_for_size
+from querypose.modeling.dense.persons import LabeledPersons, padded_ignore_masks
+from querypose.modeling.dense.pose_refinement import PoseRefinement
+from querypose.modeling.pose_model import Inputs, PoseModel, skeleton_from_config
+from querypose.skeleton import Skeleton
+
+
+class View(NamedTuple):
+    """What the network makes of a batch, or of its mirror images.
+
+    Attributes:
+        features: (B, C, H, W).
+        maps: of the head.
+    """
+
+    features: Tensor
+    maps: PartMaps
+
+
+@META_ARCH_REGISTRY.register()
+class PINet(PoseModel):
+    """Pose-level inference (Wang et al., NeurIPS 2021).
+
+    Args:
+        backbone: gives one feature map, of stride 4.
+        head: makes keypoint maps, part maps and poses of it.
+        refinement: corrects poses, or None.
+        target_builder: makes what the head learns of labeled persons.
+        skeleton: the keypoints that the model predicts.
+        pixel_mean: per channel, in 0..255.
+        pixel_std: per channel.
+        criterion: its losses.
+        flip_test: average the answers for an image and its mirror image.
+        max_peaks: poses that the centers of one part propose at most.
+        oks_threshold: poses of a higher OKS are of one person.
+        fuse: put the best keypoints of a person's poses together.
+        sort_by: one of :data:`querypose.modeling.dense.fusion.SORT_KEYS`.
+
+    Raises:
+        ValueError: ``sort_by`` is not one of them.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        head: PartHead,
+        refinement: PoseRefinement | None,
+        target_builder: PartTargetBuilder,
+        skeleton: Skeleton,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        criterion: PartCriterion,
+        flip_test: bool,
+        max_peaks: int,
+        oks_threshold: float,
+        fuse: bool,
+        sort_by: str,
+    ) -> None:
+        super().__init__(
+            backbone=backbone,
+            skeleton=skeleton,
+            num_classes=1,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+        )
+        if sort_by not in SORT_KEYS:
+            raise ValueError(f"MODEL.PINET.SORT_BY is one of {SORT_KEYS}, not {sort_by!r}.")
+        self.head = head
+        self.refinement = refinement
+        self.target_builder = target_builder
+        self.criterion = criterion
+        self.flip_test = flip_test
+        self.max_peaks = max_peaks
+        self.oks_threshold = oks_threshold
+        self.fuse = fuse
+        self.sort_by = sort_by
+        # Detectron2's own predictor and checkpointer may load a released or backbone's file, too.
+        self.register_load_state_dict_pre_hook(convert_on_load)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Reads ``MODEL.PINET``; see :mod:`querypose.config`."""
+        node = cfg.MODEL.PINET
+        skeleton = skeleton_from_config(cfg)
+        layout = part_layout(skeleton, [skeleton.keypoints] if node.CENTER_ONLY else node.PARTS)
+        backbone = build_backbone(cfg)
+        (shape,) = backbone.output_shape().values()
+        head = PartHead(
+            in_channels=shape.channels,
+            num_keypoints=skeleton.num_keypoints,
+            num_parts=len(layout.parts),
+        )
+        refinement = None
+        if node.REFINEMENT:
+            refinement = PoseRefinement(
+                channels=shape.channels,
+                num_keypoints=skeleton.num_keypoints,
+                edges=layout.edges,
+                num_layers=node.NUM_REFINEMENT_LAYERS,
+                sampler=node.SAMPLER,
+            )
+        return {
+            "backbone": backbone,
+            "head": head,
+            "refinement": refinement,
+            "target_builder": PartTargetBuilder(
+                parts=layout.parts,
+                center_only=layout.center_only,
+                nearest_cells=node.NEAREST_CELLS,
+                min_area=node.MIN_BOX_AREA,
+            ),
+            "skeleton": skeleton,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "criterion": PartCriterion(
+                heatmap_weight=node.HEATMAP_WEIGHT,
+                offset_weight=node.OFFSET_WEIGHT,
+                refinement_weight=node.REFINEMENT_WEIGHT,
+            ),
+            "flip_test": node.FLIP_TEST,
+            "max_peaks": node.MAX_PEAKS,
+            "oks_threshold": node.OKS_THRESHOLD,
+            "fuse": node.FUSION,
+            "sort_by": node.SORT_BY,
+        }
+
+    def forward(self, batched_inputs: Inputs) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """Computes losses in training, else finds persons; see :meth:`PoseModel.forward`.
+
+        Training also needs ``gt_box_areas`` in the ``instances``, and takes ``ignore_mask``, see
+        :class:`querypose.data.PoseAffineMapper`. The losses are ``loss_heatmap``, ``loss_offset``
+        and, with a refinement, ``loss_refine``.
+        """
+        images = self.preprocess_images(batched_inputs)
+        view = self._look_at(images.tensor)
+        if self.training:
+            targets = self._targets(batched_inputs, view.features.shape[-2:])
+            return self.criterion(view.features, view.maps, self.refinement, targets)
+        mirrored = self._look_at(mirror_images(images.tensor)) if self.flip_test else None
+        return [
+            {"instances": poses_to_instances(*poses, given)}
+            for poses, given in zip(self._find_poses(view, mirrored), batched_inputs, strict=True)
+        ]
+
+    def _look_at(self, images: Tensor) -> View:
+        (features,) = self.backbone(images).values()
+        return View(features, self.head(features))
+
+    def _targets(self, batched_inputs: Inputs, size: tuple[int, int]) -> PartTargets:
+        persons = [
+            LabeledPersons.from_instances(
+                given["instances"],
+                num_keypoints=self.skeleton.num_keypoints,
+                area_field="gt_box_areas",
+                device=self.device,
+            )
+            for given in batched_inputs
+        ]
+        return self.target_builder(
+            persons, size, padded_ignore_masks(batched_inputs, size, self.device)
+        )
+
+    def loss_normalizers(self, batched_inputs: Inputs) -> dict[str, Tensor]:
+        """See :meth:`PoseModel.loss_normalizers`."""
+        size = map_size(self.preprocess_images(batched_inputs).tensor.shape[-2:])
+        return self.criterion.normalizers(self._targets(batched_inputs, size))
+
+    def _find_poses(self, view: View, mirrored: View | None) -> list[tuple[Tensor, Tensor]]:
+        """Per image the fused poses, (n, K, 3) with keypoint scores, in cells, and their scores."""
+        heatmaps, part_maps = view.maps.heatmaps, view.maps.parts
+        if mirrored is not None:
+            swapped = self.skeleton.flip_indices
+            heatmaps = average_maps(heatmaps, mirrored.maps.heatmaps, swapped)
+            part_maps = average_maps(part_maps, mirrored.maps.parts)
+        cells = self._peaks(part_maps)
+        poses = self._averaged_poses(view, mirrored, cells)
+        counts = cells.images.bincount(minlength=len(heatmaps)).tolist()
+        by_image = zip(
+            heatmaps,
+            poses.split(counts),
+            cells.read_parts(part_maps).split(counts),
+            strict=True,
+        )
+        return [self._fuse(*of_image) for of_image in by_image]
+
+    def _peaks(self, part_maps: Tensor) -> PartCells:
+        kernel = kernel_for_size(part_maps.shape[-2:])
+        peaks = [find_peaks(maps, kernel=kernel, max_peaks=self.max_peaks) for maps in part_maps]
+        images = torch.cat([torch.full_like(found[:, 0], i) for i, found in enumerate(peaks)])
+        return PartCells(images, *torch.cat(peaks).unbind(dim=1))
+
+    def _averaged_poses(self, view: View, mirrored: View | None, cells: PartCells) -> Tensor:
+        """What both views say of the poses that cells propose, (M, K, 2) in cells."""
+        poses = self._poses(view, cells)
+        if mirrored is None:
+            return poses
+        width = view.features.shape[-1]
+        others = self._poses(mirrored, cells.mirrored(width))
+        return (poses + mirror_poses(others, self.skeleton.flip_indices, width)) / 2
+
+    def _poses(self, view: View, cells: PartCells) -> Tensor:
+        """The refined poses that cells propose, (M, K, 2) in cells."""
+        offsets = cells.read_offsets(view.maps.offsets, self.skeleton.num_keypoints)
+        poses = cells.positions[:, None] + offsets
+        if self.refinement is None:
+            return poses
+        return poses + self.refinement(view.features, poses, cells)
+
+    def _fuse(self, heatmaps: Tensor, poses: Tensor, part_scores: Tensor) -> tuple[Tensor, Tensor]:
+        return fuse_poses(
+            poses,
+            score_keypoints(heatmaps, poses, part_scores),
+            part_scores,
+            poses.new_tensor(self.skeleton.sigmas),
+            threshold=self.oks_threshold,
+            sort_by=self.sort_by,
+            fuse=self.fuse,
+        )
+
+    def parts(self) -> dict[str, nn.Module]:
+        """See :meth:`PoseModel.parts`."""
+        parts = {"backbone": self.backbone, "head": self.head, "refinement": self.refinement}
+        return {name: module for name, module in parts.items() if module is not None}
+
+    def is_skeleton_dependent(self, tensor_name: str) -> bool:
+        """See :meth:`PoseModel.is_skeleton_dependent`."""
+        return tensor_name.startswith(("head.", "refinement.adjacency", "refinement.correction."))

@@ -1,0 +1,266 @@
+"""CIR-QEM: dense pose regression whose one score is the quality of the pose.
+
+Xiao et al., *Learning Quality-Aware Representation for Multi-Person Pose Regression*, AAAI 2022.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+
+from querypose.checkpoint import convert_on_load
+from querypose.modeling.dense.cells import cells_to_pixels, map_size, pixels_to_cells
+from querypose.modeling.dense.flip import mirror_images
+from querypose.modeling.dense.instances import poses_to_instances
+from querypose.modeling.dense.persons import LabeledPersons, padded_ignore_masks
+from querypose.modeling.dense.quality_criterion import QualityCriterion
+from querypose.modeling.dense.quality_head import QualityHead, QualityMaps
+from querypose.modeling.dense.quality_readout import QualityReadout, ScoredPoses, merge_scales
+from querypose.modeling.dense.quality_targets import QualityTargets
+from querypose.modeling.pose_model import Inputs, PoseModel, skeleton_from_config
+from querypose.skeleton import Skeleton
+
+_SKELETON_DEPENDENT = re.compile(
+    r"head\.(keypoint_maps|keypoint_decoder|score_branch\.(free_points|reduce))\..+"
+)
+
+
+@META_ARCH_REGISTRY.register()
+class QualityPose(PoseModel):
+    """Every cell of one map stands for a pose and its score.
+
+    Args:
+        backbone: gives one map of stride 4.
+        head: keypoints and scores of every cell.
+        criterion: losses.
+        skeleton: what a person looks like.
+        pixel_mean: per channel, in 0..255.
+        pixel_std: per channel.
+        min_area: persons of a smaller area, in square pixels, are not learned.
+        max_peaks: poses that an image returns at most, before suppression and at one scale.
+        nms: whether poses that resemble a better one are dropped.
+        flip_test: whether an image is also looked at mirrored.
+        test_scales: relative sizes that an image is looked at in; one of them is 1.
+
+    Raises:
+        ValueError: the backbone's stride is not 4, or 1 is not among the scales.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        head: QualityHead,
+        criterion: QualityCriterion,
+        skeleton: Skeleton,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        min_area: float,
+        max_peaks: int,
+        nms: bool,
+        flip_test: bool,
+        test_scales: Sequence[float] = (1.0,),
+    ) -> None:
+        super().__init__(
+            backbone=backbone,
+            skeleton=skeleton,
+            num_classes=1,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+        )
+        if 1 not in test_scales or min(test_scales) <= 0:
+            raise ValueError(
+                "MODEL.QUALITY_POSE.TEST_SCALES are positive and 1 is one of them, unlike "
+                f"{tuple(test_scales)}."
+            )
+        self.head = head
+        self.criterion = criterion
+        self.min_area = min_area
+        self.readout = QualityReadout(skeleton=skeleton, max_peaks=max_peaks, nms=nms)
+        self.flip_test = flip_test
+        self.test_scales = tuple(test_scales)
+        # Detectron2's own predictor and checkpointer may load a backbone's file, too.
+        self.register_load_state_dict_pre_hook(convert_on_load)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Reads ``MODEL.QUALITY_POSE``; see :mod:`querypose.config`."""
+        node = cfg.MODEL.QUALITY_POSE
+        skeleton = skeleton_from_config(cfg)
+        backbone = build_backbone(cfg)
+        (shape,) = backbone.output_shape().values()
+        head = QualityHead(
+            in_channels=shape.channels,
+            num_keypoints=skeleton.num_keypoints,
+            keypoint_channels=node.KEYPOINT_CHANNELS,
+            instance_channels=node.INSTANCE_CHANNELS,
+            score_channels=node.SCORE_CHANNELS,
+            kqe=node.KQE,
+            num_semantic_points=node.NUM_SEMANTIC_POINTS,
+            aggregate=node.AGGREGATE,
+            pqe=node.PQE,
+            pose_query=node.POSE_QUERY,
+            quality_branch=node.QUALITY_BRANCH,
+        )
+        criterion = QualityCriterion(
+            sigmas=skeleton.sigmas,
+            instance_label=node.INSTANCE_LABEL,
+            quality_branch=node.QUALITY_BRANCH,
+            cir_reduction=node.LOSS.CIR_REDUCTION,
+            scale_norm=node.LOSS.SCALE_NORM,
+        )
+        return {
+            "backbone": backbone,
+            "head": head,
+            "criterion": criterion,
+            "skeleton": skeleton,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "min_area": node.MIN_AREA,
+            "max_peaks": node.MAX_PEAKS,
+            "nms": node.NMS.ENABLED,
+            "flip_test": node.FLIP_TEST,
+            "test_scales": node.TEST_SCALES,
+        }
+
+    def forward(self, batched_inputs: Inputs) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """Computes losses in training, else finds persons; see the base class.
+
+        In training, ``instances`` also have ``gt_areas``, and an input may have an ``ignore_mask``,
+        see :class:`querypose.data.PoseAffineMapper`. In inference an input may ask by
+        ``return_maps`` for ``maps`` beside its ``instances``: ``score``, (h, w), what peaks were
+        searched for in.
+        """
+        if self.training:
+            return self._losses(batched_inputs)
+        found, scores = self._detect_at_all_scales(batched_inputs)
+        return [
+            self._output(given, poses, score)
+            for given, poses, score in zip(batched_inputs, found, scores, strict=True)
+        ]
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """The modules in which time is spent; see the base class."""
+        return {
+            "backbone": [self.backbone],
+            "keypoint queries": [self.head.keypoint_maps],
+            "scores": [self.head.score_branch],
+            "keypoints": [self.head.keypoint_decoder],
+        }
+
+    def is_skeleton_dependent(self, tensor_name: str) -> bool:
+        """Whether a tensor of the state dict starts afresh where the skeleton is another."""
+        if self.head.pose_query is None and tensor_name.startswith("head.score_branch."):
+            return False
+        return bool(_SKELETON_DEPENDENT.fullmatch(tensor_name))
+
+    def loss_normalizers(self, batched_inputs: Inputs) -> dict[str, Tensor]:
+        """Counts of owned cells and of coordinates; see the base class."""
+        sizes = [tuple(given["image"].shape[-2:]) for given in batched_inputs]
+        maps = [map_size(size) for size in sizes]
+        largest = max(height for height, _ in maps), max(width for _, width in maps)
+        return self.criterion.normalizers(self._targets(batched_inputs, largest), sizes)
+
+    def fix_num_people(self, count: int) -> None:
+        """Poses of ``count`` cells become persons, at every scale; see the base class."""
+        self.readout.fix_count(count)
+
+    def _losses(self, batched_inputs: Inputs) -> dict[str, Tensor]:
+        images = self.preprocess_images(batched_inputs)
+        maps = self._maps(images.tensor)
+        size = tuple(maps.scores.shape[-2:])
+        targets = self._targets(batched_inputs, size)
+        return self.criterion(
+            maps,
+            self.head.poses_at(maps, targets.cells),
+            targets,
+            padded_ignore_masks(batched_inputs, size, self.device),
+            self.criterion.normalizers(targets, images.image_sizes),
+        )
+
+    def _targets(self, batched_inputs: Inputs, size: tuple[int, int]) -> QualityTargets:
+        persons = [
+            LabeledPersons.from_instances(
+                given["instances"],
+                num_keypoints=self.skeleton.num_keypoints,
+                area_field="gt_areas",
+                device=self.device,
+            )
+            for given in batched_inputs
+        ]
+        return QualityTargets.from_persons(persons, size, self.min_area)
+
+    def _maps(self, images: Tensor) -> QualityMaps:
+        (features,) = self.backbone(images).values()
+        return self.head(features)
+
+    def _detect_at_all_scales(
+        self, batched_inputs: Inputs
+    ) -> tuple[list[ScoredPoses], list[Tensor]]:
+        """Per image, poses in cells of scale 1, and the score map of scale 1."""
+        found = []
+        for scale in self.test_scales:
+            images = self.preprocess_images([_resized(given, scale) for given in batched_inputs])
+            poses, scores = self._detect(images)
+            found.append(
+                [
+                    _in_frame_of(given["image"], size, of_image)
+                    for given, size, of_image in zip(
+                        batched_inputs, images.image_sizes, poses, strict=True
+                    )
+                ]
+            )
+            if scale == 1:
+                maps = [
+                    score[0, : map_size(size)[0], : map_size(size)[1]]
+                    for score, size in zip(scores, images.image_sizes, strict=True)
+                ]
+        merged = [merge_scales(self.test_scales, of_image) for of_image in zip(*found, strict=True)]
+        return [self.readout.select(poses) for poses in merged], maps
+
+    def _detect(self, images: ImageList) -> tuple[list[ScoredPoses], Tensor]:
+        """Poses per image, and the score maps (B, 1, H, W)."""
+        if not self.flip_test:
+            maps = self._maps(images.tensor)
+            scores = maps.ranking()
+            return self.readout.poses(scores, partial(self.head.poses_at, maps)), scores
+        views = torch.cat([images.tensor, mirror_images(images.tensor)])
+        maps, mirrored = self._maps(views).halves()
+        scores = maps.ranking(mirrored)
+        readers = (partial(self.head.poses_at, view) for view in (maps, mirrored))
+        return self.readout.poses(scores, *readers), scores
+
+    def _output(self, given: dict[str, Any], found: ScoredPoses, scores: Tensor) -> dict[str, Any]:
+        # A keypoint has no score of its own.
+        keypoint_scores = found.scores[:, None, None].expand(*found.places.shape[:2], 1)
+        keypoints = torch.cat([found.places, keypoint_scores], dim=-1)
+        output = {"instances": poses_to_instances(keypoints, found.scores, given)}
+        if given.get("return_maps"):
+            output["maps"] = {"score": scores}
+        return output
+
+
+def _resized(given: dict[str, Any], scale: float) -> dict[str, Any]:
+    if scale == 1:
+        return given
+    image = given["image"].float()
+    size = [max(1, round(length * scale)) for length in image.shape[-2:]]
+    resized = F.interpolate(image[None], size=size, mode="bilinear", antialias=scale < 1)
+    return {"image": resized[0]}
+
+
+def _in_frame_of(image: Tensor, size: tuple[int, int], found: ScoredPoses) -> ScoredPoses:
+    """Moves poses from an image of another size, (height, width), to this one."""
+    (height, width), (from_height, from_width) = image.shape[-2:], size
+    factors = found.places.new_tensor([width / from_width, height / from_height])
+    return found._replace(places=pixels_to_cells(cells_to_pixels(found.places) * factors))

@@ -1,0 +1,78 @@
+"""Results files beside the labeled persons that they should have found."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from pycocotools.cocoeval import COCOeval
+
+from querypose.data.datasets.labels import read_registered_labels
+from querypose.evaluation.ground_truth import GroundTruth
+from querypose.evaluation.results_file import read_results
+from querypose.skeleton import Skeleton
+from querypose.tools.dataset_arguments import registered_metadata
+
+_OKS = 0.5
+_MAX_PERSONS = 20
+
+
+class DatasetResults(NamedTuple):
+    """What a model predicted for a dataset.
+
+    Attributes:
+        annotations: of the dataset.
+        results: in COCO's format.
+        sigmas: OKS standard deviations of the keypoints.
+    """
+
+    annotations: GroundTruth
+    results: list[dict[str, Any]]
+    sigmas: tuple[float, ...]
+
+
+def read_dataset_results(name: str, results_file: Path) -> DatasetResults:
+    """Reads the results file that the evaluation on a registered dataset wrote.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: the dataset has no annotation file, or the results are empty or do not fit it.
+    """
+    metadata = registered_metadata(name)
+    if not metadata.get("json_file"):
+        raise ValueError(f"{name} has no annotation file; write it in COCO's format first.")
+    skeleton = Skeleton.from_metadata(metadata)
+    labels = read_registered_labels(name)
+    if not labels.content["annotations"]:
+        raise ValueError(f"{labels.json_file} has no annotations: nobody can be right or wrong.")
+    results = read_results(results_file, labels, skeleton.num_keypoints)
+    if not results:
+        raise ValueError(f"{results_file} is empty: the model predicted no one.")
+    return DatasetResults(GroundTruth(labels), results, skeleton.sigmas)
+
+
+def match_at_half(
+    annotations: GroundTruth, results: Sequence[dict[str, Any]], sigmas: Sequence[float]
+) -> COCOeval:
+    """Matches results with labeled persons as COCO's evaluation does, at an OKS of one half.
+
+    Args:
+        annotations: of keypoints.
+        results: in COCO's format; the best 20 of each image count.
+        sigmas: of the keypoints' OKS.
+
+    Returns:
+        The evaluation, after ``evaluate``.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(annotations, annotations.loadRes(list(results)), "keypoints")
+        evaluation.params.kpt_oks_sigmas = np.array(sigmas)
+        evaluation.params.iouThrs = np.array([_OKS])
+        evaluation.params.maxDets = [_MAX_PERSONS]
+        evaluation.params.areaRng = evaluation.params.areaRng[:1]
+        evaluation.evaluate()
+    return evaluation

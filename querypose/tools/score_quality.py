@@ -1,0 +1,131 @@
+"""How well a score tells the quality of a pose: ``python -m querypose.tools.score_quality``.
+
+Plots the OKS of predicted persons over their scores (figure 5 of Xiao et al., AAAI 2022), from the
+results file that the evaluation of any model wrote. Where scores are the OKS, the points lie on the
+diagonal; where they at least sort persons by it, the rank correlation is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from scipy.stats import spearmanr
+from tabulate import tabulate
+
+from querypose.tools.dataset_arguments import add_dataset_arguments, register_datasets
+from querypose.tools.judged_results import match_at_half, read_dataset_results
+
+_NUM_BINS = 10
+
+
+class RatedPersons(NamedTuple):
+    """Predicted persons of a whole dataset, without those that COCO ignores.
+
+    Attributes:
+        scores: (n,) float.
+        oks: (n,) float, with the labeled person that each resembles most; 0 where there is none.
+    """
+
+    scores: np.ndarray
+    oks: np.ndarray
+
+    @property
+    def rank_correlation(self) -> float:
+        """Spearman's correlation of scores and OKS; NaN where either is the same for all."""
+        if len(self.scores) < 2 or np.ptp(self.scores) == 0 or np.ptp(self.oks) == 0:
+            return float("nan")
+        return float(spearmanr(self.scores, self.oks).statistic)
+
+    def by_score(self) -> list[tuple[float, int, float]]:
+        """Per range of scores its middle, how many persons are in it, and their mean OKS."""
+        edges = np.linspace(0, max(1.0, self.scores.max(initial=0)), _NUM_BINS + 1)
+        bins = np.digitize(self.scores, edges[1:-1])
+        return [
+            (float(edges[i : i + 2].mean()), int((bins == i).sum()), self.oks[bins == i].mean())
+            for i in range(_NUM_BINS)
+            if (bins == i).any()
+        ]
+
+
+def rate_persons(
+    annotations: COCO, results: Sequence[dict[str, Any]], sigmas: Sequence[float]
+) -> RatedPersons:
+    """Computes the OKS of every predicted person.
+
+    Args:
+        annotations: of keypoints.
+        results: in COCO's format; the best 20 of each image count.
+        sigmas: of the keypoints' OKS.
+    """
+    evaluation = match_at_half(annotations, results, sigmas)
+    images = [image for image in evaluation.evalImgs if image is not None]
+    scores = np.concatenate([[], *(image["dtScores"] for image in images)])
+    ignored = np.concatenate([[], *(image["dtIgnore"][0] for image in images)]).astype(bool)
+    oks = np.concatenate([[], *(_best_oks(evaluation, image) for image in images)])
+    return RatedPersons(scores[~ignored], oks[~ignored])
+
+
+def _best_oks(evaluation: COCOeval, image: dict[str, Any]) -> np.ndarray:
+    """Of every predicted person of an image, the OKS with the nearest labeled one."""
+    key = image["image_id"], image["category_id"]
+    labeled = [not person["_ignore"] for person in evaluation._gts[key]]
+    if not any(labeled):
+        return np.zeros(len(image["dtIds"]))
+    return np.asarray(evaluation.ious[key]).reshape(-1, len(labeled))[:, labeled].max(axis=1)
+
+
+def plot_score_quality(persons: RatedPersons, title: str) -> Figure:
+    """Draws every person's OKS over its score, their means, and where both would be equal."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.scatter(persons.scores, persons.oks, s=6, alpha=0.4, linewidths=0, label="persons")
+    middles, _, means = zip(*persons.by_score(), strict=True)
+    axes.plot(middles, means, "o-", color="tab:orange", label="mean OKS of a range of scores")
+    axes.plot([0, 1], [0, 1], ":", color="gray", label="score = OKS")
+    axes.set(
+        xlabel="score",
+        ylabel="OKS with the labeled person",
+        title=f"{title}\nrank correlation {persons.rank_correlation:.3f}",
+        ylim=(-0.02, 1.02),
+    )
+    axes.legend()
+    return figure
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the mean OKS by score and the rank correlation, and draws both."""
+    parser = argparse.ArgumentParser(
+        prog="python -m querypose.tools.score_quality",
+        description="Say how well the scores of a model tell the OKS of its poses.",
+    )
+    parser.add_argument("name", help="dataset that was evaluated")
+    parser.add_argument(
+        "results", type=Path, help="OUTPUT_DIR/inference/NAME/coco_instances_results.json"
+    )
+    parser.add_argument("--output", type=Path, metavar="IMAGE", help="draw a plot into this file")
+    add_dataset_arguments(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        register_datasets(arguments)
+        persons = rate_persons(*read_dataset_results(arguments.name, arguments.results))
+        if not len(persons.scores):
+            raise ValueError(f"{arguments.results}: COCO ignores all persons that it names.")
+        if arguments.output is not None:
+            plot_score_quality(persons, arguments.name).savefig(arguments.output, dpi=150)
+    except (OSError, ValueError) as error:
+        sys.exit(f"score_quality: {error}")
+    header = ("score about", "persons", "mean OKS")
+    print(tabulate(persons.by_score(), header, tablefmt="pipe", floatfmt=(".2f", "d", ".3f")))
+    print(f"Rank correlation (Spearman) of score and OKS: {persons.rank_correlation:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Scores beside the OKS of their persons, by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from querypose.data import register_coco_keypoints
+from querypose.skeleton import Skeleton
+from querypose.tools import score_quality
+from querypose.tools.judged_results import read_dataset_results
+from querypose.tools.score_quality import RatedPersons, rate_persons
+
+AREA = 10_000.0
+SKELETON = Skeleton(keypoints=("head", "foot"), sigmas=(0.05, 0.05))
+
+
+def keypoints_at(x: float) -> list[float]:
+    return [x, 20.0, 2.0, x, 180.0, 2.0]
+
+
+def oks_at(distance: float) -> float:
+    return math.exp(-(distance**2) / (2 * AREA * 0.1**2))
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Two persons and one without keypoints in one image, nobody in another."""
+    persons = [
+        {
+            "id": number,
+            "image_id": 1,
+            "category_id": 1,
+            "bbox": [x - 25, 0, 50, 200],
+            "area": AREA,
+            "iscrowd": 0,
+            "keypoints": keypoints_at(x) if labeled else [0.0] * 6,
+            "num_keypoints": 2 if labeled else 0,
+        }
+        for number, x, labeled in ((1, 100, True), (2, 300, True), (3, 600, False))
+    ]
+    images = [{"id": i, "file_name": f"{i}.png", "width": 900, "height": 200} for i in (1, 2)]
+    content = {"images": images, "annotations": persons, "categories": [{"id": 1, "name": "p"}]}
+    file = tmp_path / "annotations.json"
+    file.write_text(json.dumps(content))
+    name = f"rated_{tmp_path.name}"
+    register_coco_keypoints(name, file, tmp_path, SKELETON)
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def write_results(folder: Path, *found: tuple[int, float, float]) -> Path:
+    """A results file with persons (image, x, score)."""
+    results = [
+        {"image_id": image, "category_id": 1, "keypoints": keypoints_at(x), "score": score}
+        for image, x, score in found
+    ]
+    path = folder / "results.json"
+    path.write_text(json.dumps(results))
+    return path
+
+
+def rate(dataset, folder, *found):
+    return rate_persons(*read_dataset_results(dataset, write_results(folder, *found)))
+
+
+def test_oks_is_that_of_the_person_who_is_most_alike(dataset, tmp_path):
+    persons = rate(dataset, tmp_path, (1, 110, 0.9), (1, 295, 0.8), (1, 102, 0.7))
+    assert persons.scores.tolist() == [0.9, 0.8, 0.7]
+    expected = [oks_at(10), oks_at(5), oks_at(2)]
+    np.testing.assert_allclose(persons.oks, expected, rtol=1e-6)
+    assert persons.rank_correlation == pytest.approx(-1)
+
+
+def test_persons_where_nobody_is_have_an_oks_of_zero(dataset, tmp_path):
+    persons = rate(dataset, tmp_path, (1, 100, 0.9), (1, 450, 0.4), (2, 100, 0.3))
+    np.testing.assert_allclose(persons.oks, [1, 0, 0], atol=1e-9)
+
+
+def test_persons_without_labels_are_left_out(dataset, tmp_path):
+    persons = rate(dataset, tmp_path, (1, 100, 0.9), (1, 600, 0.8))
+    assert persons.scores.tolist() == [0.9]
+    assert math.isnan(persons.rank_correlation)
+
+
+def test_means_are_taken_over_ranges_of_scores():
+    persons = RatedPersons(np.array([0.92, 0.98, 0.31, 1.0]), np.array([0.9, 0.7, 0.2, 0.5]))
+    assert persons.by_score() == [
+        (pytest.approx(0.35), 1, pytest.approx(0.2)),
+        (pytest.approx(0.95), 3, pytest.approx(0.7)),
+    ]
+
+
+def test_command_prints_and_draws(dataset, tmp_path, capsys):
+    results = write_results(tmp_path, (1, 100, 0.9), (1, 305, 0.5), (2, 100, 0.1))
+    score_quality.main([dataset, str(results), "--output", str(tmp_path / "plot.png")])
+    printed = capsys.readouterr().out
+    assert "|          0.95 |         1 |      1.000 |" in printed
+    assert printed.endswith("Rank correlation (Spearman) of score and OKS: 1.000\n")
+    plot = cv2.imread(str(tmp_path / "plot.png"))
+    assert plot is not None and plot.std() > 10
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"), [("plot.nothing", "nothing"), ("missing/plot.png", "missing/plot.png")]
+)
+def test_a_plot_that_cannot_be_written(output, sentence, dataset, tmp_path):
+    results = write_results(tmp_path, (1, 100, 0.9))
+    with pytest.raises(SystemExit) as end:
+        score_quality.main([dataset, str(results), "--output", str(tmp_path / output)])
+    assert str(end.value).startswith("score_quality: ") and sentence in str(end.value)
+
+
+def test_results_without_anyone_who_counts(dataset, tmp_path):
+    results = write_results(tmp_path, (1, 600, 0.9))
+    with pytest.raises(SystemExit, match="COCO ignores all"):
+        score_quality.main([dataset, str(results)])
