@@ -30,7 +30,7 @@ from querypose.data.datasets.coco import (
 )
 from querypose.engine import QueryPoseTrainer, launch
 from querypose.engine.dataset_agreement import check_datasets
-from querypose.modeling.acceleration import accelerate_inference
+from querypose.inference.acceleration import accelerate_inference
 
 
 def setup(args: argparse.Namespace) -> CfgNode:

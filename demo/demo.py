@@ -2,7 +2,7 @@
 
 import sys
 
-from querypose.demo.main import main
+from querypose.cli.demo import main
 
 if __name__ == "__main__":
     sys.exit(main())

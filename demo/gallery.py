@@ -12,8 +12,8 @@ from pathlib import Path
 from generated import write_clip, write_pictures
 from PIL import Image
 
-from querypose.demo.main import main as draw
-from querypose.demo.video import VideoReader
+from querypose.cli.demo import main as draw
+from querypose.cli.video import VideoReader
 from querypose.visualization import pose_sheet
 
 _DATASET = "synthetic_people_val"

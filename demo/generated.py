@@ -8,9 +8,9 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from querypose.data.datasets.synthetic.walk import FRAME_RATE, walking_people
-from querypose.data.picture import read_picture
-from querypose.demo.video import VideoWriter
+from querypose.cli.video import VideoWriter
+from querypose.data.image import read_picture
+from querypose.synthetic.walk import FRAME_RATE, walking_people
 
 
 def write_pictures(dataset: str, indices: Sequence[int], folder: Path) -> list[str]:

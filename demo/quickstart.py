@@ -15,8 +15,8 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from generated import write_clip, write_pictures
 
+from querypose.cli.demo import main as draw
 from querypose.config import read_config
-from querypose.demo.main import main as draw
 from querypose.engine import QueryPoseTrainer
 
 _REPOSITORY = Path(__file__).resolve().parent.parent

@@ -1,6 +1,7 @@
 """QueryPose for Detectron2. Importing the package registers its models and datasets."""
 
 import warnings
+from importlib.util import find_spec
 
 try:
     import detectron2  # noqa: F401
@@ -20,9 +21,13 @@ with warnings.catch_warnings():
 
 from querypose.config import add_querypose_config
 from querypose.data import register_coco_keypoints
-from querypose.predictor import PosePredictor
+from querypose.inference import PosePredictor
 from querypose.skeleton import Skeleton
 from querypose.version import __version__
+
+# Generated people are drawn by OpenCV, which not every Detectron2 user has.
+if find_spec("cv2") is not None:
+    from querypose import synthetic  # noqa: F401
 
 __all__ = [
     "PosePredictor",

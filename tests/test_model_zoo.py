@@ -7,10 +7,10 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from querypose import PosePredictor, model_zoo
-from querypose.data.datasets.synthetic import register_synthetic_people
-from querypose.data.picture import read_picture
-from querypose.demo.main import main as draw
+from querypose.cli.demo import main as draw
+from querypose.data.image import read_picture
 from querypose.engine import QueryPoseTrainer
+from querypose.synthetic import register_synthetic_people
 
 UNSEEN = "synthetic_people_unseen_by_the_zoo"
 NUM_PICTURES = 24

@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances
 
 from querypose import register_coco_keypoints
 from querypose.data import QueryPoseDatasetMapper
-from querypose.modeling.box_coordinates import keypoints_to_box, keypoints_to_pixels
+from querypose.modeling.sparse.box_coordinates import keypoints_to_box, keypoints_to_pixels
 from querypose.skeleton import COCO_SKELETON
 
 NAME = "round_trip_coco"

@@ -16,9 +16,9 @@ from detectron2.structures import Boxes, BoxMode, Instances, Keypoints
 from querypose.data.affine import RandomAffineCrop
 from querypose.data.augmentation import build_photometric_augmentations
 from querypose.data.ignore_mask import has_labeled_keypoint, unlabeled_regions
+from querypose.data.image import read_picture
 from querypose.data.mapper import shared_skeleton
 from querypose.data.mapper_registry import MAPPER_REGISTRY
-from querypose.data.picture import read_picture
 from querypose.oks import PERSON_AREA_PER_BOX_AREA
 from querypose.skeleton import Skeleton
 

@@ -15,8 +15,8 @@ from detectron2.data import detection_utils as utils
 from detectron2.structures import Instances, Keypoints
 
 from querypose.data.augmentation import build_crop_augmentations, build_train_augmentations
+from querypose.data.image import read_picture
 from querypose.data.mapper_registry import MAPPER_REGISTRY
-from querypose.data.picture import read_picture
 from querypose.skeleton import Skeleton
 
 

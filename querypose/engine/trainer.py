@@ -36,7 +36,7 @@ from querypose.engine.resumed_settings import resume_settings, training_settings
 from querypose.engine.train_loader import ResumableTrainLoader
 from querypose.engine.train_step import QueryPoseTrainStep
 from querypose.evaluation.build import evaluator_class
-from querypose.modeling.test_time_augmentation import PoseModelWithTTA
+from querypose.inference.tta import PoseModelWithTTA
 from querypose.precision import AutocastModel, check_precision
 
 _WRITER_PERIOD = 20

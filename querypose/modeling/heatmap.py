@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from querypose.modeling.normalizer import mean_over_processes
+from querypose.modeling.loss_normalizer import mean_over_processes
 from querypose.modeling.targets import PersonTargets
 
 # CenterNet: a bump's radius keeps boxes shifted by it above this overlap with the person's box.

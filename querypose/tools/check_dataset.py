@@ -15,7 +15,7 @@ from detectron2.data.datasets.coco import convert_to_coco_dict
 from tqdm import tqdm
 
 from querypose.data.datasets.labels import Labels, examine_content, examine_registered_labels
-from querypose.data.picture import read_picture
+from querypose.data.image import read_picture
 from querypose.skeleton import Skeleton
 from querypose.tools.dataset_arguments import (
     add_dataset_arguments,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from querypose.prediction import PosePrediction
+from querypose.inference.prediction import PosePrediction
 from querypose.visualization.labels import draw_text
 from querypose.visualization.visualizer import person_colour
 

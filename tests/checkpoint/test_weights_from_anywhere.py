@@ -21,10 +21,10 @@ from PIL import Image
 from torch import nn
 
 from querypose.checkpoint import QueryPoseCheckpointer
+from querypose.cli.demo import main as demo
 from querypose.config import read_config
-from querypose.demo.main import main as demo
 from querypose.engine import QueryPoseTrainer
-from querypose.predictor import PosePredictor
+from querypose.inference.predictor import PosePredictor
 from querypose.tools.export_weights import main as export_weights
 
 TINY = Path(__file__).parents[1] / "engine" / "tiny.yaml"

@@ -15,7 +15,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
 from querypose.data import QueryPoseDatasetMapper
-from querypose.modeling.box_coordinates import keypoints_to_box, keypoints_to_pixels
+from querypose.modeling.sparse.box_coordinates import keypoints_to_box, keypoints_to_pixels
 from querypose.modeling.targets import PersonTargets
 from querypose.skeleton import COCO_SKELETON, Skeleton
 

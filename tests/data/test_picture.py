@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps, features
 
-from querypose.data.picture import read_picture
+from querypose.data.image import read_picture
 
 NAN, INF = float("nan"), float("inf")
 

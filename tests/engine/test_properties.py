@@ -25,11 +25,11 @@ from querypose.config import read_config
 from querypose.data import QueryPoseDatasetMapper, register_coco_keypoints
 from querypose.engine.train_loader import ResumableTrainLoader
 from querypose.evaluation import KeypointEvaluator
-from querypose.modeling.box_coordinates import keypoints_to_box, keypoints_to_pixels
-from querypose.modeling.criterion import QueryPoseCriterion
-from querypose.modeling.decoder import StageState
-from querypose.modeling.keypoint_decoder import KeypointStageOutput
-from querypose.modeling.matcher import HungarianMatcher
+from querypose.modeling.sparse.box_coordinates import keypoints_to_box, keypoints_to_pixels
+from querypose.modeling.sparse.criterion import QueryPoseCriterion
+from querypose.modeling.sparse.decoder import StageState
+from querypose.modeling.sparse.keypoint_stage import KeypointStageOutput
+from querypose.modeling.sparse.matcher import HungarianMatcher
 from querypose.modeling.targets import PersonTargets
 from querypose.skeleton import COCO_SKELETON
 from querypose.tools import check_dataset

@@ -14,7 +14,7 @@ from torch import nn
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import read_config
 from querypose.data.datasets.coco import load_coco_keypoints
-from querypose.data.picture import read_picture
+from querypose.data.image import read_picture
 from querypose.skeleton import COCO_SKELETON, Skeleton
 
 

@@ -9,7 +9,7 @@ from querypose.modeling.dense.losses import smooth_l1_sum, squared_error_sum
 from querypose.modeling.dense.part_head import PartMaps
 from querypose.modeling.dense.part_targets import PartTargets
 from querypose.modeling.dense.pose_refinement import PoseRefinement
-from querypose.modeling.normalizer import mean_over_processes
+from querypose.modeling.loss_normalizer import mean_over_processes
 
 # Poses of one part of one image that the refinement learns from at most (supplement).
 _MAX_REFINED_PER_PART = 40

@@ -11,7 +11,7 @@ from querypose.modeling.dense.cells import map_size
 from querypose.modeling.dense.losses import smooth_l1_sum, squared_error_sum
 from querypose.modeling.dense.quality_head import QualityMaps
 from querypose.modeling.dense.quality_targets import QualityTargets, cells_per_person
-from querypose.modeling.normalizer import mean_over_processes
+from querypose.modeling.loss_normalizer import mean_over_processes
 from querypose.oks import paired_oks
 
 INSTANCE_LABELS = ("cir", "gaussian", "discrete")

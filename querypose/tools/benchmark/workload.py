@@ -16,9 +16,9 @@ from torch import nn
 
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import add_querypose_config, read_config
-from querypose.data.picture import read_picture
+from querypose.data.image import read_picture
 from querypose.engine.optimizer import build_optimizer
-from querypose.modeling.acceleration import accelerate_inference
+from querypose.inference.acceleration import accelerate_inference
 from querypose.modeling.pose_model import PoseModel
 from querypose.precision import autocast
 from querypose.tools.benchmark.cost import Cost, count_cost

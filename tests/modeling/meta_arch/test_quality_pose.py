@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from querypose.config import read_config
-from querypose.modeling.batch_norm_folding import fold_batch_norms
+from querypose.inference.batch_norm_folding import fold_batch_norms
 from querypose.modeling.dense.flip import mirror_images
 
 _SMALL = {

@@ -1,0 +1,1 @@
+"""Commands: the demo, which finds poses in images, folders, videos and through webcams."""

@@ -1,0 +1,78 @@
+"""Pictures and frames on their way from an input to its prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from querypose.cli.animation import AnimationReader
+from querypose.cli.formats import Kind
+from querypose.cli.inputs import Input
+from querypose.cli.video import VideoReader
+from querypose.data.image import read_picture
+from querypose.inference.prediction import PosePrediction
+
+Predict = Callable[[list[np.ndarray]], list[PosePrediction]]
+Stream = AnimationReader | VideoReader
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture, or a frame of a stream.
+
+    Attributes:
+        item: where it is from.
+        picture: (H, W, 3) uint8 RGB; None where it cannot be read.
+        error: why not.
+        index: in the stream, from 0.
+        seconds: since the stream's start.
+        duration: how many seconds it is shown, where the stream says so.
+    """
+
+    item: Input
+    picture: np.ndarray | None
+    error: str = ""
+    index: int | None = None
+    seconds: float | None = None
+    duration: float | None = None
+
+
+def read_pictures(items: Sequence[Input]) -> Generator[Frame, None, None]:
+    """Reads pictures; one that cannot be read comes as an error."""
+    for item in items:
+        try:
+            yield Frame(item, read_picture(item.source, "RGB"))
+        except (FileNotFoundError, ValueError) as error:
+            yield Frame(item, None, error=str(error))
+
+
+def open_stream(item: Input) -> Stream:
+    """Opens an animation, a video or a webcam.
+
+    Raises:
+        ValueError: it cannot be opened.
+    """
+    if item.kind is Kind.ANIMATION:
+        return AnimationReader(item.source)
+    return VideoReader(int(item.source) if item.kind is Kind.WEBCAM else item.source)
+
+
+def read_stream(item: Input, stream: Stream) -> Generator[Frame, None, None]:
+    """Reads an open stream."""
+    for index, seconds, picture, duration in stream:
+        yield Frame(item, picture, index=index, seconds=seconds, duration=duration)
+
+
+def predicted(
+    frames: Iterable[Frame], predict: Predict, chunk_size: int
+) -> Iterator[tuple[Frame, PosePrediction | None]]:
+    """Predicts ``chunk_size`` frames at a time; a frame with an error has no prediction."""
+    frames = iter(frames)
+    while chunk := list(islice(frames, chunk_size)):
+        pictures = [frame.picture for frame in chunk if frame.picture is not None]
+        predictions = iter(predict(pictures))
+        for frame in chunk:
+            yield frame, None if frame.picture is None else next(predictions)

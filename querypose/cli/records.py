@@ -1,0 +1,77 @@
+"""The demo's JSON: a plain file with one line a frame, and COCO's results beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from querypose.cli.atomic import whole_file
+from querypose.inference.prediction import PosePrediction
+from querypose.skeleton import Skeleton
+
+
+class _ListWriter:
+    """Writes a JSON list item by item, so that a long video needs no memory."""
+
+    def __init__(self, file: IO[str], opening: str, ending: str) -> None:
+        self._file = file
+        self._ending = ending
+        self._separator = "\n"
+        file.write(opening)
+
+    def append(self, item: Any) -> None:
+        self._file.write(self._separator + json.dumps(item))
+        self._separator = ",\n"
+
+    def finish(self) -> None:
+        self._file.write(self._ending)
+
+
+class PoseRecords:
+    """Collects predictions in two files.
+
+    ``NAME.json`` holds ``keypoint_names`` and ``frames``: per frame ``image_id``, ``source``, for
+    videos ``frame`` (from 0) and ``time`` (seconds, as the decoder stamps it), and what
+    :meth:`PosePrediction.to_json` gives.
+    ``NAME.coco.json`` holds COCO's results, see :meth:`PosePrediction.to_coco`.
+    """
+
+    def __init__(self, plain: IO[str], coco: IO[str], skeleton: Skeleton) -> None:
+        names = json.dumps(skeleton.keypoints)
+        self._plain = _ListWriter(plain, f'{{"keypoint_names": {names},\n"frames": [', "\n]}\n")
+        self._coco = _ListWriter(coco, "[", "\n]\n")
+
+    def add(self, place: dict[str, Any], prediction: PosePrediction) -> None:
+        """Adds a frame.
+
+        Args:
+            place: ``image_id``, ``source`` and, for videos, ``frame`` and ``time``.
+            prediction: of the frame.
+        """
+        self._plain.append(place | prediction.to_json())
+        for result in prediction.to_coco(place["image_id"]):
+            self._coco.append(result)
+
+    def finish(self) -> None:
+        """Ends both lists."""
+        self._plain.finish()
+        self._coco.finish()
+
+
+def json_files(target: Path) -> list[Path]:
+    """The plain file and COCO's results."""
+    return [target, target.with_suffix(".coco.json")]
+
+
+@contextmanager
+def open_records(target: Path, skeleton: Skeleton) -> Iterator[PoseRecords]:
+    """Records that appear as ``target`` and its ``.coco.json`` when the block ends well."""
+    with ExitStack() as stack:
+        paths = [stack.enter_context(whole_file(path)) for path in json_files(target)]
+        with paths[0].open("w") as plain, paths[1].open("w") as coco:
+            records = PoseRecords(plain, coco, skeleton)
+            yield records
+            records.finish()

@@ -1,0 +1,210 @@
+"""Reading and writing videos with OpenCV."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+
+from querypose.cli.atomic import PartialFile
+from querypose.cli.clock import FrameClock
+
+Item = TypeVar("Item")
+
+CODECS = {".avi": "MJPG", ".mkv": "mp4v", ".mov": "mp4v", ".mp4": "mp4v"}
+"""Codecs that OpenCV's wheels can write, by the ending of the file's name."""
+
+_DEFAULT_FRAME_RATE = 30.0
+# Where a video's length is wrong, as many failures in a row are its end.
+_MAX_BROKEN_FRAMES = 60
+_END = object()
+
+
+def read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
+    """Iterates on a thread of its own, up to ``depth`` items ahead of the caller.
+
+    An error of the iteration is raised here, in its place. Closing the generator ends the thread.
+    """
+    iterator = iter(items)
+    pool = ThreadPoolExecutor(1)
+    try:
+        waiting = deque(pool.submit(next, iterator, _END) for _ in range(depth))
+        while (item := waiting.popleft().result()) is not _END:
+            waiting.append(pool.submit(next, iterator, _END))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)
+        if hasattr(iterator, "close"):
+            iterator.close()
+
+
+class TimedFrame(NamedTuple):
+    """A frame of a stream.
+
+    Attributes:
+        index: from 0; frames that could not be decoded count.
+        seconds: since the stream's start.
+        picture: (H, W, 3) uint8 RGB.
+        duration: how many seconds it is shown, where the stream says so.
+    """
+
+    index: int
+    seconds: float
+    picture: np.ndarray
+    duration: float | None = None
+
+
+class VideoReader:
+    """Frames of a video file or a webcam.
+
+    Attributes:
+        frame_rate: frames a second.
+        num_frames: as the file says, which for some containers is an estimate; None where it
+            does not.
+        num_broken: frames that could not be decoded so far.
+
+    Args:
+        source: a path, or a webcam's number.
+
+    Raises:
+        ValueError: it cannot be opened.
+    """
+
+    def __init__(self, source: str | int) -> None:
+        self._live = isinstance(source, int)
+        self._capture = cv2.VideoCapture(source)
+        if not self._capture.isOpened():
+            what = f"webcam {source}" if self._live else f"video {source}"
+            raise ValueError(f"The {what} cannot be read.")
+        if self._live:
+            # An old frame is worth nothing.
+            self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.frame_rate = rate if math.isfinite(rate) and rate > 0 else _DEFAULT_FRAME_RATE
+        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.num_frames = int(count) if 0 < count < 2**31 and not self._live else None
+        self.num_broken = 0
+        self._num_read = 0
+        self._clock = FrameClock(self.frame_rate)
+
+    @property
+    def missing_seconds(self) -> float:
+        """How far before its stated length the video ended; 0 where it did not."""
+        if self.num_frames is None or self._num_read + self.num_broken >= self.num_frames:
+            return 0.0
+        missing = self.num_frames / self.frame_rate - self._clock.end
+        return missing if missing > 0.5 * self._clock.longest_gap else 0.0
+
+    def __iter__(self) -> Iterator[TimedFrame]:
+        """Yields frames, stepping over those that cannot be decoded.
+
+        A video is timed by its decoder's time stamps, a webcam by the clock.
+        """
+        index = failures = 0
+        start = time.monotonic()
+        try:
+            while failures < _MAX_BROKEN_FRAMES:
+                picture = self._read()
+                if picture is not None:
+                    self.num_broken += failures
+                    failures = 0
+                    self._num_read += 1
+                    # After reading, the position is that of the frame that was read.
+                    stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                    passed = time.monotonic() - start
+                    seconds = passed if self._live else self._clock.seconds(index, stamp)
+                    yield TimedFrame(index, seconds, picture)
+                elif self._live or self.num_frames is None or index >= self.num_frames:
+                    break
+                else:
+                    failures += 1
+                index += 1
+        finally:
+            self._capture.release()
+
+    def _read(self) -> np.ndarray | None:
+        try:
+            success, picture = self._capture.read()
+            return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) if success else None
+        except cv2.error:
+            return None
+
+
+class VideoWriter:
+    """A video file that appears when its ``with`` block ends well.
+
+    Where OpenCV lacks the codec for the name, it becomes a Motion JPEG ``.avi``. The codecs know
+    even sizes alone: of an odd one the last row or column is cut off.
+
+    Attributes:
+        target: where it stands in the end.
+        frame_rate: frames a second.
+        num_frames: written so far.
+
+    Args:
+        target: ends with one of :data:`CODECS`.
+        frame_rate: frames a second.
+    """
+
+    def __init__(self, target: Path, frame_rate: float) -> None:
+        self.num_frames = 0
+        self.target = target
+        self.frame_rate = frame_rate
+        self._size = (0, 0)
+        self._writer: cv2.VideoWriter | None = None
+        self._file: PartialFile | None = None
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def write(self, picture: np.ndarray) -> None:
+        """Appends an RGB frame; the first one sets the video's size.
+
+        Raises:
+            ValueError: this OpenCV has no codec for the file.
+        """
+        if self._writer is None:
+            self._size = picture.shape[1::-1]
+            self._open()
+        if picture.shape[1::-1] != self._size:
+            picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
+        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        self.num_frames += 1
+
+    def _open(self) -> None:
+        wanted = self.target
+        for target in dict.fromkeys([wanted, wanted.with_suffix(".avi")]):
+            file = PartialFile(target)
+            codec = cv2.VideoWriter.fourcc(*CODECS[target.suffix.lower()])
+            writer = cv2.VideoWriter(str(file.path), codec, self.frame_rate, self._size)
+            if writer.isOpened():
+                self._writer, self._file, self.target = writer, file, target
+                return
+            writer.release()
+            file.discard()
+        raise ValueError(f"This OpenCV has no codec for the video {wanted}.")
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if self._writer is None:
+            return
+        self._writer.release()
+        try:
+            if error is None:
+                self._check_readable()
+                self._file.commit()
+        finally:
+            self._file.discard()
+
+    def _check_readable(self) -> None:
+        """OpenCV does not tell of a full disk or a failing codec."""
+        with closing(iter(VideoReader(str(self._file.path)))) as frames:
+            if next(frames, None) is None:
+                raise ValueError(f"The video {self.target} could not be written.")

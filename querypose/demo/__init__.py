@@ -1,1 +1,0 @@
-"""The demo: poses in pictures, folders, videos and from webcams."""

@@ -1,0 +1,126 @@
+"""From decoded queries to the people of a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from querypose.modeling.sparse.readout import DecodedPeople
+
+DecodeFunction = Callable[[Sequence[Tensor]], DecodedPeople]
+
+
+def detect_people(
+    logits: Tensor,
+    boxes: Tensor,
+    decode: DecodeFunction,
+    image_sizes: Sequence[tuple[int, int]],
+    *,
+    max_detections: int,
+    score_thresholds: Sequence[float],
+) -> list[Instances]:
+    """Finds the people with the highest final scores, decoding keypoints of as few as possible.
+
+    A final score is the class score times the quality of the keypoints, hence never above the class
+    score. So queries are decoded by falling class score until none that is left can enter the
+    result, which is therefore the one that decoding every query would give.
+
+    Args:
+        logits: the last stage's, (B, N, classes).
+        boxes: the last stage's, (B, N, 4) xyxy in pixels of the network's input.
+        decode: maps query indices per image to those queries' keypoints.
+        image_sizes: (height, width) of each unpadded image.
+        max_detections: people an image returns at most.
+        score_thresholds: per image; people of a lower final score are left out.
+
+    Returns:
+        Per image ``Instances`` in pixels of the network's input, best first, with ``pred_boxes``
+        (unclipped), ``scores``, ``pred_classes``, the other fields of :class:`DecodedPeople` and
+        ``query_indices``, the instance query that each person came from. Boxes that lie outside the
+        image are left out.
+
+    Raises:
+        FloatingPointError: a logit, a box, a keypoint or its deviation is NaN or infinite.
+    """
+    _refuse_unless(logits.isfinite().all() & boxes.isfinite().all(), "class scores or boxes")
+    class_scores, classes = logits.float().sigmoid().max(dim=-1)
+    thresholds = class_scores.new_tensor(score_thresholds)[:, None]
+    candidates = _inside(boxes, image_sizes) & (class_scores >= thresholds)
+    limit = min(max_detections, class_scores.shape[1])
+    scores, decoded = _decode_best(class_scores, candidates, decode, limit)
+    # Scores of -inf are of queries that were not decoded.
+    finite = decoded["pred_keypoints"].isfinite().all() & (scores < torch.inf).all()
+    _refuse_unless(finite, "keypoints or their scores")
+    scores = torch.where(scores >= thresholds, scores, -torch.inf)
+    people = []
+    for index, image_size in enumerate(image_sizes):
+        image_scores, order = scores[index].sort(descending=True, stable=True)
+        order = order[image_scores > -torch.inf][:max_detections]
+        people.append(
+            Instances(
+                image_size,
+                pred_boxes=Boxes(boxes[index, order]),
+                scores=scores[index, order],
+                pred_classes=classes[index, order],
+                query_indices=order,
+                **{name: values[index, order] for name, values in decoded.items()},
+            )
+        )
+    return people
+
+
+def _refuse_unless(finite: Tensor, what: str) -> None:
+    if not finite:
+        raise FloatingPointError(
+            f"The model's {what} are NaN or infinite: the weights come from a training that has "
+            "diverged, or the image has such pixels, or half precision does not suffice."
+        )
+
+
+def _inside(boxes: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
+    """(B, N) bool: which boxes have an area left once they are clipped to their image."""
+    inside = []
+    for image_boxes, size in zip(boxes, image_sizes, strict=True):
+        clipped = Boxes(image_boxes.clone())
+        clipped.clip(size)
+        inside.append(clipped.nonempty())
+    return torch.stack(inside)
+
+
+def _decode_best(
+    class_scores: Tensor, candidates: Tensor, decode: DecodeFunction, limit: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Decodes the queries that may be among the ``limit`` best of their image.
+
+    Returns:
+        Final scores, (B, N), -inf where a query was not decoded, and what was decoded of the
+        queries, by the name of the field, (B, N, ...).
+    """
+    scores = torch.full_like(class_scores, -torch.inf)
+    waiting = candidates.clone()
+    decoded: dict[str, Tensor] = {}
+    while True:
+        entry = scores.topk(limit, dim=1).values[:, -1:]
+        reachable = torch.where(waiting & (class_scores >= entry), class_scores, -torch.inf)
+        best, order = reachable.topk(limit, dim=1)
+        query_indices = [
+            index[score > -torch.inf].sort().values
+            for index, score in zip(order, best, strict=True)
+        ]
+        # Nobody is decoded, too, where there is no candidate: the fields have their shapes then.
+        if decoded and not any(len(index) for index in query_indices):
+            return scores, decoded
+        people = decode(query_indices)
+        images = torch.cat(
+            [torch.full_like(index, image) for image, index in enumerate(query_indices)]
+        )
+        rows = images, torch.cat(query_indices)
+        for name, values in people.fields().items():
+            if name not in decoded:
+                decoded[name] = values.new_zeros(*class_scores.shape, *values.shape[1:])
+            decoded[name][rows] = values
+        scores[rows] = class_scores[rows] * people.quality
+        waiting[rows] = False

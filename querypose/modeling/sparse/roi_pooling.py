@@ -1,0 +1,54 @@
+"""RoI pooling from the feature maps that a config names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode
+from detectron2.layers import ROIAlign, ShapeSpec
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.structures import Boxes
+from torch import Tensor, nn
+
+from querypose.modeling.sparse.roi_align import RowROIAlign
+
+
+def pool(
+    pooler: ROIPooler, features: dict[str, Tensor], names: Sequence[str], boxes: Sequence[Tensor]
+) -> Tensor:
+    """Pools every picture's boxes from the feature maps of some names.
+
+    Args:
+        pooler: from :func:`build_pooler`.
+        features: maps by name, (B, C, H / stride, W / stride).
+        names: the maps that the pooler reads.
+        boxes: per picture, (R_i, 4) xyxy in pixels of the network's input.
+
+    Returns:
+        (R, C, h, w), R = sum of R_i, in the order of the pictures.
+    """
+    # Where a diverged model's boxes are NaN or infinite, torchvision's RoIAlign reads outside the
+    # map. The boxes of later stages stay so, and are reported.
+    finite = [Boxes(picture.nan_to_num(0.0, 0.0, 0.0)) for picture in boxes]
+    return pooler([features[name] for name in names], finite)
+
+
+def build_pooler(
+    node: CfgNode, in_features: Sequence[str], input_shape: dict[str, ShapeSpec]
+) -> ROIPooler:
+    """Builds the pooler that a ``MODEL.ROI_*_HEAD`` node describes.
+
+    Args:
+        node: with ``POOLER_RESOLUTION``, ``POOLER_SAMPLING_RATIO`` and ``POOLER_TYPE``.
+        in_features: names of the feature maps that it reads.
+        input_shape: their strides.
+    """
+    pooler = ROIPooler(
+        output_size=node.POOLER_RESOLUTION,
+        scales=[1.0 / input_shape[name].stride for name in in_features],
+        sampling_ratio=node.POOLER_SAMPLING_RATIO,
+        pooler_type=node.POOLER_TYPE,
+    )
+    if isinstance(pooler.level_poolers[0], ROIAlign):
+        pooler.level_poolers = nn.ModuleList(map(RowROIAlign.like, pooler.level_poolers))
+    return pooler

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from querypose.cli.animation import AnimationReader
+from querypose.cli.formats import Kind, look_inside
+from querypose.cli.video import VideoReader
+
+DURATIONS = [100, 200, 300, 50, 400]
+TIMES = [0, 0.1, 0.3, 0.6, 0.65]
+SUFFIXES = [".gif", ".png", ".apng", ".webp", *[".avif"] * features.check("avif")]
+
+
+@pytest.fixture
+def write_animation(frame_of):
+    def write(path, num_frames=5, **options):
+        frames = [Image.fromarray(frame_of(index)) for index in range(num_frames)]
+        options = {"duration": DURATIONS[:num_frames]} | options
+        frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_frame_is_looked_at_in_time(
+    suffix, write_animation, run_demo, number_of, tmp_path, capsys
+):
+    source = write_animation(tmp_path / f"wave{suffix}")
+    status, frames = run_demo(source, "--output", tmp_path / "out", "--confidence-threshold", "1")
+    assert status == 0 and "querypose-demo:" not in capsys.readouterr().err
+    assert [frame["time"] for frame in frames] == pytest.approx(TIMES)
+    assert [frame["frame"] for frame in frames] == list(range(5))
+    drawn = list(VideoReader(str(tmp_path / "out" / "wave.mp4")))
+    numbers = [number_of(frame.picture) for frame in drawn]
+    assert numbers == [0] * 2 + [1] * 4 + [2] * 6 + [3] + [4] * 8
+    assert drawn[1].seconds == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_one_frame_is_an_image(suffix, write_animation, tmp_path):
+    source = write_animation(tmp_path / f"still{suffix}", num_frames=1)
+    assert look_inside(source) == (Kind.PICTURE, "")
+
+
+def test_frames_are_people_over_time(write_animation, run_demo, tmp_path):
+    source = write_animation(tmp_path / "wave.gif")
+    _, frames = run_demo(source, "--confidence-threshold", "0")
+    ids = [{person["id"] for person in frame["people"]} for frame in frames]
+    assert ids[0] & ids[-1]
+
+
+def test_the_image_for_readers_without_animation_is_none_of_the_frames(
+    write_animation, number_of, tmp_path
+):
+    source = write_animation(tmp_path / "wave.png", default_image=True)
+    reader = AnimationReader(str(source))
+    frames = list(reader)
+    assert [number_of(frame.picture) for frame in frames] == [1, 2, 3, 4] and reader.num_frames == 4
+    assert [frame.seconds for frame in frames] == pytest.approx([0, 0.1, 0.3, 0.6])
+
+
+def test_frames_of_no_duration_last_as_long_as_in_browsers(frame_of, tmp_path):
+    frames = [Image.fromarray(frame_of(index)) for index in range(3)]
+    frames[0].save(tmp_path / "wave.gif", save_all=True, append_images=frames[1:])
+    reader = AnimationReader(str(tmp_path / "wave.gif"))
+    assert [frame.seconds for frame in reader] == pytest.approx([0, 0.1, 0.2])
+    assert reader.frame_rate == 10
+
+
+def test_frames_are_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frames = [Image.new("RGB", (30, 20), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], exif=exif)
+    shapes = [frame.picture.shape for frame in AnimationReader(str(tmp_path / "a.webp"))]
+    assert shapes == [(30, 20, 3)] * 2
+
+
+def test_a_hurt_frame_ends_the_animation_and_no_other(write_animation, run_demo, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    noise = [Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)) for _ in range(4)]
+    file = tmp_path / "in" / "a.png"
+    file.parent.mkdir()
+    noise[0].save(file, save_all=True, append_images=noise[1:], duration=100)
+    content = file.read_bytes()
+    file.write_bytes(content[: 5 * len(content) // 8])
+    write_animation(tmp_path / "in" / "b.gif")
+    status, frames = run_demo(tmp_path / "in")
+    assert status == 1
+    errors = capsys.readouterr().err
+    num_broken = 4 - sum(frame["source"].endswith("a.png") for frame in frames)
+    assert 1 <= num_broken <= 3
+    assert f"a.png: {num_broken} frames could not be decoded." in errors
+    assert sum(frame["source"].endswith("b.gif") for frame in frames) == 5
+
+
+def test_of_pages_the_first_is_taken_with_a_word(write_animation, run_demo, tmp_path, capsys):
+    source = write_animation(tmp_path / "scan.tif")
+    status, [frame] = run_demo(source)
+    assert status == 0 and "time" not in frame
+    assert f"{source}: only the first of its 5 images is taken." in capsys.readouterr().err
+
+
+def test_previews_in_a_photo_are_no_animation(write_animation, tmp_path):
+    source = write_animation(tmp_path / "photo.jpg", num_frames=2, format="MPO")
+    with Image.open(source) as image:
+        assert image.format == "MPO" and image.n_frames == 2
+    assert look_inside(source) == (Kind.PICTURE, "")

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from querypose.cli.clock import FrameClock
+
+NAN = float("nan")
+
+
+def times(stamps, frame_rate=10.0, indices=None):
+    clock = FrameClock(frame_rate)
+    indices = range(len(stamps)) if indices is None else indices
+    return [clock.seconds(*pair) for pair in zip(indices, stamps, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [[0, 0.1, 0.2, 0.3], [0, 0.1, 0.7, 5.0], [0.4, 0.5, 0.9], [0, 0.04, 0.08], [0, 1e5, 1e5 + 1]],
+)
+def test_sound_stamps_are_the_times(stamps):
+    assert times(stamps) == stamps
+
+
+@pytest.mark.parametrize(
+    "stamp", [0.0, -1.0, NAN, -math.inf, math.inf], ids=["0", "-1", "NaN", "-inf", "inf"]
+)
+def test_without_stamps_the_frame_rate_times(stamp):
+    assert times([stamp] * 5) == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert times([stamp] * 3, indices=[0, 4, 5]) == pytest.approx([0, 0.4, 0.5])
+
+
+def test_between_stamps_the_frame_rate_times():
+    assert times([0, 0.5, NAN, 0.0, 0.9]) == pytest.approx([0, 0.5, 0.6, 0.7, 0.9])
+    # The stamp is behind what was counted until then.
+    assert times([0, 0.5, NAN, NAN, 0.6, 0.9]) == pytest.approx([0, 0.5, 0.6, 0.7, 0.7, 0.9])
+    assert times([0, 0.2, 0.2, 0.4]) == pytest.approx([0, 0.2, 0.3, 0.4])
+
+
+def test_stamps_that_start_anew_go_on():
+    once = [0.1 * index for index in range(10)]
+    assert times([*once, *once]) == pytest.approx([0.1 * index for index in range(20)])
+
+
+def test_frames_that_could_not_be_decoded_take_their_time():
+    assert times([0, 0.1, 0.5], indices=[0, 1, 5]) == [0, 0.1, 0.5]
+
+
+def test_the_end_is_one_longest_frame_later():
+    clock = FrameClock(10.0)
+    assert clock.end == pytest.approx(0.1)
+    for index, stamp in enumerate([0, 0.1, 0.6, 0.7]):
+        clock.seconds(index, stamp)
+    assert clock.end == pytest.approx(1.2)

@@ -1,0 +1,601 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from querypose.cli import video
+from querypose.cli.atomic import whole_file
+from querypose.cli.demo import main
+from querypose.cli.inputs import Input, Kind, find_inputs, image_ids
+from querypose.cli.interruption import Interruption
+from querypose.cli.outputs import plan_outputs
+from querypose.cli.runner import Demo, DemoOptions
+from querypose.cli.timing import Stopwatch
+from querypose.cli.video import VideoReader, VideoWriter, read_ahead
+from querypose.inference.predictor import PosePredictor
+
+SMALL = {"INPUT.MIN_SIZE_TEST": 64, "INPUT.MAX_SIZE_TEST": 96}
+
+
+@pytest.fixture
+def model(tiny_cfg, tiny_model, tmp_path):
+    """The options that name a tiny model, which sees people everywhere."""
+    (tmp_path / "config.yaml").write_text(tiny_cfg(SMALL).dump())
+    torch.save({"model": tiny_model(SMALL).state_dict()}, tmp_path / "weights.pth")
+    return [
+        *("--config-file", str(tmp_path / "config.yaml")),
+        *("--weights", str(tmp_path / "weights.pth")),
+        *("--confidence-threshold", "0"),
+        *("--keypoint-threshold", "0"),
+    ]
+
+
+@pytest.fixture
+def predictor(model, tmp_path):
+    return PosePredictor.from_config(
+        tmp_path / "config.yaml", weights=tmp_path / "weights.pth", confidence_threshold=0
+    )
+
+
+def picture(height=60, width=80, seed=0):
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
+    return np.kron(coarse, np.ones((10, 10, 1), np.uint8))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of three pictures, one of them broken, and a text file."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.fromarray(picture(seed=1)).save(folder / "a.png")
+    (folder / "b.jpg").write_bytes(b"no picture")
+    Image.fromarray(picture(80, 60, seed=2)).save(folder / "c.png")
+    (folder / "notes.txt").write_text("no picture either")
+    return folder
+
+
+def write_video(path, num_frames, size=(60, 80), frame_rate=12.5):
+    with VideoWriter(path, frame_rate) as writer:
+        for index in range(num_frames):
+            frame = picture(*size)
+            frame[:, index % size[1]] = 255
+            writer.write(frame)
+    return path
+
+
+def read_video(path):
+    reader = VideoReader(str(path))
+    return reader.frame_rate, [frame.picture for frame in reader]
+
+
+def read_json(path):
+    return json.loads(path.read_text()), json.loads(path.with_suffix(".coco.json").read_text())
+
+
+def leftovers(folder):
+    return [path for path in folder.rglob(".*") if "partial" in path.name]
+
+
+def command(repository, *arguments):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return subprocess.Popen(
+        [sys.executable, str(repository / "demo" / "demo.py"), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment | {"PYTHONPATH": str(repository)},
+    )
+
+
+def test_a_folder_with_a_broken_file(repository, model, predictor, pictures, tmp_path):
+    out, records = tmp_path / "out", tmp_path / "poses.json"
+    process = command(
+        repository,
+        pictures,
+        *("--output", out, "--save-json", records, "--sheet", tmp_path / "sheet.png"),
+        *("--draw", "boxes,skeleton,scores,parts,attention", *model),
+    )
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert f"Skipped: The picture {pictures / 'b.jpg'} cannot be read" in errors
+    assert not re.search("Traceback|Warning|torch", errors)
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("a.attention.png", "a.png", "c.attention.png", "c.png")
+    ]
+    drawn = np.asarray(Image.open(out / "a.png"))
+    assert drawn.shape == (60, 80, 3) and (drawn != picture(seed=1)).any()
+    assert np.asarray(Image.open(tmp_path / "sheet.png")).shape[:2] == (240, 1600)
+
+    plain, coco = read_json(records)
+    assert plain["keypoint_names"] == list(predictor.skeleton.keypoints)
+    expected_coco = []
+    for frame, name, image_id in zip(plain["frames"], ("a.png", "c.png"), (1, 2), strict=True):
+        found = predictor(pictures / name)
+        place = {"image_id": image_id, "source": str(pictures / name)}
+        assert len(found) and frame.keys() == (place | found.to_json()).keys()
+        assert_close(frame, place | found.to_json())
+        expected_coco += found.to_coco(image_id)
+    assert_close(coco, expected_coco)
+
+
+def assert_close(first, second):
+    """Equal in structure, and in numbers but for the last digits."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_close(first[key], second[key])
+    elif isinstance(first, list):
+        assert len(first) == len(second)
+        for pair in zip(first, second, strict=True):
+            assert_close(*pair)
+    else:
+        assert first == (pytest.approx(second, abs=0.02) if isinstance(first, float) else second)
+
+
+def test_ctrl_c_leaves_a_playable_video_and_the_json_so_far(repository, model, tmp_path):
+    source = write_video(tmp_path / "long.mp4", 3000)
+    out, records = tmp_path / "out", tmp_path / "poses.json"
+    process = command(repository, source, "--output", out, "--save-json", records, *model)
+    deadline = time.monotonic() + 200
+    while not list(out.glob(".long.*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    frame_rate, frames = read_video(out / "long.mp4")
+    assert 0 < len(frames) < 3000 and frame_rate == 12.5
+    plain, coco = read_json(records)
+    assert len(plain["frames"]) == len(frames)
+    assert {result["image_id"] for result in coco} <= set(range(1, len(frames) + 1))
+    assert not leftovers(tmp_path)
+
+
+def test_a_video_keeps_its_frames_rate_and_size_and_gives_ids(model, predictor, tmp_path, capsys):
+    source = write_video(tmp_path / "walk.avi", 12)
+    records = tmp_path / "walk.json"
+    drawn = tmp_path / "drawn.mp4"
+    arguments = [str(source), "--save-json", str(records), *model, "--batch-size", "4"]
+    assert main([*arguments, "--output", str(drawn)]) == 0
+    frame_rate, frames = read_video(drawn)
+    assert (frame_rate, len(frames), frames[0].shape) == (12.5, 12, (60, 80, 3))
+    progress = capsys.readouterr().err
+    assert "12/12" in progress and "frame/s" in progress
+
+    plain, coco = read_json(records)
+    assert [frame["frame"] for frame in plain["frames"]] == list(range(12))
+    assert [frame["time"] for frame in plain["frames"]][:3] == [0.0, 0.08, 0.16]
+    _, originals = read_video(source)
+    found = predictor(originals[5])
+    assert_close(
+        [{k: v for k, v in p.items() if k != "id"} for p in plain["frames"][5]["people"]],
+        found.to_json()["people"],
+    )
+    ids = [{person["id"] for person in frame["people"]} for frame in plain["frames"]]
+    assert len(ids[0] & ids[-1]) >= 2
+    assert {result["track_id"] for result in coco} == set.union(*ids)
+
+    assert main([*arguments, "--no-track"]) == 0
+    plain, coco = read_json(records)
+    assert "id" not in plain["frames"][0]["people"][0] and "track_id" not in coco[0]
+
+
+def test_the_keypoint_threshold_is_the_configs_unless_given(model, tmp_path):
+    source = tmp_path / "a.png"
+    Image.fromarray(picture()).save(source)
+    arguments = model[: model.index("--keypoint-threshold")]
+
+    def limbs_drawn(*further: str) -> bool:
+        out = tmp_path / "out.png"
+        drawing = [str(source), "--output", str(out), "--draw", "skeleton", *arguments, *further]
+        assert main(drawing) == 0
+        return bool((np.asarray(Image.open(out)) != picture()).any())
+
+    nothing = ("--opts", "DEMO.KEYPOINT_THRESHOLD", "1.0")
+    assert not limbs_drawn(*nothing)
+    assert limbs_drawn("--opts", "DEMO.KEYPOINT_THRESHOLD", "0.0")
+    assert limbs_drawn("--keypoint-threshold", "0", *nothing)
+
+
+def test_timing_tells_where_the_time_went(model, tmp_path, capsys):
+    source = write_video(tmp_path / "clip.mp4", 6)
+    out, records = tmp_path / "out.mp4", tmp_path / "poses.json"
+    start = time.perf_counter()
+    arguments = [str(source), "--output", str(out), "--save-json", str(records), "--timing", *model]
+    assert main(arguments) == 0
+    milliseconds = (time.perf_counter() - start) * 1000
+    lines = re.findall(r"^(\w.*?) {2,}([\d.]+)$", capsys.readouterr().err, re.MULTILINE)
+    steps = {name: float(value) for name, value in lines}
+    assert list(steps) == ["read, meanwhile", "predict", "track", "draw", "write", "record"]
+    assert min(steps.values()) > 0
+    assert 6 * sum(value for name, value in steps.items() if "meanwhile" not in name) < milliseconds
+
+
+def test_a_stopwatch_passes_items_on_and_ends_their_source():
+    ended = []
+
+    def items():
+        try:
+            yield from range(5)
+        finally:
+            ended.append(True)
+
+    stopwatch = Stopwatch()
+    assert list(stopwatch.measured("all", items())) == list(range(5))
+    some = stopwatch.measured("some", items())
+    assert next(some) == 0
+    some.close()
+    assert len(ended) == 2 and set(stopwatch.seconds) == {"all", "some"}
+
+
+def test_pictures_are_tracked_only_if_asked(model, tmp_path):
+    for index in range(3):
+        Image.fromarray(picture()).save(tmp_path / f"{index:03d}.png")
+    records = tmp_path / "poses.json"
+    arguments = [str(tmp_path / "*.png"), "--save-json", str(records), *model]
+    assert main(arguments) == 0
+    plain, coco = read_json(records)
+    assert "id" not in plain["frames"][0]["people"][0]
+    assert [frame["image_id"] for frame in plain["frames"]] == [0, 1, 2]  # COCO's way of naming
+    assert {result["image_id"] for result in coco} == {0, 1, 2}
+    assert main([*arguments, "--track"]) == 0
+    frames = read_json(records)[0]["frames"]
+    ids = [[person["id"] for person in frame["people"]] for frame in frames]
+    assert ids[0] == ids[1] == ids[2]
+
+
+def test_broken_videos_are_skipped_and_leave_nothing(model, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.mp4").write_bytes(b"no video")
+    write_video(tmp_path / "in" / "b.mp4", 3)
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "in"), "--output", str(out), *model]) == 1
+    assert f"Skipped: The video {tmp_path / 'in' / 'a.mp4'} cannot be read." in (
+        capsys.readouterr().err
+    )
+    assert [path.name for path in out.iterdir()] == ["b.mp4"]
+
+
+def test_frames_that_cannot_be_decoded_are_stepped_over(model, tmp_path, capsys):
+    source = write_video(tmp_path / "whole.mp4", 40)
+    content = bytearray(source.read_bytes())
+    third, half = len(content) // 3, len(content) // 2
+    content[third:half] = np.random.default_rng(0).bytes(half - third)
+    (tmp_path / "hurt.mp4").write_bytes(content)
+    reader = VideoReader(str(tmp_path / "hurt.mp4"))
+    indices = [frame.index for frame in reader]
+    assert reader.num_broken > 0 and indices[-1] == 39
+    out = tmp_path / "out.mp4"
+    assert main([str(tmp_path / "hurt.mp4"), "--output", str(out), *model]) == 1
+    errors = capsys.readouterr().err
+    assert f"{reader.num_broken} frames could not be decoded" in errors
+    assert "stated length" not in errors
+    assert len(read_video(out)[1]) == 40
+
+
+def test_a_missing_file_does_not_stop_the_others(model, pictures, tmp_path, capsys):
+    arguments = [str(pictures / "a.png"), str(tmp_path / "nowhere.jpg"), "--output"]
+    assert main([*arguments, str(tmp_path / "out"), *model]) == 1
+    assert f"There is no file {tmp_path / 'nowhere.jpg'}." in capsys.readouterr().err
+    assert (tmp_path / "out" / "a.png").is_file()
+
+
+def test_stdin_lists_paths(model, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        sys, "stdin", io.StringIO(f"{pictures / 'c.png'}\n\n{pictures / 'a.png'}\n")
+    )
+    records = tmp_path / "poses.json"
+    assert main(["-", "--save-json", str(records), *model]) == 0
+    sources = [frame["source"] for frame in read_json(records)[0]["frames"]]
+    assert sources == [str(pictures / "c.png"), str(pictures / "a.png")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name pictures, videos or folders"),
+        (["PICTURE"], "nothing would come of it"),
+        (["PICTURE", "--webcam", "0", "--output", "x"], "--webcam goes alone"),
+        (["nowhere.jpg", "--output", "x"], "There is no file nowhere.jpg."),
+        (["*.nothing", "--output", "x"], r"Nothing matches \*.nothing."),
+        (["PICTURE", "--save-json", "poses.txt"], r"poses.txt must end with .json"),
+        (["PICTURE", "--sheet", "sheet.pdf"], "sheet.pdf must end with one of"),
+        (["PICTURE", "--output", "none"], "nothing would come of it"),
+        (["", "--output", "x"], "There is no file ''."),
+        (["PICTURE", "--draw", "hats", "--output", "x"], "'hats' cannot be drawn"),
+        (["PICTURE", "--draw", "", "--output", "x"], "'' cannot be drawn, only boxes"),
+        (["PICTURE", "--attention-person", "1", "--output", "x"], "goes with --draw attention"),
+        (
+            ["PICTURE", "--draw", "attention", "--attention-person", "0", "--output", "x"],
+            "a number from 1",
+        ),
+        (["PICTURE", "--draw", "attention", "--sheet", "x.png"], "name a folder with --output"),
+        (["--webcam", "--draw", "attention", "--output", "x"], "is for pictures alone"),
+        (["--webcam", "--sheet", "x.png"], "there are none among the inputs"),
+    ],
+)
+def test_contradictions_are_named(arguments, message, pictures, capsys):
+    arguments = [str(pictures / "a.png") if word == "PICTURE" else word for word in arguments]
+    with pytest.raises(SystemExit) as error:
+        main([*arguments, "--config-file", "config.yaml"])
+    assert error.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_what_fails_before_the_first_picture_is_said_in_one_line(model, pictures, capsys, tmp_path):
+    source = str(pictures / "a.png")
+    cases = [
+        ([source, "--output", str(pictures), *model], "a.png would replace an input"),
+        ([source, "--output", "y", "--sheet", source, *model], "a.png would replace an input"),
+        ([source, "--output", "y", *model, "--device", "toaster"], "'toaster' is no device"),
+        ([source, "--output", "y", "--opts", "MODEL.HAT", "1"], "Non-existent key: MODEL.HAT"),
+        ([source, "--output", "x.mp4", *model], "x.mp4 cannot hold a drawn picture"),
+        ([source, source, str(pictures / "c.png"), "--output", "x.png", *model], "2 inputs"),
+        ([source, "--output", "x", "--config-file", "nowhere.yaml"], "no config file nowhere"),
+        ([source, "--output", "x", *model, "--precision", "fp32", "--batch-size", "0"], "got 0"),
+    ]
+    for arguments, message in cases:
+        assert main(arguments) == 2
+        errors = capsys.readouterr().err
+        assert message in errors and "Traceback" not in errors
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output", "notes"], "notes is a file, so notes/a.png cannot lie in it"),
+        (["--output", "notes/drawn/"], "notes is a file"),
+        (["--output", "notes/drawn.png"], "notes is a file"),
+        (["--output", "occupied"], "occupied/a.png is a folder"),
+        (["--save-json", "folder.json"], "folder.json is a folder"),
+        (["--save-json", "poses.json"], "poses.coco.json is a folder"),
+        (["--save-json", "notes/poses.json"], "notes is a file"),
+        (["--sheet", "folder.png"], "folder.png is a folder"),
+        (["--output", "x.png", "--sheet", "x.png"], "Two results would go to x.png"),
+        (
+            ["--output", "x.png", "--sheet", "x.attention.png", "--draw", "attention"],
+            "Two results would go to x.attention.png",
+        ),
+    ],
+)
+def test_results_without_a_place_are_refused_before_the_work(
+    arguments, message, pictures, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes").write_text("precious")
+    for name in ("occupied/a.png", "folder.json", "poses.coco.json", "folder.png"):
+        (tmp_path / name).mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    assert main([str(pictures / "a.png"), *arguments]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors and "Traceback" not in errors
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_drawing_that_cannot_be_written_costs_no_other(model, pictures, tmp_path, capsys):
+    # JPEG knows no longer sides.
+    Image.fromarray(np.zeros((1, 65_600), np.uint8)).save(pictures / "long.png")
+    (pictures / "long.png").rename(pictures / "long.jpg")
+    out, records = tmp_path / "out", tmp_path / "poses.json"
+    assert main([str(pictures), "--output", str(out), "--save-json", str(records), *model]) == 1
+    assert f"{out / 'long.jpg'} could not be written: " in capsys.readouterr().err
+    assert [path.name for path in sorted(out.iterdir())] == ["a.png", "c.png"]
+    assert len(read_json(records)[0]["frames"]) == 3
+
+
+def test_what_was_seen_before_the_memory_ran_out_is_kept(predictor, tmp_path, monkeypatch):
+    for index in range(6):
+        Image.fromarray(picture(seed=index)).save(tmp_path / f"{index}.png")
+    inputs = find_inputs([str(tmp_path / "*.png")], io.StringIO()).inputs
+    predictor.batch_size = 1
+    forward, calls = predictor.model.forward, []
+
+    def runs_out_of_memory(batch):
+        calls.append(batch)
+        if len(calls) > 4:
+            raise torch.OutOfMemoryError("no memory left")
+        return forward(batch)
+
+    monkeypatch.setattr(predictor.model, "forward", runs_out_of_memory)
+    records = tmp_path / "poses.json"
+    demo = Demo(predictor, DemoOptions(save_json=str(records)))
+    with pytest.raises(torch.OutOfMemoryError):
+        demo.run(inputs, {})
+    assert [frame["source"] for frame in read_json(records)[0]["frames"]] == [
+        str(tmp_path / f"{index}.png") for index in range(4)
+    ]
+    calls += [None] * 4
+    with pytest.raises(torch.OutOfMemoryError):
+        Demo(predictor, DemoOptions(save_json=str(tmp_path / "none.json"))).run(inputs, {})
+    assert not (tmp_path / "none.json").exists()
+
+
+def test_the_attention_of_one_person(model, pictures, tmp_path, capsys):
+    def grid(*further: str) -> np.ndarray:
+        arguments = [str(pictures / "a.png"), "--output", str(tmp_path / "out.png"), *model]
+        assert main([*arguments, "--draw", "skeleton, attention", *further]) == 0
+        return np.asarray(Image.open(tmp_path / "out.attention.png"))
+
+    everybody, second = grid(), grid("--attention-person", "2")
+    height = len(second)
+    assert len(everybody) > height and (everybody[height : 2 * height] == second).all()
+    (tmp_path / "out.attention.png").unlink()
+    with pytest.raises(FileNotFoundError):
+        grid("--attention-person", "99")
+    assert "no person 99 whose attention could be drawn" in capsys.readouterr().err
+
+
+def test_show_without_windows_is_refused(model, pictures, capsys, monkeypatch):
+    if "GUI:                           NONE" not in cv2.getBuildInformation():
+        pytest.skip("this OpenCV has windows")
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert main([str(pictures / "a.png"), "--show", *model]) == 2
+    assert "replace opencv-python-headless by opencv-python" in capsys.readouterr().err
+    monkeypatch.delenv("DISPLAY")
+    if sys.platform.startswith("linux"):
+        monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+        assert main([str(pictures / "a.png"), "--show", *model]) == 2
+        assert "--show needs a screen" in capsys.readouterr().err
+
+
+def test_a_missing_webcam_is_said(model, tmp_path, capsys):
+    assert main(["--webcam", "97", "--output", str(tmp_path / "out"), *model]) == 1
+    assert "The webcam 97 cannot be read." in capsys.readouterr().err
+
+
+def test_drawings_never_share_a_name(tmp_path):
+    assert plan_outputs(str(tmp_path), find_inputs([], ()).inputs) == {}
+    # A picture keeps its name, even where one before it would be given the same.
+    alike = [Input(Kind.PICTURE, name) for name in ("x.gif", "x.png", "x.attention.png")]
+    targets = plan_outputs(f"{tmp_path}/", alike)
+    assert [targets[item].name for item in alike] == ["x-2.png", "x.png", "x.attention.png"]
+    targets = plan_outputs(f"{tmp_path}/", alike, attention=True)
+    assert [targets[item].name for item in alike] == ["x-2.png", "x.png", "x.attention-2.png"]
+    same = [Input(Kind.PICTURE, f"{folder}/x.gif") for folder in "abc"]
+    names = [path.name for path in plan_outputs(str(tmp_path), same).values()]
+    assert names == ["x.png", "x-2.png", "x-3.png"]
+    film = Input(Kind.VIDEO, "a/y.webm")
+    camera = Input(Kind.WEBCAM, "0")
+    names = [path.name for path in plan_outputs(f"{tmp_path}/", [film, camera]).values()]
+    assert names == ["y.mp4", "webcam0.mp4"]
+    assert plan_outputs("", [film]) == {}
+
+
+def test_folders_list_media_once_and_in_order(pictures, tmp_path):
+    write_video(pictures / "d.mp4", 1)
+    (pictures / ".hidden.png").write_bytes(b"")
+    found = find_inputs([str(pictures), str(pictures / "a.png")], ())
+    assert [(item.kind.value, item.source[-5:]) for item in found.inputs] == [
+        ("picture", "a.png"),
+        ("picture", "b.jpg"),
+        ("picture", "c.png"),
+        ("video", "d.mp4"),
+    ]
+    (pictures / "folder.png").mkdir()
+    (pictures / "folder.png" / "e.png").write_bytes(b"")
+    inputs = find_inputs([str(pictures / "*.png")], ()).inputs
+    assert [item.source[-5:] for item in inputs] == ["a.png", "c.png", "e.png"]
+    (tmp_path / "empty").mkdir()
+    [problem] = find_inputs([str(tmp_path / "empty")], ()).problems
+    assert not found.problems and "holds no pictures" in problem
+
+
+def test_image_ids_count_unless_all_pictures_are_numbered():
+    numbered = [Input(Kind.PICTURE, f"{index:012d}.jpg") for index in (139, 285)]
+    assert [image_ids(numbered)(item, 5) for item in numbered] == [139, 285]
+    for others in (
+        [*numbered, Input(Kind.PICTURE, "x.jpg")],
+        [*numbered, Input(Kind.VIDEO, "7.mp4")],
+        [*numbered, Input(Kind.PICTURE, "139.png")],
+    ):
+        assert image_ids(others)(others[0], 5) == 6
+
+
+def test_reading_ahead_keeps_order_and_raises_in_place():
+    assert list(read_ahead(range(50), 4)) == list(range(50))
+
+    def failing():
+        yield 1
+        yield 2
+        raise ValueError("third")
+
+    seen = []
+    with pytest.raises(ValueError, match="third"):
+        for item in read_ahead(failing(), 3):
+            seen.append(item)
+    assert seen == [1, 2]
+
+
+def test_reading_ahead_runs_ahead_and_stops_when_closed():
+    done = []
+
+    def items():
+        try:
+            for index in range(1000):
+                done.append(index)
+                yield index
+        finally:
+            done.append("closed")
+
+    threads = threading.active_count()
+    reader = read_ahead(items(), 5)
+    assert next(reader) == 0
+    time.sleep(0.2)
+    assert 5 <= len(done) <= 7
+    reader.close()
+    assert done[-1] == "closed" and len(done) <= 8
+    assert threading.active_count() == threads
+
+
+def test_a_video_that_fails_midway_leaves_the_former_one(tmp_path):
+    target = write_video(tmp_path / "film.mp4", 3)
+    with pytest.raises(RuntimeError), VideoWriter(target, 10) as writer:
+        writer.write(picture())
+        raise RuntimeError("the model failed")
+    assert len(read_video(target)[1]) == 3 and not leftovers(tmp_path)
+
+
+def test_without_the_codec_a_video_becomes_motion_jpeg(tmp_path, monkeypatch):
+    monkeypatch.setitem(video.CODECS, ".mp4", "ZZZZ")
+    write_video(tmp_path / "film.mp4", 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["film.avi"]
+    assert len(read_video(tmp_path / "film.avi")[1]) == 3
+    monkeypatch.setitem(video.CODECS, ".avi", "ZZZZ")
+    with pytest.raises(ValueError, match="no codec for the video"):
+        write_video(tmp_path / "other.mp4", 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["film.avi"]
+
+
+def test_a_video_under_another_name_is_told_of(model, tmp_path, monkeypatch, capsys):
+    source = write_video(tmp_path / "film.avi", 2)
+    monkeypatch.setitem(video.CODECS, ".mp4", "ZZZZ")
+    assert main([str(source), "--output", str(tmp_path / "out" / "film.mp4"), *model]) == 0
+    written = tmp_path / "out" / "film.avi"
+    assert f"the video is {written}." in capsys.readouterr().err and written.is_file()
+
+
+def test_whole_files_appear_at_the_end_or_not_at_all(tmp_path):
+    target = tmp_path / "new" / "file.txt"
+    with whole_file(target) as path:
+        path.write_text("one")
+        assert not target.exists()
+    assert target.read_text() == "one"
+    with pytest.raises(RuntimeError), whole_file(target) as path:
+        path.write_text("two")
+        raise RuntimeError
+    assert target.read_text() == "one" and len(list(target.parent.iterdir())) == 1
+
+
+def test_an_interruption_is_noted_once_and_the_second_one_acts():
+    former = signal.getsignal(signal.SIGINT)
+    with Interruption() as interruption:
+        assert not interruption.requested
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is former
+
+
+def test_a_real_clip(model, real_data, tmp_path):
+    out = tmp_path / "vtest.mp4"
+    assert main([str(real_data / "videos" / "vtest_5s.mp4"), "--output", str(out), *model]) == 0
+    frame_rate, frames = read_video(out)
+    assert (frame_rate, len(frames), frames[0].shape) == (10.0, 50, (576, 768, 3))

@@ -1,0 +1,147 @@
+"""Folded batch norms: all that can be gone are, and the answers stay."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import timm
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from timm.layers import freeze_batch_norm_2d
+from torch import Tensor, nn
+
+from querypose.inference.batch_norm_folding import fold_batch_norms
+
+
+class Backbone(nn.Module):
+    """A network with one feature map."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+        return {"res5": self.network(pictures)}
+
+
+class Model(nn.Module):
+    """What folding needs of a meta-architecture."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("pixel_mean", torch.zeros(3, 1, 1))
+
+
+def count_norms(model: nn.Module) -> int:
+    return sum(hasattr(module, "running_mean") for module in model.modules())
+
+
+@pytest.fixture
+def fold_and_compare(fill_batch_norms) -> Callable[[nn.Module], int]:
+    """Folds a trained network, whose features must not change; counts the norms that are gone."""
+
+    @torch.no_grad()
+    def fold(network: nn.Module) -> int:
+        plain = Model(Backbone(fill_batch_norms(network))).eval()
+        picture = torch.randn(1, 3, 96, 64)
+        folded = copy.deepcopy(plain)
+        count = fold_batch_norms(folded)
+        expected, actual = plain.backbone(picture)["res5"], folded.backbone(picture)["res5"]
+        tolerance = 1e-5 * float(expected.abs().max())
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=tolerance)
+        assert count_norms(folded) == count_norms(plain) - count
+        return count
+
+    return fold
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["trained", "frozen"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_100", "regnetx_002"]
+)
+def test_all_norms_of_common_networks(fold_and_compare, name, frozen):
+    network = timm.create_model(name, num_classes=0)
+    if frozen:
+        network = freeze_batch_norm_2d(network)
+    assert fold_and_compare(network) == count_norms(network) > 0
+
+
+def test_network_with_norms_before_convolutions(fold_and_compare):
+    """Each of its blocks begins with a norm of several maps, which no convolution can take in."""
+    network = timm.create_model("densenet121", num_classes=0)
+    assert 0 < fold_and_compare(network) < count_norms(network)
+
+
+def test_inference_mode_leaves_the_network_as_it_is(fold_and_compare):
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+    with torch.inference_mode():
+        assert fold_and_compare(network) == 0
+
+
+def test_the_whole_model(tiny_model, fill_batch_norms):
+    model = fill_batch_norms(tiny_model().eval())
+    norms = count_norms(model)
+    assert any(isinstance(module, FrozenBatchNorm2d) for module in model.modules())
+    assert fold_batch_norms(model) == norms > 0
+    assert count_norms(model) == 0
+
+
+class Branching(nn.Module):
+    """A convolution and a norm, connected in some way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.norm = nn.BatchNorm2d(3)
+
+
+class Plain(Branching):
+    def forward(self, picture: Tensor) -> Tensor:
+        return self.norm(self.conv(picture))
+
+
+class ActivatedBetween(Branching):
+    def forward(self, picture: Tensor) -> Tensor:
+        return self.norm(self.conv(picture).relu_())
+
+
+class ConvolvedTwice(Branching):
+    def forward(self, picture: Tensor) -> Tensor:
+        return self.norm(self.conv(self.conv(picture)))
+
+
+class NormedTwice(Branching):
+    def forward(self, picture: Tensor) -> Tensor:
+        return self.norm(self.norm(self.conv(picture)))
+
+
+class UsedTwice(Branching):
+    def forward(self, picture: Tensor) -> Tensor:
+        convolved = self.conv(picture)
+        return self.norm(convolved) + convolved
+
+
+class SeenOutside(Branching):
+    """Its second use is an output of its own."""
+
+    def forward(self, picture: Tensor) -> Tensor:
+        convolved = self.conv(picture)
+        return torch.cat([convolved, self.norm(convolved)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (Plain, 1),
+        (ActivatedBetween, 0),
+        (ConvolvedTwice, 0),
+        (NormedTwice, 0),
+        (UsedTwice, 0),
+        (SeenOutside, 0),
+    ],
+)
+def test_only_a_norm_of_what_one_convolution_gave(fold_and_compare, kind, expected):
+    assert fold_and_compare(kind()) == expected

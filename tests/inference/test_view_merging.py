@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+
+from querypose.inference.view_merging import merge_views
+
+BOXES = [[10, 10, 50, 90], [60, 20, 100, 95], [0, 0, 20, 20]]
+SIGMAS = torch.tensor([0.1, 0.1])
+
+
+def people(boxes, scores, doubt=0.2, classes=None):
+    """Whoever is in ``boxes``; the keypoints are the box's corners."""
+    boxes = torch.tensor(boxes, dtype=torch.float32).view(-1, 4)
+    confidence = torch.full((len(boxes), 2, 1), 1 - doubt)
+    return Instances(
+        (100, 120),
+        pred_boxes=Boxes(boxes),
+        scores=torch.tensor(scores, dtype=torch.float32),
+        pred_classes=torch.tensor(classes or [0] * len(boxes), dtype=torch.int64),
+        pred_keypoints=torch.cat([boxes.view(-1, 2, 2), confidence], dim=-1),
+        query_indices=torch.arange(len(boxes)) + 7,
+    )
+
+
+def test_a_single_view_is_itself():
+    view = people([*BOXES, BOXES[0]], [0.9, 0.5, 0.3, 0.3])
+    assert merge_views([view], SIGMAS) is view
+
+
+def test_the_same_view_twice_changes_nothing():
+    view = people(BOXES, [0.9, 0.5, 0.3], classes=[0, 0, 1])
+    merged = merge_views([view, view], SIGMAS)
+    for name, value in view.get_fields().items():
+        if name != "pred_boxes":
+            assert torch.equal(merged.get(name), value), name
+    assert torch.equal(merged.pred_boxes.tensor, view.pred_boxes.tensor)
+
+
+def test_keypoints_are_weighted_by_their_certainty_and_the_rest_plainly():
+    first = people(BOXES[:1], [0.8], doubt=0.1)
+    second = people([[12, 12, 52, 92]], [0.4], doubt=0.3)
+    merged = merge_views([first, second], SIGMAS)
+    torch.testing.assert_close(merged.pred_boxes.tensor, torch.tensor([[11.0, 11, 51, 91]]))
+    torch.testing.assert_close(merged.scores, torch.tensor([0.6]))
+    # Nine times the weight for a third of the doubt.
+    place = (torch.tensor([10.0, 10.0]) * 9 + torch.tensor([12.0, 12.0])) / 10
+    torch.testing.assert_close(merged.pred_keypoints[0, 0], torch.tensor([*place, 0.8]))
+
+
+def test_everybody_of_every_view_is_kept_once():
+    first = people(BOXES[:2], [0.9, 0.5])
+    # The second one again, somebody else, and in the place of the first one another class.
+    second = people([BOXES[1], BOXES[2], BOXES[0]], [0.4, 0.3, 0.2], classes=[0, 0, 1])
+    merged = merge_views([first, second], SIGMAS)
+    torch.testing.assert_close(merged.scores, torch.tensor([0.45, 0.45, 0.15, 0.1]))
+    found = {tuple(box) for box in merged.pred_boxes.tensor.tolist()}
+    assert found == {tuple(map(float, box)) for box in BOXES}
+    assert sorted(merged.pred_classes.tolist()) == [0, 0, 0, 1]
+
+
+def test_a_view_that_does_not_show_a_person_counts_as_zero():
+    """Seen once at .6 is no surer than seen four times at .6, .5, .5 and .5."""
+    once = [people(BOXES[:1], [0.6]), *[people([], []) for _ in range(3)]]
+    often = [people(BOXES[1:2], [score]) for score in (0.6, 0.5, 0.5, 0.5)]
+    views = [Instances.cat(list(pair)) for pair in zip(once, often, strict=True)]
+    merged = merge_views(views, SIGMAS)
+    torch.testing.assert_close(merged.scores, torch.tensor([0.525, 0.15]))
+    assert merged.pred_boxes.tensor[0].tolist() == BOXES[1]
+
+
+def test_two_people_of_one_view_stay_two():
+    first = people([BOXES[0], BOXES[0]], [0.9, 0.1])
+    second = people([BOXES[0], BOXES[0]], [0.2, 0.8])
+    merged = merge_views([first, second], SIGMAS)
+    assert len(merged) == 2
+
+
+def test_where_a_person_was_found_twice_the_confident_ones_meet():
+    first = people([BOXES[0], BOXES[0]], [0.9, 0.1])
+    # The double of little confidence is nearer.
+    second = people([BOXES[0], [11, 10, 51, 90]], [0.1, 0.9])
+    merged = merge_views([first, second], SIGMAS)
+    torch.testing.assert_close(merged.scores, torch.tensor([0.9, 0.1]))
+
+
+def test_the_order_of_views_does_not_matter():
+    first, second = people(BOXES, [0.9, 0.5, 0.3]), people(BOXES[:2], [0.85, 0.6])
+    one, other = merge_views([first, second], SIGMAS), merge_views([second, first], SIGMAS)
+    torch.testing.assert_close(one.scores, other.scores)
+    torch.testing.assert_close(one.pred_keypoints, other.pred_keypoints)
+
+
+@pytest.mark.parametrize("counts", [(0, 2), (2, 0), (0, 0)])
+def test_views_without_anybody(counts):
+    views = [people(BOXES[:count], [0.9, 0.5][:count]) for count in counts]
+    merged = merge_views(views, SIGMAS)
+    assert len(merged) == max(counts)
+    torch.testing.assert_close(merged.scores, torch.tensor([0.45, 0.25][: max(counts)]))
