@@ -27,7 +27,7 @@ $(VENV)/.complete: requirements/build.txt requirements/lock.txt requirements/det
 	touch $@
 
 demo: setup
-	$(PY) demo/quickstart.py $(PICTURES)
+	$(PY) demo/quickstart.py $(IMAGES)
 
 test: setup
 	$(PY) -m pytest

@@ -1,6 +1,6 @@
-"""Draws the pictures of the README: what the demo makes of generated people.
+"""Draws the images of the README: what the demo makes of generated people.
 
-The packaged model has not seen them: a clip, and some pictures of the validation dataset.
+The packaged model has not seen them: a clip, and some images of the validation dataset.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from generated import write_clip, write_pictures
+from generated import write_clip, write_images
 from PIL import Image
 
 from querypose.cli.demo import main as draw
@@ -18,7 +18,7 @@ from querypose.visualization import pose_sheet
 
 _DATASET = "synthetic_people_val"
 _GALLERY = Path(__file__).resolve().parent.parent / "docs" / "gallery"
-_PICTURE = 45
+_IMAGE = 45
 _SHEET = (1, 2, 3, 4, 5, 6, 7, 8)
 _ATTENTION = 8
 _NUM_FRAMES = 32
@@ -31,32 +31,32 @@ def main() -> None:
     _GALLERY.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _draw_picture(folder)
+        _draw_image(folder)
         _draw_sheet(folder)
         _draw_attention(folder)
         _draw_video(folder)
 
 
-def _draw_picture(folder: Path) -> None:
-    pictures = write_pictures(_DATASET, [_PICTURE], folder)
-    draw([*pictures, "--output", str(_GALLERY / "picture.jpg")])
+def _draw_image(folder: Path) -> None:
+    images = write_images(_DATASET, [_IMAGE], folder)
+    draw([*images, "--output", str(_GALLERY / "image.jpg")])
 
 
 def _draw_sheet(folder: Path) -> None:
-    pictures = write_pictures(_DATASET, _SHEET, folder)
-    draw([*pictures, "--sheet", str(_GALLERY / "sheet.jpg")])
+    images = write_images(_DATASET, _SHEET, folder)
+    draw([*images, "--sheet", str(_GALLERY / "sheet.jpg")])
 
 
 def _draw_attention(folder: Path) -> None:
-    [picture] = write_pictures(_DATASET, [_ATTENTION], folder)
+    [image] = write_images(_DATASET, [_ATTENTION], folder)
     drawn = folder / "drawn"
     draw(
         [
-            *(picture, "--output", f"{drawn}/"),
+            *(image, "--output", f"{drawn}/"),
             *("--draw", "skeleton,attention", "--attention-person", "1"),
         ]
     )
-    attention = Image.open(drawn / f"{Path(picture).stem}.attention.png")
+    attention = Image.open(drawn / f"{Path(image).stem}.attention.png")
     attention.save(_GALLERY / "attention.jpg", quality=_QUALITY)
 
 
@@ -64,7 +64,7 @@ def _draw_video(folder: Path) -> None:
     drawn = folder / "drawn.mp4"
     draw([write_clip(folder / "clip.mp4", _NUM_FRAMES), "--output", str(drawn)])
     frames = VideoReader(str(drawn))
-    shown = [frame.picture for frame in frames if frame.index in _SHOWN_FRAMES]
+    shown = [frame.image for frame in frames if frame.index in _SHOWN_FRAMES]
     strip = pose_sheet(shown, width=_WIDTH)
     Image.fromarray(strip).save(_GALLERY / "video.jpg", quality=_QUALITY)
 

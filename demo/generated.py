@@ -1,4 +1,4 @@
-"""Generated pictures and clips as files, as a user's own would be."""
+"""Generated images and clips as files, as a user's own would be."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from querypose.cli.video import VideoWriter
-from querypose.data.image import read_picture
+from querypose.data.image import read_image
 from querypose.synthetic.walk import FRAME_RATE, walking_people
 
 
-def write_pictures(dataset: str, indices: Sequence[int], folder: Path) -> list[str]:
-    """Writes some pictures of a registered dataset into a folder; returns their paths."""
+def write_images(dataset: str, indices: Sequence[int], folder: Path) -> list[str]:
+    """Writes some images of a registered dataset into a folder; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     records = DatasetCatalog.get(dataset)
     paths = [folder / f"generated_{index:03}.png" for index in indices]
     for index, path in zip(indices, paths, strict=True):
-        Image.fromarray(read_picture(records[index]["file_name"], "RGB")).save(path)
+        Image.fromarray(read_image(records[index]["file_name"], "RGB")).save(path)
     return [str(path) for path in paths]
 
 

@@ -111,8 +111,8 @@ def _add_model(cfg: CfgNode) -> None:
     node = cfg.MODEL.QUERYPOSE = CfgNode()
     node.NUM_QUERIES = 100
     node.NUM_CLASSES = 1
-    # Where untrained queries look: "picture", or "grid" for short trainings.
-    node.PROPOSALS = "picture"
+    # Where untrained queries look: "image", or "grid" for short trainings.
+    node.PROPOSALS = "image"
     # Decoder stages; each refines every query's box and keypoints.
     node.NUM_STAGES = 6
 
@@ -133,7 +133,7 @@ def _add_model(cfg: CfgNode) -> None:
     # For little data, all three away from the published models. Give every keypoint a part query of
     # its own, whatever parts the skeleton declares.
     node.PART_PER_KEYPOINT = False
-    # Regress keypoints from the centre of their part's attention, not from the box's.
+    # Regress keypoints from the center of their part's attention, not from the box's.
     node.ATTENTION_ANCHORS = False
     # Look for keypoints in the box enlarged by this factor: those that a poor box leaves out are
     # found, too.
@@ -176,7 +176,7 @@ def _add_loss(cfg: CfgNode) -> None:
     node.KEYPOINT_WEIGHT = 1.0
     # Not in the paper: tells each part's attention where its keypoints are; 0 leaves it alone.
     node.ATTENTION_WEIGHT = 0.0
-    # For little training time: additional queries per picture that start from people's boxes,
+    # For little training time: additional queries per image that start from people's boxes,
     # moved and scaled at random.
     node.DENOISING = CfgNode()
     node.DENOISING.NUM_QUERIES = 0
@@ -217,13 +217,13 @@ def _add_swin(cfg: CfgNode) -> None:
 
 
 def _add_data(cfg: CfgNode) -> None:
-    # Datasets to register before use: [name, COCO-format JSON, picture folder] or
+    # Datasets to register before use: [name, COCO-format JSON, image folder] or
     # [name, JSON, folder, skeleton file].
     cfg.DATASETS.REGISTER = []
     # In training every second image is cropped (INPUT.CROP), after its shortest edge was resized to
     # one of these.
     cfg.INPUT.CROP.RESIZE_MIN_SIZES = [400, 500, 600]
-    # For little data. Instead of a random shortest edge: fit the picture into SIZE (height, width)
+    # For little data. Instead of a random shortest edge: fit the image into SIZE (height, width)
     # times a number from RANGE, then crop it to SIZE.
     cfg.INPUT.SCALE_JITTER = CfgNode()
     cfg.INPUT.SCALE_JITTER.ENABLED = False
@@ -251,7 +251,7 @@ def _add_solver(cfg: CfgNode) -> None:
     cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
     # What AMP.ENABLED computes in: "fp16" (with gradient scaling) or "bf16".
     cfg.SOLVER.AMP.PRECISION = "fp16"
-    # Batches of IMS_PER_BATCH that make one optimiser step, as one large batch would.
+    # Batches of IMS_PER_BATCH that make one optimizer step, as one large batch would.
     cfg.SOLVER.ACCUMULATE_STEPS = 1
     # Exponential moving average of the weights, evaluated and saved beside the raw ones.
     cfg.SOLVER.EMA = CfgNode()

@@ -120,7 +120,7 @@ class Skeleton:
 
     @property
     def flip_indices(self) -> tuple[int, ...]:
-        """For every keypoint, the index of the one that a mirrored picture shows in its place."""
+        """For every keypoint, the index of the one that a mirrored image shows in its place."""
         partner = dict(self.flips) | {right: left for left, right in self.flips}
         return tuple(self.keypoints.index(partner.get(name, name)) for name in self.keypoints)
 

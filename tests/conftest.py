@@ -55,7 +55,7 @@ class Golden:
 
 @pytest.fixture
 def golden() -> Callable[[str], Golden]:
-    """``golden("mini_light")``: reference arrays, released-layout weights and input pictures.
+    """``golden("mini_light")``: reference arrays, released-layout weights and input images.
 
     A ``prefix`` fills the tensors alone whose names begin so.
     """
@@ -74,11 +74,11 @@ def golden() -> Callable[[str], Golden]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real pictures, or a skip where this machine has none."""
+    """The folder of real images, or a skip where this machine has none."""
     default = REPOSITORY.parent / "shared" / "data"
     folder = Path(os.environ.get("QUERYPOSE_TEST_DATA", default))
     if not folder.is_dir():
-        pytest.skip("no real pictures here (set QUERYPOSE_TEST_DATA to their folder)")
+        pytest.skip("no real images here (set QUERYPOSE_TEST_DATA to their folder)")
     return folder
 
 
@@ -199,7 +199,7 @@ def tiny_cfg() -> Callable[..., CfgNode]:
 
 @pytest.fixture
 def tiny_model(tiny_cfg: Callable[..., CfgNode]) -> Callable[..., nn.Module]:
-    """The freshly initialised, seeded model of such a config, in training mode."""
+    """The freshly initialized, seeded model of such a config, in training mode."""
 
     def build(changes: dict[str, object] | None = None, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
@@ -392,7 +392,7 @@ def fill_batch_norms() -> Callable[[nn.Module], nn.Module]:
 
 @pytest.fixture
 def random_people() -> Callable[..., PersonTargets]:
-    """``random_people(3, (height, width))``: people inside a picture, all keypoints labelled."""
+    """``random_people(3, (height, width))``: people inside an image, all keypoints labeled."""
 
     def draw(
         count: int, image_size: tuple[int, int], num_keypoints: int = 17, seed: int = 0
@@ -415,14 +415,14 @@ def random_people() -> Callable[..., PersonTargets]:
 def training_input(
     random_people: Callable[..., PersonTargets],
 ) -> Callable[..., dict[str, object]]:
-    """``training_input(3, (height, width))``: one picture with so many people, for a model."""
+    """``training_input(3, (height, width))``: one image with so many people, for a model."""
 
     def draw(
         count: int, image_size: tuple[int, int], num_keypoints: int = 17, seed: int = 0
     ) -> dict[str, object]:
         people = random_people(count, image_size, num_keypoints, seed)
         instances = Instances(image_size, gt_boxes=Boxes(people.boxes), gt_classes=people.classes)
-        # Detectron2 sets no keypoints where nobody is in the picture.
+        # Detectron2 sets no keypoints where nobody is in the image.
         if count:
             instances.gt_keypoints = Keypoints(people.keypoints)
         generator = torch.Generator().manual_seed(seed)

@@ -39,13 +39,13 @@ def test_any_number_of_keypoints_trains_and_predicts(num_keypoints, feedback, ti
         gt_classes=torch.zeros(2, dtype=torch.long),
         gt_keypoints=Keypoints(torch.full((2, num_keypoints, 3), 55.0)),
     )
-    picture = {"image": torch.rand(3, 96, 128) * 255, "instances": people}
-    losses = model([picture])
+    image = {"image": torch.rand(3, 96, 128) * 255, "instances": people}
+    losses = model([image])
     sum(losses.values()).backward()
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
     with torch.no_grad():
-        found = model.eval()([picture])[0]["instances"]
+        found = model.eval()([image])[0]["instances"]
     assert found.pred_keypoints.shape[1:] == (num_keypoints, 3)
     assert torch.isfinite(found.pred_keypoints).all()
 

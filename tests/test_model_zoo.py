@@ -8,19 +8,19 @@ from PIL import Image
 
 from querypose import PosePredictor, model_zoo
 from querypose.cli.demo import main as draw
-from querypose.data.image import read_picture
+from querypose.data.image import read_image
 from querypose.engine import QueryPoseTrainer
 from querypose.synthetic import register_synthetic_people
 
 UNSEEN = "synthetic_people_unseen_by_the_zoo"
-NUM_PICTURES = 24
+NUM_IMAGES = 24
 
 
 @pytest.fixture(scope="module")
 def unseen():
     """Generated people of a seed that no training has seen."""
     if UNSEEN not in DatasetCatalog.list():
-        register_synthetic_people(UNSEEN, num_images=NUM_PICTURES, seed=77)
+        register_synthetic_people(UNSEEN, num_images=NUM_IMAGES, seed=77)
     return DatasetCatalog.get(UNSEEN)
 
 
@@ -51,7 +51,7 @@ def test_it_finds_people_that_it_has_not_seen(predict, unseen, tmp_path):
 
 
 def test_the_predictor_without_arguments_is_the_one_of_the_zoos_config(predict, unseen):
-    image = read_picture(unseen[0]["file_name"], "RGB")
+    image = read_image(unseen[0]["file_name"], "RGB")
     found = predict(image)
     expected = PosePredictor.from_config(model_zoo.get_config(), confidence_threshold=0)(image)
     assert len(found) == len(expected) > 0
@@ -59,8 +59,8 @@ def test_the_predictor_without_arguments_is_the_one_of_the_zoos_config(predict, 
 
 
 def test_the_demo_needs_no_config(unseen, tmp_path):
-    picture, drawn = tmp_path / "picture.png", tmp_path / "drawn.png"
-    image = read_picture(unseen[0]["file_name"], "RGB")
-    Image.fromarray(image).save(picture)
-    assert draw([str(picture), "--output", str(drawn)]) == 0
+    file, drawn = tmp_path / "image.png", tmp_path / "drawn.png"
+    image = read_image(unseen[0]["file_name"], "RGB")
+    Image.fromarray(image).save(file)
+    assert draw([str(file), "--output", str(drawn)]) == 0
     assert (np.asarray(Image.open(drawn)) != image).any()

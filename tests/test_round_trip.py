@@ -58,13 +58,13 @@ def test_annotations_as_predictions_score_perfectly(dataset, flip, tmp_path):
 
 
 def _as_predictions(targets: Instances, flip: bool) -> Instances:
-    """What a perfect model would return for a picture, flipped back."""
+    """What a perfect model would return for an image, flipped back."""
     boxes, keypoints = targets.gt_boxes.tensor, torch.zeros(0, 17, 3)
     if targets.has("gt_keypoints"):
         keypoints = targets.gt_keypoints.tensor
     # COCO's evaluation ignores people without keypoints, but not predictions of them.
-    labelled = (keypoints[..., 2] > 0).any(dim=1)
-    boxes, keypoints = boxes[labelled], keypoints[labelled]
+    labeled = (keypoints[..., 2] > 0).any(dim=1)
+    boxes, keypoints = boxes[labeled], keypoints[labeled]
     relative = keypoints_to_box(keypoints[..., :2], boxes)
     pixels = keypoints_to_pixels(relative, boxes)
     if flip:

@@ -124,7 +124,7 @@ QUICK = ("--config-file", "configs/quick/tiny.yaml")
         (
             (*QUICK, "DATASETS.TRAIN", "('synthetic_people_tny',)"),
             "registered as 'synthetic_people_tny', which DATASETS.TRAIN names: add [name, JSON, "
-            "picture folder] to DATASETS.REGISTER. Did you mean 'synthetic_people_tiny'?",
+            "image folder] to DATASETS.REGISTER. Did you mean 'synthetic_people_tiny'?",
         ),
         (
             (*QUICK, "SEED", "1", "--num-gpus", "2"),
@@ -198,7 +198,7 @@ def test_keypoints_without_a_partner_are_in_the_log(train_net, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_missing_picture_ends_both_processes_with_its_name(two_processes, tmp_path):
+def test_a_missing_image_ends_both_processes_with_its_name(two_processes, tmp_path):
     """The one that finds it does not wait for its data workers, nor the other one for it."""
     image = {"id": 1, "file_name": "gone.jpg", "width": 90, "height": 60}
     person = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [9, 9, 40, 40], "iscrowd": 0}
@@ -211,13 +211,13 @@ def test_a_missing_picture_ends_both_processes_with_its_name(two_processes, tmp_
     parent = two_processes(*options, "DATALOADER.NUM_WORKERS", "1")
     assert parent.wait(timeout=300) == 1
     message = (tmp_path / "log.txt").read_text().strip().splitlines()[-1]
-    assert message.startswith("train_net.py: FileNotFoundError: There is no picture")
+    assert message.startswith("train_net.py: FileNotFoundError: There is no image")
     assert "gone.jpg" in message and "check_dataset" in message
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_r50_light_on_real_pictures(train_net, real_data, tmp_path):
+def test_r50_light_on_real_images(train_net, real_data, tmp_path):
     """The published model at a small size: 20 iterations, saved, resumed, evaluated."""
     folder = real_data / "coco_person"
     splits = [

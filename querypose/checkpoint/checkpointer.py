@@ -29,7 +29,7 @@ from querypose.checkpoint.formats import (
 class QueryPoseCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, strict and weights-only.
 
-    It reads, recognised by their tensor names: our own checkpoints, released ones, heat-map HRNets,
+    It reads, recognized by their tensor names: our own checkpoints, released ones, heat-map HRNets,
     ImageNet Swins (both into the backbone alone), and Detectron2's zoo files of ResNets.
 
     Args:

@@ -53,12 +53,12 @@ class AnimationReader:
             for index in range(self.num_frames):
                 try:
                     animation.seek(self._first + index)
-                    picture = decode(animation)
+                    image = decode(animation)
                 except Exception:
                     self.num_broken = self.num_frames - index
                     return
                 duration = _duration(animation)
-                yield TimedFrame(index, seconds, picture, duration)
+                yield TimedFrame(index, seconds, image, duration)
                 seconds += duration
 
 

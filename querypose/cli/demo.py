@@ -13,7 +13,7 @@ import torch
 from querypose.cli.formats import Kind
 from querypose.cli.inputs import Findings, Input, find_inputs
 from querypose.cli.outputs import (
-    WRITABLE_PICTURES,
+    WRITABLE_IMAGES,
     attention_target,
     check_targets,
     plan_outputs,
@@ -46,7 +46,7 @@ def _add_inputs_and_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "input",
         nargs="*",
-        help="pictures, animations, videos, folders or patterns; '-' reads one path a line from "
+        help="images, animations, videos, folders or patterns; '-' reads one path a line from "
         "stdin",
     )
     parser.add_argument(
@@ -64,9 +64,7 @@ def _add_inputs_and_outputs(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.json",
         help="one line a frame; COCO's results go to FILE.coco.json",
     )
-    parser.add_argument(
-        "--sheet", default="", metavar="FILE", help="a mosaic of all drawn pictures"
-    )
+    parser.add_argument("--sheet", default="", metavar="FILE", help="a mosaic of all drawn images")
     parser.add_argument("--show", action="store_true", help="in a window; q quits")
     parser.add_argument(
         "--timing", action="store_true", help="print where the time went, a frame on average"
@@ -91,7 +89,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size",
         type=int,
-        help=f"pictures at once; default: {_GPU_BATCH_SIZE} on a GPU, 1 on a CPU",
+        help=f"images at once; default: {_GPU_BATCH_SIZE} on a GPU, 1 on a CPU",
     )
     parser.add_argument(
         "--confidence-threshold",
@@ -114,8 +112,8 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
         type=_drawings,
         default=frozenset({"boxes", "skeleton", "scores"}),
         metavar="WHAT,...",
-        help=f"of {', '.join(DRAWABLE)} and attention, which writes a further picture for each "
-        "picture (boxes,skeleton,scores)",
+        help=f"of {', '.join(DRAWABLE)} and attention, which writes a further image for each "
+        "image (boxes,skeleton,scores)",
     )
     parser.add_argument(
         "--attention-stage",
@@ -139,7 +137,7 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--track",
         action=argparse.BooleanOptionalAction,
-        help="keep people's ids and colours from frame to frame; default: in videos",
+        help="keep people's ids and colors from frame to frame; default: in videos",
     )
 
 
@@ -201,20 +199,20 @@ def _contradiction(
     if args.webcam is not None and args.input:
         return "--webcam goes alone, without files."
     if not inputs:
-        return " ".join(problems) or "name pictures, videos or folders to look at, or --webcam."
+        return " ".join(problems) or "name images, videos or folders to look at, or --webcam."
     if not (writes or args.save_json or args.sheet or args.show):
         return "nothing would come of it: add --output, --save-json, --sheet or --show."
     if args.save_json and Path(args.save_json).suffix != ".json":
         return f"--save-json {args.save_json} must end with .json."
-    if args.sheet and Path(args.sheet).suffix.lower() not in WRITABLE_PICTURES:
-        return f"--sheet {args.sheet} must end with one of {', '.join(sorted(WRITABLE_PICTURES))}."
+    if args.sheet and Path(args.sheet).suffix.lower() not in WRITABLE_IMAGES:
+        return f"--sheet {args.sheet} must end with one of {', '.join(sorted(WRITABLE_IMAGES))}."
     if args.sheet and all(item.is_stream for item in inputs):
-        return "--sheet shows pictures, and there are none among the inputs."
+        return "--sheet shows images, and there are none among the inputs."
     if attention and not writes:
-        return "--draw attention writes pictures: name a folder with --output."
+        return "--draw attention writes images: name a folder with --output."
     if attention and any(item.is_stream for item in inputs):
         stream = next(item.source for item in inputs if item.is_stream)
-        return f"--draw attention is for pictures alone, and {stream} gives frames."
+        return f"--draw attention is for images alone, and {stream} gives frames."
     if args.attention_person is not None and not (attention and args.attention_person > 0):
         return "--attention-person is a number from 1, and goes with --draw attention."
     return ""

@@ -23,9 +23,9 @@ _NO_IMAGES = frozenset({"EPS", "IPTC"})
 
 
 class Kind(Enum):
-    """What an input gives: one picture, or frames."""
+    """What an input gives: one image, or frames."""
 
-    PICTURE = "picture"
+    IMAGE = "image"
     ANIMATION = "animation"
     VIDEO = "video"
     WEBCAM = "webcam"
@@ -53,20 +53,20 @@ def look_inside(path: Path) -> tuple[Kind, str]:
 
     Returns:
         The kind, and a sentence if only the file's first image will be taken, else "". A file
-        that cannot be read is a picture; reading it tells why.
+        that cannot be read is an image; reading it tells why.
     """
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return Kind.VIDEO, ""
     # A pipe can be read once.
     if not path.is_file():
-        return Kind.PICTURE, ""
+        return Kind.IMAGE, ""
     try:
-        with Image.open(path) as picture:
-            if not getattr(picture, "is_animated", False) or picture.format in _WHOLE_IN_FIRST:
-                return Kind.PICTURE, ""
-            if picture.format in _ANIMATED_FORMATS:
+        with Image.open(path) as image:
+            if not getattr(image, "is_animated", False) or image.format in _WHOLE_IN_FIRST:
+                return Kind.IMAGE, ""
+            if image.format in _ANIMATED_FORMATS:
                 return Kind.ANIMATION, ""
-            count = picture.n_frames
+            count = image.n_frames
     except Exception:
-        return Kind.PICTURE, ""
-    return Kind.PICTURE, f"{path}: only the first of its {count} images is taken."
+        return Kind.IMAGE, ""
+    return Kind.IMAGE, f"{path}: only the first of its {count} images is taken."

@@ -1,4 +1,4 @@
-"""Pictures and frames on their way from an input to its prediction."""
+"""Images and frames on their way from an input to its prediction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from querypose.cli.animation import AnimationReader
 from querypose.cli.formats import Kind
 from querypose.cli.inputs import Input
 from querypose.cli.video import VideoReader
-from querypose.data.image import read_picture
+from querypose.data.image import read_image
 from querypose.inference.prediction import PosePrediction
 
 Predict = Callable[[list[np.ndarray]], list[PosePrediction]]
@@ -21,11 +21,11 @@ Stream = AnimationReader | VideoReader
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture, or a frame of a stream.
+    """An image, or a frame of a stream.
 
     Attributes:
         item: where it is from.
-        picture: (H, W, 3) uint8 RGB; None where it cannot be read.
+        image: (H, W, 3) uint8 RGB; None where it cannot be read.
         error: why not.
         index: in the stream, from 0.
         seconds: since the stream's start.
@@ -33,18 +33,18 @@ class Frame:
     """
 
     item: Input
-    picture: np.ndarray | None
+    image: np.ndarray | None
     error: str = ""
     index: int | None = None
     seconds: float | None = None
     duration: float | None = None
 
 
-def read_pictures(items: Sequence[Input]) -> Generator[Frame, None, None]:
-    """Reads pictures; one that cannot be read comes as an error."""
+def read_images(items: Sequence[Input]) -> Generator[Frame, None, None]:
+    """Reads images; one that cannot be read comes as an error."""
     for item in items:
         try:
-            yield Frame(item, read_picture(item.source, "RGB"))
+            yield Frame(item, read_image(item.source, "RGB"))
         except (FileNotFoundError, ValueError) as error:
             yield Frame(item, None, error=str(error))
 
@@ -62,8 +62,8 @@ def open_stream(item: Input) -> Stream:
 
 def read_stream(item: Input, stream: Stream) -> Generator[Frame, None, None]:
     """Reads an open stream."""
-    for index, seconds, picture, duration in stream:
-        yield Frame(item, picture, index=index, seconds=seconds, duration=duration)
+    for index, seconds, image, duration in stream:
+        yield Frame(item, image, index=index, seconds=seconds, duration=duration)
 
 
 def predicted(
@@ -72,7 +72,7 @@ def predicted(
     """Predicts ``chunk_size`` frames at a time; a frame with an error has no prediction."""
     frames = iter(frames)
     while chunk := list(islice(frames, chunk_size)):
-        pictures = [frame.picture for frame in chunk if frame.picture is not None]
-        predictions = iter(predict(pictures))
+        images = [frame.image for frame in chunk if frame.image is not None]
+        predictions = iter(predict(images))
         for frame in chunk:
-            yield frame, None if frame.picture is None else next(predictions)
+            yield frame, None if frame.image is None else next(predictions)

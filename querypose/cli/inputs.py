@@ -15,7 +15,7 @@ _NUM_NAMED = 3
 
 @dataclass(frozen=True)
 class Input:
-    """A picture, an animation, a video or a webcam.
+    """An image, an animation, a video or a webcam.
 
     Attributes:
         kind: which of them.
@@ -28,7 +28,7 @@ class Input:
     @property
     def is_stream(self) -> bool:
         """Whether it gives frames."""
-        return self.kind is not Kind.PICTURE
+        return self.kind is not Kind.IMAGE
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def find_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> Findings:
     """Turns the command's arguments into inputs.
 
     Args:
-        arguments: files, folders (their pictures and videos by name, not their subfolders),
+        arguments: files, folders (their images and videos by name, not their subfolders),
             patterns of both, or "-" for one path a line of ``stdin``.
         stdin: lines.
     """
@@ -90,7 +90,7 @@ def _expand(argument: str) -> list[Path]:
 
 
 def _split(path: Path) -> tuple[list[Path], list[Path]]:
-    """A file, whatever it holds, or a folder's pictures and videos; and its other files."""
+    """A file, whatever it holds, or a folder's images and videos; and its other files."""
     if not path.is_dir():
         return [path], []
     # A dot in front hides a file: another demo's unfinished output, for one.
@@ -109,21 +109,21 @@ def _passed_over(folder: Path, files: Sequence[Path]) -> str:
 
 def _why_nothing(argument: str) -> str:
     if argument and Path(argument).is_dir():
-        return f"The folder {argument} holds no pictures or videos."
+        return f"The folder {argument} holds no images or videos."
     if glob.has_magic(argument):
         return f"Nothing matches {argument}."
     return f"There is no file {argument or repr(argument)}."
 
 
 def image_ids(inputs: Sequence[Input]) -> Callable[[Input, int], int]:
-    """How ``image_id`` is given: by file name for COCO's numbered pictures, else by counting.
+    """How ``image_id`` is given: by file name for COCO's numbered images, else by counting.
 
     Returns:
         A function of an input and of how many frames came before it.
     """
     stems = [Path(item.source).stem for item in inputs]
     numbered = all(
-        item.kind is Kind.PICTURE and stem.isdecimal()
+        item.kind is Kind.IMAGE and stem.isdecimal()
         for item, stem in zip(inputs, stems, strict=True)
     ) and len({int(stem) for stem in stems}) == len(stems)
     if numbered:

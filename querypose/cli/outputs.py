@@ -10,7 +10,7 @@ from querypose.cli.formats import VIDEO_SUFFIXES, Kind, image_suffixes
 from querypose.cli.inputs import Input
 from querypose.cli.video import CODECS
 
-WRITABLE_PICTURES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+WRITABLE_IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 def plan_outputs(
@@ -46,7 +46,7 @@ def plan_outputs(
 
 
 def attention_target(target: Path) -> Path:
-    """Where the attention of the picture goes whose drawing goes to ``target``."""
+    """Where the attention of the image goes whose drawing goes to ``target``."""
     return target.with_name(f"{target.stem}.attention{target.suffix}")
 
 
@@ -116,4 +116,4 @@ def _name(item: Input) -> Path:
 
 
 def _writable(item: Input) -> Collection[str]:
-    return CODECS if item.is_stream else WRITABLE_PICTURES
+    return CODECS if item.is_stream else WRITABLE_IMAGES

@@ -70,11 +70,11 @@ class PacedWriter:
         """Where the video stands in the end."""
         return self._writer.target
 
-    def write(self, picture: np.ndarray, seconds: float, duration: float | None = None) -> None:
+    def write(self, image: np.ndarray, seconds: float, duration: float | None = None) -> None:
         """Shows an RGB frame.
 
         Args:
-            picture: the frame.
+            image: the frame.
             seconds: from when on; not before that of the last call.
             duration: how long at least; None for as long as the frame before it.
         """
@@ -86,12 +86,12 @@ class PacedWriter:
         self._duration = gap if duration is None else duration
         self._seconds = seconds
         place = self._place(seconds)
-        self._fill(place, picture if self._shown is None else self._shown)
-        self._shown = picture
+        self._fill(place, image if self._shown is None else self._shown)
+        self._shown = image
         if self._writer.num_frames > place:
             self._num_lost += 1
         else:
-            self._writer.write(picture)
+            self._writer.write(image)
 
     def finish(self) -> None:
         """Shows the last frame for its duration."""
@@ -111,9 +111,9 @@ class PacedWriter:
     def _place(self, seconds: float) -> int:
         return round((seconds - self._cut_seconds) * self._writer.frame_rate)
 
-    def _fill(self, num_frames: int, picture: np.ndarray) -> None:
+    def _fill(self, num_frames: int, image: np.ndarray) -> None:
         while self._writer.num_frames < num_frames:
-            self._writer.write(picture)
+            self._writer.write(image)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from querypose.cli.frames import (
     Stream,
     open_stream,
     predicted,
-    read_pictures,
+    read_images,
     read_stream,
 )
 from querypose.cli.inputs import Input, image_ids
@@ -39,7 +39,7 @@ from querypose.inference.tracking import PoseTracker
 from querypose.visualization import PoseVisualizer, draw_attention, pose_sheet
 from querypose.visualization.sheet import sheet_tile
 
-# Pictures of one size share a batch; so many batches' worth are looked through for them.
+# Images of one size share a batch; so many batches' worth are looked through for them.
 _BATCHES_PER_CHUNK = 2
 _SHEET_ROW_HEIGHT = 240
 # Some containers state their length by estimate only.
@@ -52,10 +52,10 @@ class DemoOptions:
 
     Attributes:
         save_json: the plain JSON file, "" for none.
-        sheet: a picture for the mosaic of all drawn pictures, "" for none.
+        sheet: an image for the mosaic of all drawn images, "" for none.
         window: shows drawings, if any.
         draw: see :class:`PoseVisualizer`.
-        attention: draw part attention of pictures, too.
+        attention: draw part attention of images, too.
         attention_stage: of which decoder stage; negative counts from the last.
         attention_person: of whom, from 1 by falling score; None takes everybody.
         keypoint_threshold: see :class:`PoseVisualizer`; None takes the predictor's.
@@ -86,7 +86,7 @@ class Demo:
     Attributes:
         interruption: whether Ctrl-C was pressed.
         num_failures: what could not be done.
-        num_frames: pictures and frames that are done, unreadable ones included.
+        num_frames: images and frames that are done, unreadable ones included.
         stopwatch: where the time went.
     """
 
@@ -135,7 +135,7 @@ class Demo:
     def _look_at(self, inputs: Sequence[Input]) -> None:
         for is_stream, group in groupby(inputs, key=lambda item: item.is_stream):
             if not is_stream:
-                self._pictures(list(group))
+                self._images(list(group))
                 continue
             for item in group:
                 if not self.interruption.requested:
@@ -151,21 +151,21 @@ class Demo:
         self.num_failures += 1
         report(message)
 
-    def _predict(self, pictures: list[np.ndarray]) -> list[PosePrediction]:
+    def _predict(self, images: list[np.ndarray]) -> list[PosePrediction]:
         with self.stopwatch.measure("predict"):
-            return self.predictor(pictures)
+            return self.predictor(images)
 
-    def _predict_with_attention(self, pictures: list[np.ndarray]) -> list[PosePrediction]:
+    def _predict_with_attention(self, images: list[np.ndarray]) -> list[PosePrediction]:
         stage = self.options.attention_stage
         with self.stopwatch.measure("predict"):
-            return self.predictor(pictures, return_attention=True, attention_stage=stage)
+            return self.predictor(images, return_attention=True, attention_stage=stage)
 
-    def _pictures(self, items: Sequence[Input]) -> None:
+    def _images(self, items: Sequence[Input]) -> None:
         tracker = self._tracker() if self.options.track else None
         predict = self._predict_with_attention if self.options.attention else self._predict
         chunk_size = _BATCHES_PER_CHUNK * self.predictor.batch_size
         frames = self._watched(
-            read_pictures(items), predict, chunk_size, total=len(items), unit="picture"
+            read_images(items), predict, chunk_size, total=len(items), unit="image"
         )
         with closing(frames):
             for frame, prediction in frames:
@@ -173,9 +173,9 @@ class Demo:
                     self.fail(f"Skipped: {frame.error}")
                     continue
                 self._track(prediction, tracker)
-                self._picture(frame, prediction)
+                self._image(frame, prediction)
 
-    def _picture(self, frame: Frame, prediction: PosePrediction) -> None:
+    def _image(self, frame: Frame, prediction: PosePrediction) -> None:
         target = self._targets.get(frame.item)
         drawn = self._drawn(frame, prediction)
         if target is not None:
@@ -196,7 +196,7 @@ class Demo:
             return
         with self.stopwatch.measure("draw"):
             people = None if person is None else [person - 1]
-            drawn = draw_attention(frame.picture, prediction, people)
+            drawn = draw_attention(frame.image, prediction, people)
         self._save(drawn, target)
 
     def _stream_or_skip(self, item: Input) -> None:
@@ -299,18 +299,18 @@ class Demo:
     def _drawn(self, frame: Frame, prediction: PosePrediction) -> np.ndarray:
         with self.stopwatch.measure("draw"):
             visualizer = PoseVisualizer(
-                frame.picture,
+                frame.image,
                 self.predictor.metadata,
                 draw=self.options.draw,
                 keypoint_threshold=self._keypoint_threshold,
             )
             return visualizer.draw_instance_predictions(prediction.instances).get_image()
 
-    def _save(self, picture: np.ndarray, target: Path) -> None:
-        """Writes a picture; a full disk or a format's limits cost this one alone."""
+    def _save(self, image: np.ndarray, target: Path) -> None:
+        """Writes an image; a full disk or a format's limits cost this one alone."""
         try:
             with self.stopwatch.measure("write"), whole_file(target) as path:
-                Image.fromarray(picture).save(path, **_quality(target))
+                Image.fromarray(image).save(path, **_quality(target))
         except (OSError, ValueError) as error:
             self.fail(f"{target} could not be written: {error}")
 

@@ -52,13 +52,13 @@ class TimedFrame(NamedTuple):
     Attributes:
         index: from 0; frames that could not be decoded count.
         seconds: since the stream's start.
-        picture: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         duration: how many seconds it is shown, where the stream says so.
     """
 
     index: int
     seconds: float
-    picture: np.ndarray
+    image: np.ndarray
     duration: float | None = None
 
 
@@ -112,8 +112,8 @@ class VideoReader:
         start = time.monotonic()
         try:
             while failures < _MAX_BROKEN_FRAMES:
-                picture = self._read()
-                if picture is not None:
+                image = self._read()
+                if image is not None:
                     self.num_broken += failures
                     failures = 0
                     self._num_read += 1
@@ -121,7 +121,7 @@ class VideoReader:
                     stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                     passed = time.monotonic() - start
                     seconds = passed if self._live else self._clock.seconds(index, stamp)
-                    yield TimedFrame(index, seconds, picture)
+                    yield TimedFrame(index, seconds, image)
                 elif self._live or self.num_frames is None or index >= self.num_frames:
                     break
                 else:
@@ -132,8 +132,8 @@ class VideoReader:
 
     def _read(self) -> np.ndarray | None:
         try:
-            success, picture = self._capture.read()
-            return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) if success else None
+            success, image = self._capture.read()
+            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if success else None
         except cv2.error:
             return None
 
@@ -165,18 +165,18 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def write(self, picture: np.ndarray) -> None:
+    def write(self, image: np.ndarray) -> None:
         """Appends an RGB frame; the first one sets the video's size.
 
         Raises:
             ValueError: this OpenCV has no codec for the file.
         """
         if self._writer is None:
-            self._size = picture.shape[1::-1]
+            self._size = image.shape[1::-1]
             self._open()
-        if picture.shape[1::-1] != self._size:
-            picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
-        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        if image.shape[1::-1] != self._size:
+            image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
+        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         self.num_frames += 1
 
     def _open(self) -> None:

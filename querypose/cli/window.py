@@ -13,7 +13,7 @@ _QUIT_KEYS = (ord("q"), 27)
 
 
 class Window:
-    """Shows pictures.
+    """Shows images.
 
     Raises:
         ValueError: this OpenCV or this machine has no windows.
@@ -32,17 +32,17 @@ class Window:
                 "opencv-python, or use --output."
             ) from error
 
-    def show(self, picture: np.ndarray, wait: bool) -> bool:
-        """Shows an RGB picture.
+    def show(self, image: np.ndarray, wait: bool) -> bool:
+        """Shows an RGB image.
 
         Args:
-            picture: (H, W, 3) uint8.
-            wait: for a key, as between pictures; a video goes on.
+            image: (H, W, 3) uint8.
+            wait: for a key, as between images; a video goes on.
 
         Returns:
             False when the viewer wants no more.
         """
-        cv2.imshow(_TITLE, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        cv2.imshow(_TITLE, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         return (cv2.waitKey(0 if wait else 1) & 0xFF) not in _QUIT_KEYS
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from detectron2.structures import Boxes, BoxMode, Instances, Keypoints
 from querypose.data.affine import RandomAffineCrop
 from querypose.data.augmentation import build_photometric_augmentations
 from querypose.data.ignore_mask import has_labeled_keypoint, unlabeled_regions
-from querypose.data.image import read_picture
+from querypose.data.image import read_image
 from querypose.data.mapper import shared_skeleton
 from querypose.data.mapper_registry import MAPPER_REGISTRY
 from querypose.oks import PERSON_AREA_PER_BOX_AREA
@@ -106,7 +106,7 @@ class PoseAffineMapper:
         """
         dataset_dict = copy.deepcopy(dataset_dict)
         file_name = dataset_dict["file_name"]
-        image = read_picture(file_name, self.image_format)
+        image = read_image(file_name, self.image_format)
         utils.check_image_size(dataset_dict, image)
         annotations = dataset_dict.pop("annotations", [])
         self._check(annotations, file_name)

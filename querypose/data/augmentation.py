@@ -1,4 +1,4 @@
-"""What happens to a picture and its people before training sees them."""
+"""What happens to an image and its people before training sees them."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class PeopleRotationTransform(T.RotationTransform):
     def apply_box(self, box: np.ndarray) -> np.ndarray:
         """Rotates (N, 4) xyxy boxes, in pixels."""
         box = np.asarray(box, dtype=float).reshape(-1, 4)
-        centre = self.apply_coords((box[:, :2] + box[:, 2:]) / 2)
+        center = self.apply_coords((box[:, :2] + box[:, 2:]) / 2)
         cos, sin = np.cos(np.deg2rad(self.angle)), np.sin(np.deg2rad(self.angle))
         width, height = np.split(box[:, 2:] - box[:, :2], 2, axis=1)
         half = np.hstack([np.hypot(width * cos, height * sin), np.hypot(width * sin, height * cos)])
-        return np.hstack([centre - half / 2, centre + half / 2])
+        return np.hstack([center - half / 2, center + half / 2])
 
 
 class RandomPeopleRotation(T.Augmentation):
-    """Rotates about the picture's centre; what leaves the picture is lost.
+    """Rotates about the image's center; what leaves the image is lost.
 
     Args:
         degrees: largest angle to either side.
@@ -42,13 +42,13 @@ class RandomPeopleRotation(T.Augmentation):
         self.degrees = degrees
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        """Draws an angle for a (H, W, 3) picture."""
+        """Draws an angle for a (H, W, 3) image."""
         angle = np.random.uniform(-self.degrees, self.degrees)
         return PeopleRotationTransform(*image.shape[:2], angle, expand=False)
 
 
 class RandomAspectRatio(T.Augmentation):
-    """Stretches a picture in one direction and shrinks it in the other; its area stays.
+    """Stretches an image in one direction and shrinks it in the other; its area stays.
 
     Args:
         strength: the ratio of width to height changes by a factor of at most one plus this, up or
@@ -60,7 +60,7 @@ class RandomAspectRatio(T.Augmentation):
         self.strength = strength
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        """Draws a factor for a (H, W, 3) picture."""
+        """Draws a factor for a (H, W, 3) image."""
         limit = np.log1p(self.strength)
         stretch = np.exp(np.random.uniform(-limit, limit) / 2)
         height, width = image.shape[:2]
@@ -69,10 +69,10 @@ class RandomAspectRatio(T.Augmentation):
 
 
 class EraseTransform(T.NoOpTransform):
-    """Paints over rectangles of a picture; boxes and keypoints stay.
+    """Paints over rectangles of an image; boxes and keypoints stay.
 
     Args:
-        rectangles: (N, 4) xyxy integers within the picture.
+        rectangles: (N, 4) xyxy integers within the image.
         colors: (N, 3), what each is filled with, 0..255.
     """
 
@@ -82,7 +82,7 @@ class EraseTransform(T.NoOpTransform):
         self.colors = colors
 
     def apply_image(self, image: np.ndarray) -> np.ndarray:
-        """Returns a changed copy of a (H, W, 3) picture."""
+        """Returns a changed copy of a (H, W, 3) image."""
         image = image.copy()
         for (left, top, right, bottom), color in zip(self.rectangles, self.colors, strict=True):
             image[top:bottom, left:right] = color
@@ -101,7 +101,7 @@ class RandomErasing(T.Augmentation):
 
     Args:
         count: how many rectangles.
-        area: the smallest and the largest part of the picture that one of them takes.
+        area: the smallest and the largest part of the image that one of them takes.
     """
 
     def __init__(self, count: int = 3, area: tuple[float, float] = (0.01, 0.04)) -> None:
@@ -110,13 +110,13 @@ class RandomErasing(T.Augmentation):
         self.area = area
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        """Draws places and colours for a (H, W, 3) picture."""
+        """Draws places and colors for a (H, W, 3) image."""
         height, width = image.shape[:2]
         ratio = np.exp(np.random.uniform(-_LOG_LARGEST_RATIO, _LOG_LARGEST_RATIO, self.count))
         area = np.random.uniform(*self.area, self.count) * height * width
         sizes = np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], axis=1)
-        centres = np.random.uniform(0, 1, (self.count, 2)) * (width, height)
-        corners = np.hstack([centres - sizes / 2, centres + sizes / 2])
+        centers = np.random.uniform(0, 1, (self.count, 2)) * (width, height)
+        corners = np.hstack([centers - sizes / 2, centers + sizes / 2])
         rectangles = corners.clip(0, [width, height] * 2).round().astype(int)
         return EraseTransform(rectangles, np.random.randint(0, 256, (self.count, 3)))
 
@@ -197,7 +197,7 @@ def _aspect_jitter(strength: float) -> list[T.Augmentation]:
 
 
 def _scale_jitter(node: CfgNode) -> list[T.Augmentation]:
-    """Large-scale jitter (Ghiasi et al., CVPR 2021); smaller pictures are not padded."""
+    """Large-scale jitter (Ghiasi et al., CVPR 2021); smaller images are not padded."""
     (low, high), (height, width) = node.RANGE, node.SIZE
     if not 0 < low <= high:
         raise ValueError(f"INPUT.SCALE_JITTER.RANGE is (low, high), not {tuple(node.RANGE)}.")

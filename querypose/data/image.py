@@ -1,4 +1,4 @@
-"""Pictures of any kind as arrays of eight bits and three channels."""
+"""Images of any kind as arrays of eight bits and three channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-Picture = np.ndarray | Image.Image | str | PathLike[str]
+ImageLike = np.ndarray | Image.Image | str | PathLike[str]
 
 CHANNEL_ORDERS = ("RGB", "BGR")
 # Pillow modes of more than 8 bits, which a plain conversion would cut off at 255.
@@ -32,7 +32,7 @@ _TURNS = {
 _EXIF_START = re.compile(rb"(II\*\0.{4}|MM\0\*.{4})..", re.DOTALL)
 
 
-def read_picture(file_name: str, image_format: str) -> np.ndarray:
+def read_image(file_name: str, image_format: str) -> np.ndarray:
     """Reads an image, upright by its EXIF orientation; gray and RGBA ones become color.
 
     Of an animation or of several pages it reads the first. Broken EXIF is passed over: what can
@@ -53,15 +53,15 @@ def read_picture(file_name: str, image_format: str) -> np.ndarray:
         with PathManager.open(file_name, "rb") as file:
             image = _decode_file(file)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"There is no picture {file_name}.") from error
+        raise FileNotFoundError(f"There is no image {file_name}.") from error
     # Decoders raise whatever a broken file leads them to, struct.error and KeyError among it.
     except Exception as error:
         reason = why_unreadable(error)
-        raise ValueError(f"The picture {file_name} cannot be read: {reason}.") from error
+        raise ValueError(f"The image {file_name} cannot be read: {reason}.") from error
     return _reordered(image, "RGB", image_format)
 
 
-def decode(picture: Image.Image) -> np.ndarray:
+def decode(image: Image.Image) -> np.ndarray:
     """Decodes the current frame of an open image file, upright by its EXIF orientation.
 
     Returns:
@@ -70,13 +70,13 @@ def decode(picture: Image.Image) -> np.ndarray:
     Raises:
         Exception: of any kind, where the file is broken.
     """
-    if picture.format == "TIFF":
+    if image.format == "TIFF":
         # Pillow would follow them after the last pixel, wherever they lead.
-        exif = picture.getexif()
+        exif = image.getexif()
         for pointer in set(ExifTags.IFD).intersection(exif):
             del exif[pointer]
-    picture.load()
-    return pillow_to_array(_upright(picture))
+    image.load()
+    return pillow_to_array(_upright(image))
 
 
 def why_unreadable(error: Exception) -> str:
@@ -89,14 +89,14 @@ def why_unreadable(error: Exception) -> str:
 
 def _decode_file(file: IO[bytes]) -> np.ndarray:
     try:
-        with Image.open(file) as picture:
-            return decode(picture)
+        with Image.open(file) as image:
+            return decode(image)
     except Exception:
         content = _without_exif(file)
         if content is None:
             raise
-    with Image.open(content) as picture:
-        return decode(picture)
+    with Image.open(content) as image:
+        return decode(image)
 
 
 def _without_exif(file: IO[bytes]) -> IO[bytes] | None:
@@ -114,70 +114,68 @@ def _without_exif(file: IO[bytes]) -> IO[bytes] | None:
     return BytesIO(emptied) if is_avif and emptied != content else None
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
     """Turns an image by its EXIF orientation, the one tag that is looked at."""
     try:
-        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:
-        return picture
-    return picture if turn is None else picture.transpose(turn)
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
-def picture_to_array(picture: Picture, channel_order: str, image_format: str) -> np.ndarray:
-    """Any accepted picture as (H, W, 3) uint8 in ``image_format`` order.
+def image_to_array(image: ImageLike, channel_order: str, image_format: str) -> np.ndarray:
+    """Any accepted image as (H, W, 3) uint8 in ``image_format`` order.
 
     Args:
-        picture: a path, a Pillow image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+        image: a path, a Pillow image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
         channel_order: of arrays, "RGB" or "BGR".
         image_format: wanted, "RGB" or "BGR".
 
     Raises:
         FileNotFoundError: the path leads nowhere.
-        ValueError: the picture is of another kind, an address on the network, or cannot be read.
+        ValueError: the image is of another kind, an address on the network, or cannot be read.
     """
-    if isinstance(picture, (str, PathLike)):
+    if isinstance(image, (str, PathLike)):
         # PathManager would fetch it and keep a copy, which a call to predict should not.
-        if str(picture).startswith(_NETWORK_ADDRESSES):
-            raise ValueError(f"Pictures come from files, not from the network as {picture} does.")
-        return read_picture(str(picture), image_format)
-    if isinstance(picture, Image.Image):
-        return _reordered(pillow_to_array(picture), "RGB", image_format)
-    if isinstance(picture, np.ndarray):
-        return _reordered(_numpy_to_array(picture), channel_order, image_format)
-    raise ValueError(
-        f"A picture is a path, a Pillow image or an array, got {type(picture).__name__}."
-    )
+        if str(image).startswith(_NETWORK_ADDRESSES):
+            raise ValueError(f"Images come from files, not from the network as {image} does.")
+        return read_image(str(image), image_format)
+    if isinstance(image, Image.Image):
+        return _reordered(pillow_to_array(image), "RGB", image_format)
+    if isinstance(image, np.ndarray):
+        return _reordered(_numpy_to_array(image), channel_order, image_format)
+    raise ValueError(f"An image is a path, a Pillow image or an array, got {type(image).__name__}.")
 
 
-def pillow_to_array(picture: Image.Image) -> np.ndarray:
+def pillow_to_array(image: Image.Image) -> np.ndarray:
     """A Pillow image as (H, W, 3) uint8 RGB; of sixteen bits the upper eight.
 
     Raises:
         ValueError: the image's mode has no known range.
     """
-    if picture.mode in _SIXTEEN_BIT_MODES:
-        grey = (np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)
-        return _numpy_to_array(grey)
-    if picture.mode in _UNBOUNDED_MODES:
+    if image.mode in _SIXTEEN_BIT_MODES:
+        gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return _numpy_to_array(gray)
+    if image.mode in _UNBOUNDED_MODES:
         raise ValueError(
-            f"A Pillow image of mode {picture.mode!r} has no known range; "
+            f"A Pillow image of mode {image.mode!r} has no known range; "
             "scale it to 0..255 and convert it to mode 'L'"
         )
-    return np.asarray(picture.convert("RGB"))
+    return np.asarray(image.convert("RGB"))
 
 
-def _numpy_to_array(picture: np.ndarray) -> np.ndarray:
-    channels = picture.shape[2] if picture.ndim == 3 else 1
-    if picture.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in picture.shape:
+def _numpy_to_array(image: np.ndarray) -> np.ndarray:
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in image.shape:
         raise ValueError(
-            "A picture array has the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), "
-            f"got {picture.shape}."
+            "An image array has the shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), "
+            f"got {image.shape}."
         )
-    if picture.dtype != np.uint8:
-        raise ValueError(f"A picture array is uint8, 0 to 255, got {picture.dtype}.")
+    if image.dtype != np.uint8:
+        raise ValueError(f"An image array is uint8, 0 to 255, got {image.dtype}.")
     if channels == 1:
-        return np.repeat(picture.reshape(*picture.shape[:2], 1), 3, axis=2)
-    return picture[:, :, :3]
+        return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
+    return image[:, :, :3]
 
 
 def _reordered(image: np.ndarray, given: str, wanted: str) -> np.ndarray:

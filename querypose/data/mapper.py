@@ -15,24 +15,24 @@ from detectron2.data import detection_utils as utils
 from detectron2.structures import Instances, Keypoints
 
 from querypose.data.augmentation import build_crop_augmentations, build_train_augmentations
-from querypose.data.image import read_picture
+from querypose.data.image import read_image
 from querypose.data.mapper_registry import MAPPER_REGISTRY
 from querypose.skeleton import Skeleton
 
 
 @MAPPER_REGISTRY.register()
 class QueryPoseDatasetMapper:
-    """Reads a picture, augments it and turns its annotations into ``Instances``.
+    """Reads an image, augments it and turns its annotations into ``Instances``.
 
     In training, with probability ``crop_probability``, a resize and a random crop (DETR's) come
     before the other augmentations; see :mod:`querypose.data.augmentation`.
-    Crowd annotations are dropped. Keypoints that leave the picture become unlabelled.
+    Crowd annotations are dropped. Keypoints that leave the image become unlabeled.
 
     Args:
         is_train: augment, and keep annotations.
         image_format: as ``INPUT.FORMAT``.
-        augmentations: for every picture.
-        crop_augmentations: before them, where a picture is cropped; empty never crops.
+        augmentations: for every image.
+        crop_augmentations: before them, where an image is cropped; empty never crops.
         skeleton: the dataset's keypoints.
         num_classes: categories the model knows.
         crop_probability: of cropping.
@@ -77,7 +77,7 @@ class QueryPoseDatasetMapper:
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Maps one picture.
+        """Maps one image.
 
         Args:
             dataset_dict: in Detectron2's standard format; left as it is.
@@ -87,11 +87,11 @@ class QueryPoseDatasetMapper:
             ``gt_boxes``, ``gt_classes`` and ``gt_keypoints``, in pixels of that image.
 
         Raises:
-            FileNotFoundError: the picture is not there.
-            ValueError: the picture is broken, or an annotation does not fit the dataset.
+            FileNotFoundError: the image is not there.
+            ValueError: the image is broken, or an annotation does not fit the dataset.
         """
         dataset_dict = copy.deepcopy(dataset_dict)
-        image = read_picture(dataset_dict["file_name"], self.image_format)
+        image = read_image(dataset_dict["file_name"], self.image_format)
         utils.check_image_size(dataset_dict, image)
 
         crops = self.crop_probability > 0 and np.random.rand() < self.crop_probability
@@ -127,7 +127,7 @@ class QueryPoseDatasetMapper:
                     annotation, transforms, image_size, keypoint_hflip_indices=self.flip_indices
                 )
             )
-        # Detectron2 would leave the field out of a picture without people.
+        # Detectron2 would leave the field out of an image without people.
         keypoints = np.array([person.pop("keypoints") for person in people], dtype=np.float32)
         instances = utils.annotations_to_instances(people, image_size)
         instances.gt_keypoints = Keypoints(keypoints.reshape(-1, self.num_keypoints, 3))

@@ -29,7 +29,7 @@ class Draw(NamedTuple):
     """One sample of the stream.
 
     Attributes:
-        index: of the picture in the dataset.
+        index: of the image in the dataset.
         position: of the sample in the stream that all processes share.
     """
 
@@ -74,10 +74,10 @@ class ResumableTrainLoader:
         records: the dataset.
         mapper: reads and augments one record.
         build_sampler: a seed to this process's endless stream of indices.
-        batch_size: pictures per batch of this process.
-        num_workers: processes that read pictures; 0 reads in this one.
+        batch_size: images per batch of this process.
+        num_workers: processes that read images; 0 reads in this one.
         seed: of the run.
-        wide: where batches hold pictures of one orientation, whether each record is wider than
+        wide: where batches hold images of one orientation, whether each record is wider than
             high; None mixes them.
     """
 
@@ -115,7 +115,7 @@ class ResumableTrainLoader:
             raise ValueError(
                 f"DATASETS.TRAIN has no image to train on: label people in one. ({error})"
             ) from error
-        # Serialised, so that worker processes share it.
+        # Serialized, so that worker processes share it.
         records = DatasetFromList(parts["dataset"], copy=False)
 
         def build_sampler(seed: int) -> Iterable[int]:

@@ -1,4 +1,4 @@
-"""One training iteration: batches in, one optimiser step out."""
+"""One training iteration: batches in, one optimizer step out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class QueryPoseTrainStep(SimpleTrainer):
     """Detectron2's training step, with accumulation, mixed precision on any device, and guards.
 
     An iteration in which a loss, a matching cost or the gradient is NaN or infinite, in any
-    process, leaves no trace in the model or the optimiser. Random numbers of the forward pass
+    process, leaves no trace in the model or the optimizer. Random numbers of the forward pass
     depend on the seed, the iteration and the process alone.
 
     Args:
@@ -108,7 +108,7 @@ class QueryPoseTrainStep(SimpleTrainer):
 
         Raises:
             FloatingPointError: numbers went bad, and no more iterations may be skipped; it says
-                what, when and on which pictures.
+                what, when and on which images.
         """
         start = time.perf_counter()
         batches = [next(self._data_loader_iter) for _ in range(self.accumulate_steps)]
@@ -188,12 +188,12 @@ class QueryPoseTrainStep(SimpleTrainer):
                 model=getattr(self.model, "module", self.model),
             )
             files = [given.get("file_name", "unnamed") for batch in batches for given in batch]
-            report = f"{fault} Pictures: {', '.join(files)}. Saved for a replay: {path}."
+            report = f"{fault} Images: {', '.join(files)}. Saved for a replay: {path}."
         reports = " ".join(filter(None, comm.all_gather(report)))
         message = f"Iteration {self.iter}: {reports}"
         if self.num_skipped >= self.max_skipped_batches:
             raise FloatingPointError(
-                f"{message} Check these pictures' annotations, lower SOLVER.BASE_LR, or let "
+                f"{message} Check these images' annotations, lower SOLVER.BASE_LR, or let "
                 "SOLVER.MAX_SKIPPED_BATCHES pass over such batches."
             ) from None
         self.num_skipped += 1

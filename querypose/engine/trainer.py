@@ -45,7 +45,7 @@ _WRITER_PERIOD = 20
 class QueryPoseTrainer(DefaultTrainer):
     """Trains any model of a QueryPose config.
 
-    What differs from Detectron2's default: the optimiser's groups, the mapper, evaluators by the
+    What differs from Detectron2's default: the optimizer's groups, the mapper, evaluators by the
     dataset's metadata, a strict weights-only checkpointer, processes without a GPU, averaged
     weights, and an exact continuation: a training that was killed, resumed, ends with the weights
     of one that was not.

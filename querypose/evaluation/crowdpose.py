@@ -149,7 +149,7 @@ def _check_crowd_indices(labels: Labels) -> None:
 
 
 def _crowdpose_metrics(coco_eval: COCOeval) -> dict[str, float]:
-    """The benchmark's metrics, in percent, of a summarised evaluation of keypoints."""
+    """The benchmark's metrics, in percent, of a summarized evaluation of keypoints."""
     metrics = {name: coco_eval.stats[index] for name, index in _STATS.items()}
     for level, image_ids in _images_by_level(coco_eval).items():
         metrics[f"AP_{level}"] = _average_precision(coco_eval, image_ids)
@@ -166,7 +166,7 @@ def _images_by_level(coco_eval: COCOeval) -> dict[str, list[int]]:
 
 
 def _average_precision(coco_eval: COCOeval, image_ids: Sequence[int]) -> float:
-    """AP over some pictures alone, 0 to 1; -1 where they show no one.
+    """AP over some images alone, 0 to 1; -1 where they show no one.
 
     The official tool averages the whole precision array, with the -1 entries that pycocotools masks
     out in its summary. They stand for a category without people; CrowdPose has one category, so

@@ -24,7 +24,7 @@ _BATCH_NORMS = (
 )
 # Others may do more to their weights than convolve with them.
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-# Any picture does: what matters is the way that it takes.
+# Any image does: what matters is the way that it takes.
 _PROBE_SIZE = 64
 
 
@@ -34,7 +34,7 @@ def fold_batch_norms(model: nn.Module) -> int:
 
     Args:
         model: a Detectron2 meta-architecture in evaluation mode: ``backbone`` and ``pixel_mean``
-            are tried out with a picture.
+            are tried out with an image.
 
     Returns:
         How many batch norms are gone.
@@ -73,8 +73,8 @@ def _fold_watched(backbone: nn.Module, pixel: Tensor) -> int:
     pass.
 
     Args:
-        backbone: maps pictures to a dictionary of features.
-        pixel: one of a picture, (channels, 1, 1).
+        backbone: maps images to a dictionary of features.
+        pixel: one of an image, (channels, 1, 1).
     """
     pairs = _watch(backbone, pixel.expand(1, -1, _PROBE_SIZE, _PROBE_SIZE))
     names = {module: name for name, module in backbone.named_modules()}
@@ -84,7 +84,7 @@ def _fold_watched(backbone: nn.Module, pixel: Tensor) -> int:
     return len(pairs)
 
 
-def _watch(backbone: nn.Module, pictures: Tensor) -> list[tuple[nn.Module, nn.Module]]:
+def _watch(backbone: nn.Module, images: Tensor) -> list[tuple[nn.Module, nn.Module]]:
     """Convolutions and the batch norms that alone use what they give, where both run once.
 
     None under ``torch.inference_mode``, which records nothing that could be watched.
@@ -111,7 +111,7 @@ def _watch(backbone: nn.Module, pictures: Tensor) -> list[tuple[nn.Module, nn.Mo
             handles.append(module.register_forward_pre_hook(before_norm))
     try:
         with torch.enable_grad():
-            features = backbone(pictures.clone().requires_grad_())
+            features = backbone(images.clone().requires_grad_())
     finally:
         for handle in handles:
             handle.remove()
@@ -137,7 +137,7 @@ def _count_uses(outputs: Iterable[Tensor]) -> Counter[Node]:
 
 
 def _what_remains(norm: nn.Module) -> nn.Module:
-    """What a batch norm does beside normalising: in timm's some drop and activate."""
+    """What a batch norm does beside normalizing: in timm's some drop and activate."""
     if hasattr(norm, "act"):
         return nn.Sequential(norm.drop, norm.act)
     return nn.Identity()

@@ -1,4 +1,4 @@
-"""What a predictor says of one picture."""
+"""What a predictor says of one image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class PartAttention:
 
     Attributes:
         maps: (n, P, H, W) float32, each map sums to 1.
-        boxes_xyxy: (n, 4), the boxes that the maps cover, in pixels of the picture, unclipped.
+        boxes_xyxy: (n, 4), the boxes that the maps cover, in pixels of the image, unclipped.
         stage: index of the decoder stage.
     """
 
@@ -30,10 +30,10 @@ class PartAttention:
 
 @dataclass(frozen=True)
 class PosePrediction:
-    """The people of one picture, best first.
+    """The people of one image, best first.
 
-    Coordinates are pixels of the picture as it was given, continuous: the first pixel covers 0 to
-    1 and its centre is 0.5.
+    Coordinates are pixels of the image as it was given, continuous: the first pixel covers 0 to
+    1 and its center is 0.5.
 
     Attributes:
         instances: on the CPU, with ``pred_boxes``, ``scores`` (class score times mean keypoint
@@ -55,7 +55,7 @@ class PosePrediction:
 
     @property
     def boxes_xyxy(self) -> np.ndarray:
-        """(n, 4) float32 corners, clipped to the picture."""
+        """(n, 4) float32 corners, clipped to the image."""
         return self.instances.pred_boxes.tensor.numpy()
 
     @property
@@ -72,7 +72,7 @@ class PosePrediction:
         """The people as plain values, rounded to 0.01 pixels and 0.0001 of a score.
 
         Returns:
-            ``width`` and ``height`` of the picture and ``people``, each with ``score``, ``box``
+            ``width`` and ``height`` of the image and ``people``, each with ``score``, ``box``
             [x0, y0, x1, y1], ``keypoints`` (name to [x, y, score]) and, if tracked, ``id``.
         """
         height, width = self.instances.image_size

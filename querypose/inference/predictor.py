@@ -1,4 +1,4 @@
-"""From pictures to people in one call."""
+"""From images to people in one call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from querypose import model_zoo
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import default_config, merge_options, read_config
 from querypose.data.datasets.coco import register_configured_datasets, trained_category_ids
-from querypose.data.image import CHANNEL_ORDERS, Picture, picture_to_array
+from querypose.data.image import CHANNEL_ORDERS, ImageLike, image_to_array
 from querypose.inference.acceleration import prepare_for_inference
 from querypose.inference.prediction import PartAttention, PosePrediction
 from querypose.inference.tta import PoseModelWithTTA, build_tta_mapper
@@ -30,12 +30,12 @@ from querypose.modeling.pose_model import PoseModel
 from querypose.precision import AutocastModel, check_precision
 from querypose.skeleton import Skeleton
 
-# What can be iterated, and still is one picture or none.
+# What can be iterated, and still is one image or none.
 _NO_LISTS = (np.ndarray, Image.Image, Tensor, str, bytes, PathLike, Mapping)
 
 
 class PosePredictor:
-    """Finds people and their keypoints in pictures.
+    """Finds people and their keypoints in images.
 
     ``PosePredictor()`` takes the small model that comes with the package. A predictor may be called
     from several threads. Of the other arguments, None takes the configuration key in brackets: from
@@ -44,7 +44,7 @@ class PosePredictor:
     Args:
         model: with its weights, on its device; it is switched to inference. None takes the one that
             comes with the package.
-        min_size: pictures are resized to this shortest edge, in pixels (``INPUT.MIN_SIZE_TEST``);
+        min_size: images are resized to this shortest edge, in pixels (``INPUT.MIN_SIZE_TEST``);
             at 0 they keep their size,
         max_size: unless their longest edge would exceed this (``INPUT.MAX_SIZE_TEST``).
         image_format: the channel order that the model reads, "RGB" or "BGR".
@@ -53,12 +53,12 @@ class PosePredictor:
         keypoint_threshold: does not change the predictions; drawings of them should leave out
             keypoints that do not score higher (``DEMO.KEYPOINT_THRESHOLD``).
         precision: "fp32", or "bf16" or "fp16" for automatic mixed precision.
-        batch_size: at most so many pictures go through the model at once; only pictures of the
+        batch_size: at most so many images go through the model at once; only images of the
             same resized size share a batch, so that none is padded.
         device: of the packaged model, as "cpu" or "cuda:1"; None takes a GPU where there is one. A
             model that is given stays where it is.
         return_attention: default for calls that do not pass it.
-        tta_mapper: looks at every picture in these ways and averages, see
+        tta_mapper: looks at every image in these ways and averages, see
             :class:`~querypose.inference.tta.PoseModelWithTTA`; None looks once.
         category_ids: of the model's classes, for results in COCO's format; see
             :class:`~querypose.inference.prediction.PosePrediction`.
@@ -185,17 +185,17 @@ class PosePredictor:
 
     def __call__(
         self,
-        pictures: Picture | Iterable[Picture],
+        images: ImageLike | Iterable[ImageLike],
         *,
         channel_order: str = "RGB",
         return_attention: bool | None = None,
         attention_stage: int = -1,
     ) -> PosePrediction | list[PosePrediction]:
-        """Predicts the people of one picture or of a list of them.
+        """Predicts the people of one image or of a list of them.
 
         Args:
-            pictures: each a path (turned upright by its EXIF orientation), a Pillow image (taken
-                as its pixels stand), or a uint8 array: (H, W) or (H, W, 1) grey, (H, W, 3) or
+            images: each a path (turned upright by its EXIF orientation), a Pillow image (taken
+                as its pixels stand), or a uint8 array: (H, W) or (H, W, 1) gray, (H, W, 3) or
                 (H, W, 4) with alpha, which is ignored.
             channel_order: of arrays, "RGB" or "BGR" (OpenCV's), alpha last.
             return_attention: also return the part attention maps; None takes the predictor's.
@@ -205,26 +205,26 @@ class PosePredictor:
             A prediction, or a list of them in the order of the list that was given.
 
         Raises:
-            FileNotFoundError: a picture is not there.
-            ValueError: a picture cannot be read, or an argument is out of range.
+            FileNotFoundError: an image is not there.
+            ValueError: an image cannot be read, or an argument is out of range.
         """
         if channel_order not in CHANNEL_ORDERS:
             raise ValueError(f"channel_order is one of {CHANNEL_ORDERS}, got {channel_order!r}.")
         if return_attention is None:
             return_attention = self.return_attention
         stage = attention_stage if return_attention else None
-        single = isinstance(pictures, _NO_LISTS) or not isinstance(pictures, Iterable)
-        found = self._predict([pictures] if single else pictures, channel_order, stage)
+        single = isinstance(images, _NO_LISTS) or not isinstance(images, Iterable)
+        found = self._predict([images] if single else images, channel_order, stage)
         return found[0] if single else found
 
     def _predict(
-        self, pictures: Iterable[Picture], channel_order: str, stage: int | None
+        self, images: Iterable[ImageLike], channel_order: str, stage: int | None
     ) -> list[PosePrediction]:
         """Predicts in batches of one size, each as soon as it is full."""
         found: dict[int, PosePrediction] = {}
         waiting: dict[torch.Size, dict[int, dict[str, Any]]] = defaultdict(dict)
-        for index, picture in enumerate(pictures):
-            prepared = self._prepare(picture, channel_order)
+        for index, image in enumerate(images):
+            prepared = self._prepare(image, channel_order)
             batch = waiting[prepared["image"].shape]
             batch[index] = prepared
             if len(batch) >= self.batch_size:
@@ -235,17 +235,17 @@ class PosePredictor:
                 found |= self._predict_batch(batch, stage)
         return [found[index] for index in range(len(found))]
 
-    def _prepare(self, picture: Picture, channel_order: str) -> dict[str, Any]:
+    def _prepare(self, image: ImageLike, channel_order: str) -> dict[str, Any]:
         """The model's input, resized as Detectron2 resizes in testing."""
-        image = picture_to_array(picture, channel_order, self.image_format)
-        height, width = image.shape[:2]
+        pixels = image_to_array(image, channel_order, self.image_format)
+        height, width = pixels.shape[:2]
         if self.min_size:
             wanted = self.min_size, self.max_size
             size = T.ResizeShortestEdge.get_output_shape(height, width, *wanted)
-            # A strip of a picture would shrink to no pixels at all.
+            # A strip of an image would shrink to no pixels at all.
             size = [max(1, length) for length in size]
-            image = T.ResizeTransform(height, width, *size).apply_image(image)
-        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+            pixels = T.ResizeTransform(height, width, *size).apply_image(pixels)
+        tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         return {"image": tensor, "height": height, "width": width}
 
     def _predict_batch(
@@ -290,7 +290,7 @@ def _check_arguments(image_format: str, confidence_threshold: float, batch_size:
 def _check_sizes(min_size: int, max_size: int) -> None:
     if min_size < 0 or max_size < 1:
         raise ValueError(
-            "The shortest edge of a resized picture is at least 0 (INPUT.MIN_SIZE_TEST), the "
+            "The shortest edge of a resized image is at least 0 (INPUT.MIN_SIZE_TEST), the "
             f"longest at least 1 (INPUT.MAX_SIZE_TEST), got {min_size} and {max_size}."
         )
 

@@ -28,7 +28,7 @@ class _Track:
         track_id: from 1.
         box: (4,) xyxy pixels.
         keypoints: (K, 3): x, y, score.
-        velocity: (2,) pixels a frame, of the box's centre.
+        velocity: (2,) pixels a frame, of the box's center.
         age: frames since the person was last seen.
     """
 
@@ -46,7 +46,7 @@ class _Track:
 
     def meet(self, box: np.ndarray, keypoints: np.ndarray) -> None:
         """Takes a new observation; ``age`` says how many frames the prediction was ahead."""
-        surprise = (_centre(box) - _centre(self.box)) / self.age
+        surprise = (_center(box) - _center(self.box)) / self.age
         self.velocity = self.velocity + _VELOCITY_MOMENTUM * surprise
         self.box, self.keypoints, self.age = box, keypoints, 0
 
@@ -117,7 +117,7 @@ class PoseTracker:
         ]
 
 
-def _centre(box: np.ndarray) -> np.ndarray:
+def _center(box: np.ndarray) -> np.ndarray:
     return (box[:2] + box[2:]) / 2
 
 

@@ -51,7 +51,7 @@ class HeatmapHead(nn.Module):
 
         Args:
             features: (B, in_channels, H, W).
-            targets: per picture.
+            targets: per image.
         """
         logits = self.layers(features).float()
         heatmaps = torch.stack(
@@ -69,7 +69,7 @@ class HeatmapHead(nn.Module):
 
 
 def draw_heatmaps(target: PersonTargets, size: tuple[int, int], stride: int) -> Tensor:
-    """Gaussian bumps at the labelled keypoints of a picture, (K, H, W) in [0, 1].
+    """Gaussian bumps at the labeled keypoints of an image, (K, H, W) in [0, 1].
 
     Where people overlap the larger value stands. A bump is exactly 1 in its keypoint's cell.
     """
@@ -78,16 +78,16 @@ def draw_heatmaps(target: PersonTargets, size: tuple[int, int], stride: int) -> 
     if num_people == 0:
         return target.keypoints.new_zeros(num_keypoints, height, width)
     cells = (target.keypoints[..., :2] / stride).floor()
-    labelled = (target.keypoints[..., 2] > 0) & (cells >= 0).all(dim=-1)
+    labeled = (target.keypoints[..., 2] > 0) & (cells >= 0).all(dim=-1)
     radius = _bump_radius((target.boxes[:, 2:] - target.boxes[:, :2]) / stride)[:, None, None]
     deviation = (2 * radius + 1) / 6
 
-    def bump(centre: Tensor, length: int) -> Tensor:
-        distance = torch.arange(length, device=cells.device) - centre[..., None]
+    def bump(center: Tensor, length: int) -> Tensor:
+        distance = torch.arange(length, device=cells.device) - center[..., None]
         values = torch.exp(-distance.square() / (2 * deviation.square()))
         return torch.where(distance.abs() <= radius, values, 0)
 
-    rows = bump(cells[..., 1], height) * labelled[..., None]
+    rows = bump(cells[..., 1], height) * labeled[..., None]
     columns = bump(cells[..., 0], width)
     heatmaps = target.keypoints.new_zeros(num_keypoints, height, width)
     for person_rows, person_columns in zip(rows, columns, strict=True):

@@ -1,4 +1,4 @@
-"""Ground-truth people of one picture, as matcher and criterion want them."""
+"""Ground-truth people of one image, as matcher and criterion want them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 class PersonTargets(NamedTuple):
-    """M people of one picture.
+    """M people of one image.
 
     Attributes:
         boxes: (M, 4) xyxy in pixels of the network's input.
         classes: (M,) int64.
-        keypoints: (M, K, 3): x, y in pixels and visibility (0 = unlabelled).
-        size_xyxy: (4,) width, height, width, height of the unpadded picture.
+        keypoints: (M, K, 3): x, y in pixels and visibility (0 = unlabeled).
+        size_xyxy: (4,) width, height, width, height of the unpadded image.
     """
 
     boxes: Tensor
@@ -30,8 +30,8 @@ class PersonTargets(NamedTuple):
     ) -> PersonTargets:
         """Reads ``gt_boxes``, ``gt_classes`` and ``gt_keypoints`` of Detectron2 ``Instances``.
 
-        People without keypoints (or pictures without people, for which Detectron2 sets no such
-        field) count as unlabelled.
+        People without keypoints (or images without people, for which Detectron2 sets no such
+        field) count as unlabeled.
 
         Raises:
             ValueError: the keypoint count or a class does not fit the model.

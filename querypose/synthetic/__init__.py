@@ -1,11 +1,11 @@
 """Generated people: a keypoint dataset that needs no files and is the same on every machine.
 
-A picture is a function of its path, ``synthetic://people/{seed}/{width}x{height}/{max_people}/
-{index}.png``. Detectron2's own file layer renders it when a loader, mapper or visualiser opens that
+An image is a function of its path, ``synthetic://people/{seed}/{width}x{height}/{max_people}/
+{index}.png``. Detectron2's own file layer renders it when a loader, mapper or visualizer opens that
 path; the records come from the same scene without painting it. Importing this package registers
 ``synthetic_people_train``, ``synthetic_people_val`` and ``synthetic_people_tiny``.
 
-From seed to picture: ``scene`` (who is where; ``pose``, ``appearance``, ``kinematics``,
+From seed to image: ``scene`` (who is where; ``pose``, ``appearance``, ``kinematics``,
 ``foreground``), ``figure`` (one person as polygons; ``projection``, ``trunk``, ``limbs``, ``head``,
 ``hair``, ``face``, ``seat``, ``keypoints``), then ``painting`` (``backdrop``, ``photograph``) for
 the pixels or ``annotation`` (``labels``) for what is known about them.

@@ -16,7 +16,7 @@ from querypose.synthetic.scene import Scene
 
 MIN_VISIBLE_PIXELS = 48
 MIN_VISIBLE_SHARE = 0.08
-"""A person who shows less than this share of the silhouette inside the picture is not annotated."""
+"""A person who shows less than this share of the silhouette inside the image is not annotated."""
 
 
 def annotate(scene: Scene) -> list[dict[str, Any]]:
@@ -26,8 +26,8 @@ def annotate(scene: Scene) -> list[dict[str, Any]]:
         One dictionary a person with ``bbox`` (XYXY pixels, tight around the visible pixels),
         ``bbox_mode``, ``category_id`` 0, ``iscrowd`` 0, ``segmentation`` (compressed RLE of the
         visible pixels) and ``keypoints``: 17 times x, y, v in COCO's order. x and y are continuous
-        (the first pixel's centre is 0.5, 0.5); v is 2 visible, 1 hidden by the person, somebody
-        else or an object, 0 outside the picture (then x = y = 0.5, which is COCO's 0, 0).
+        (the first pixel's center is 0.5, 0.5); v is 2 visible, 1 hidden by the person, somebody
+        else or an object, 0 outside the image (then x = y = 0.5, which is COCO's 0, 0).
     """
     labels, drawings, full_areas = label_people(scene)
     # COCO's run lengths go down the columns: transposed once, no mask below needs a copy.

@@ -1,4 +1,4 @@
-"""What a person looks like: build, hair, clothes and colours."""
+"""What a person looks like: build, hair, clothes and colors."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from querypose.synthetic.colour import Colour
+from querypose.synthetic.color import Color
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """Build, clothes and colours of one figure (RGB, 0..255; sizes relative to an adult).
+    """Build, clothes and colors of one figure (RGB, 0..255; sizes relative to an adult).
 
     ``sleeve`` is how far the sleeve comes down: 0 none, 1 to the elbow, 2 to the wrist. ``smile``
     is how far the corners of the mouth are lifted.
     """
 
-    skin: Colour
-    hair: Colour
-    shirt: Colour
-    trim: Colour
-    bottoms: Colour
-    shoes: Colour
+    skin: Color
+    hair: Color
+    shirt: Color
+    trim: Color
+    bottoms: Color
+    shoes: Color
     hair_style: str
     bottom_style: str
     sleeve: float
@@ -63,8 +63,8 @@ _SLEEVES = (0.0, 0.5, 0.6, 2.0, 2.0, 1.4)
 _SHIRT_PATTERNS = ("plain", "plain", "plain", "stripes", "panel", "logo", "buttons", "jacket")
 
 
-def _cloth_colour(rng: np.random.Generator) -> Colour:
-    """Draw a muted or a vivid colour."""
+def _cloth_color(rng: np.random.Generator) -> Color:
+    """Draw a muted or a vivid color."""
     hue = rng.integers(180)
     saturation, value = (
         (rng.integers(0, 50), rng.integers(25, 245))
@@ -76,21 +76,21 @@ def _cloth_colour(rng: np.random.Generator) -> Colour:
     return (red, green, blue)
 
 
-def _between(rng: np.random.Generator, tones: np.ndarray) -> Colour:
-    """Draw a mixture of two neighbouring tones, of (N, 3)."""
+def _between(rng: np.random.Generator, tones: np.ndarray) -> Color:
+    """Draw a mixture of two neighboring tones, of (N, 3)."""
     place = rng.integers(len(tones) - 1)
     red, green, blue = (tones[place] + rng.random() * (tones[place + 1] - tones[place])).tolist()
     return (red, green, blue)
 
 
-def _varied(rng: np.random.Generator, tones: np.ndarray) -> Colour:
+def _varied(rng: np.random.Generator, tones: np.ndarray) -> Color:
     """Draw one of (N, 3) tones, a little darker or brighter."""
     red, green, blue = np.clip(tones[rng.integers(len(tones))] * rng.uniform(0.85, 1.12), 0, 255)
     return (float(red), float(green), float(blue))
 
 
 def sample_appearance(rng: np.random.Generator) -> Appearance:
-    """Draw build, clothes and colours; about one figure in six has a child's proportions."""
+    """Draw build, clothes and colors; about one figure in six has a child's proportions."""
     child = rng.random() < 0.16
     hair_style = _HAIR_STYLES[rng.integers(len(_HAIR_STYLES))]
     long_hair = hair_style in ("long", "bun", "tail")
@@ -98,10 +98,10 @@ def sample_appearance(rng: np.random.Generator) -> Appearance:
     return Appearance(
         skin=_between(rng, _SKIN_TONES),
         hair=_varied(rng, _HAIR_TONES),
-        shirt=_cloth_colour(rng),
-        trim=_cloth_colour(rng),
-        bottoms=_cloth_colour(rng),
-        shoes=_cloth_colour(rng),
+        shirt=_cloth_color(rng),
+        trim=_cloth_color(rng),
+        bottoms=_cloth_color(rng),
+        shoes=_cloth_color(rng),
         hair_style=hair_style,
         bottom_style=bottom_styles[rng.integers(len(bottom_styles))],
         sleeve=_SLEEVES[rng.integers(len(_SLEEVES))],

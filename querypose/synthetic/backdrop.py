@@ -39,7 +39,7 @@ def paint_backdrop(rng: np.random.Generator, scene: Scene) -> np.ndarray:
 
 
 def _mottle(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-    """Cloudy and grainy variation of colour."""
+    """Cloudy and grainy variation of color."""
     cells = int(rng.integers(24, 64))
     coarse = rng.integers(0, 256, (rng.integers(3, 9), rng.integers(3, 9), 3), dtype=np.uint8)
     coarse = cv2.resize(coarse, (cells, cells), interpolation=cv2.INTER_LINEAR)
@@ -57,14 +57,14 @@ def _cast_shadow(canvas: np.ndarray, person: Person) -> None:
         return
     feet = np.array([points[f"{side}_{end}"] for side in SIDES for end in ("heel", "toe")])
     feet = view.origin + (feet @ view.rotation.T)[:, :2] * (view.scale, -view.scale)
-    centre, reach = feet.mean(axis=0), np.ptp(feet[:, 0]) / 2 + 0.12 * view.scale
-    centre[1] = feet[:, 1].max() + 0.02 * view.scale
+    center, reach = feet.mean(axis=0), np.ptp(feet[:, 0]) / 2 + 0.12 * view.scale
+    center[1] = feet[:, 1].max() + 0.02 * view.scale
     margin = np.array((reach + 2.0, 0.3 * reach + 2.0))
-    left, top = np.maximum(centre - margin, 0).astype(int)
-    right, bottom = np.maximum(centre + margin, 0).astype(int)
+    left, top = np.maximum(center - margin, 0).astype(int)
+    right, bottom = np.maximum(center + margin, 0).astype(int)
     patch = canvas[top:bottom, left:right]
     if patch.size:
-        dark = Shape(disc(centre, (reach, 0.3 * reach)) - (left, top), (0, 0, 0))
+        dark = Shape(disc(center, (reach, 0.3 * reach)) - (left, top), (0, 0, 0))
         shadowed = patch.copy()
         paint_shapes(shadowed, [dark])
         patch[:] = cv2.addWeighted(patch, 0.6, shadowed, 0.4, 0.0)

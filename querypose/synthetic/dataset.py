@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from querypose.synthetic.annotation import annotate
-from querypose.synthetic.path_handler import check_picture, picture_path
+from querypose.synthetic.path_handler import check_image, image_path
 from querypose.synthetic.scene import MAX_PEOPLE, Scene, sample_scene
 
 
 @dataclass(frozen=True)
 class SyntheticPeople:
-    """A dataset of generated pictures; calling it gives Detectron2's list of records.
+    """A dataset of generated images; calling it gives Detectron2's list of records.
 
     Every call builds new records, so callers may change them (Detectron2's COCO conversion does).
 
     Attributes:
-        num_images: pictures, at least 1.
-        seed: datasets with different seeds share no picture; at least 0.
+        num_images: images, at least 1.
+        seed: datasets with different seeds share no image; at least 0.
         image_size: width and height in pixels.
-        max_people: most people in a picture, 1 to 8.
+        max_people: most people in an image, 1 to 8.
 
     Raises:
         ValueError: one of them is out of range.
@@ -35,10 +35,10 @@ class SyntheticPeople:
         """Check the ranges."""
         if self.num_images < 1:
             raise ValueError(f"num_images must be at least 1, got {self.num_images}.")
-        check_picture(self.seed, *self.image_size, self.max_people)
+        check_image(self.seed, *self.image_size, self.max_people)
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return self.num_images
 
     def __call__(self) -> list[dict[str, Any]]:
@@ -46,21 +46,21 @@ class SyntheticPeople:
         return [self.record(index) for index in range(self.num_images)]
 
     def path(self, index: int) -> str:
-        """The path under which Detectron2's ``PathManager`` opens picture ``index``."""
-        return picture_path(self.seed, index, *self.image_size, self.max_people)
+        """The path under which Detectron2's ``PathManager`` opens image ``index``."""
+        return image_path(self.seed, index, *self.image_size, self.max_people)
 
     def scene(self, index: int) -> Scene:
-        """The scene of picture ``index``.
+        """The scene of image ``index``.
 
         Raises:
-            IndexError: there is no such picture.
+            IndexError: there is no such image.
         """
         if not 0 <= index < self.num_images:
-            raise IndexError(f"Picture {index} is outside 0..{self.num_images - 1}.")
+            raise IndexError(f"Image {index} is outside 0..{self.num_images - 1}.")
         return sample_scene(self.seed, index, *self.image_size, self.max_people)
 
     def record(self, index: int) -> dict[str, Any]:
-        """Picture ``index`` as Detectron2's dataset dictionary; annotations as :func:`annotate`."""
+        """Image ``index`` as Detectron2's dataset dictionary; annotations as :func:`annotate`."""
         width, height = self.image_size
         return {
             "file_name": self.path(index),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from querypose.synthetic.colour import shade
+from querypose.synthetic.color import shade
 from querypose.synthetic.head import head_places, surface_patch, unit_vector
 from querypose.synthetic.keypoints import Keypoint
 from querypose.synthetic.kinematics import SIDES
@@ -63,11 +63,11 @@ def _draw_mouth(figure: ProjectedFigure) -> list[Shape]:
         return []
     lift = 0.09 * figure.look.smile
     places = ((-0.26, -0.6 + lift, 0.7), (0.0, -0.6, 0.79), (0.26, -0.6 + lift, 0.7))
-    centres = figure.view.project(head_places(figure, np.array(places)))
+    centers = figure.view.project(head_places(figure, np.array(places)))
     radii = np.full(2, 0.05 * figure.body.head_radius * figure.view.scale)
     red, green, blue = figure.look.skin
     lips = (0.8 * red, 0.5 * green, 0.5 * blue)
-    polygons = capsule_polygons(centres[:2], radii, centres[1:], radii)
+    polygons = capsule_polygons(centers[:2], radii, centers[1:], radii)
     return [Shape(polygon, lips) for polygon in polygons]
 
 

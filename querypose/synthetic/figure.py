@@ -1,6 +1,6 @@
 """One person as convex polygons in drawing order: farther body regions first.
 
-The order makes self-occlusion follow from geometry, in the painted picture and the labels alike.
+The order makes self-occlusion follow from geometry, in the painted image and the labels alike.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def draw_figure(
 
     Args:
         body: the solved pose.
-        look: build, clothes and colours.
-        view: camera, place in the picture, light.
-        painted: False leaves out what only the painted picture needs (the silhouette stays equal).
+        look: build, clothes and colors.
+        view: camera, place in the image, light.
+        painted: False leaves out what only the painted image needs (the silhouette stays equal).
     """
     figure = ProjectedFigure(body, look, view, painted=painted)
     keypoints = locate_keypoints(figure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from querypose.synthetic.colour import shade
+from querypose.synthetic.color import shade
 from querypose.synthetic.head import (
     SPHERE,
     head_places,
@@ -25,13 +25,13 @@ _BRIM = np.array(
 
 def hanging_hair_segments(figure: ProjectedFigure) -> list[Segment]:
     """Long hair or a pony tail behind the head."""
-    radius, colour = figure.body.head_radius, figure.look.hair
+    radius, color = figure.body.head_radius, figure.look.hair
     if figure.look.hair_style == "long":
         root, tip = head_places(figure, (0.0, 0.1, -0.25)), head_places(figure, (0.0, -1.35, -0.45))
-        return [Segment(root, 0.86 * radius, tip, 0.72 * radius, colour, Part.HEAD)]
+        return [Segment(root, 0.86 * radius, tip, 0.72 * radius, color, Part.HEAD)]
     if figure.look.hair_style == "tail":
         root, tip = head_places(figure, (0.0, 0.35, -1.0)), head_places(figure, (0.0, -0.9, -1.35))
-        return [Segment(root, 0.25 * radius, tip, 0.16 * radius, colour, Part.HEAD)]
+        return [Segment(root, 0.25 * radius, tip, 0.16 * radius, color, Part.HEAD)]
     return []
 
 
@@ -61,13 +61,13 @@ def draw_cap(figure: ProjectedFigure) -> list[Shape]:
     """A cap with a brim over the forehead."""
     if figure.look.hair_style != "cap":
         return []
-    colour, radius = figure.look.trim, figure.body.head_radius
+    color, radius = figure.look.trim, figure.body.head_radius
     crown = SPHERE[SPHERE[:, 1] > 0.18] * (radius * _CAP_HALF_AXES)
     crown_hull, brim_hull = (
         convex_hull(figure.view.project(figure.points["head"] + points @ figure.axes["head"].T))
         for points in (crown, radius * _BRIM)
     )
     return [
-        *draw_hulls(figure, [crown_hull], colour, Part.HEAD),
-        *draw_hulls(figure, [brim_hull], shade(colour, 0.85), Part.HEAD),
+        *draw_hulls(figure, [crown_hull], color, Part.HEAD),
+        *draw_hulls(figure, [brim_hull], shade(color, 0.85), Part.HEAD),
     ]

@@ -1,4 +1,4 @@
-"""The head's geometry: ellipsoids in units of the head's radius, centre at its middle."""
+"""The head's geometry: ellipsoids in units of the head's radius, center at its middle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ELLIPSOIDS: dict[str, tuple[Triple, Triple]] = {
     "nose": ((0.0, -0.2, 0.93), (0.13, 0.17, 0.17)),
     "bridge": ((0.0, -0.13, 0.92), (0.08, 0.17, 0.15)),
 }
-"""Ellipsoids of the head by name: centre and half axes in head radii, head frame."""
+"""Ellipsoids of the head by name: center and half axes in head radii, head frame."""
 for _side, _sign in (("left", 1.0), ("right", -1.0)):
     _ELLIPSOIDS |= {
         f"{_side}_ear": ((_sign * 0.82, -0.08, -0.02), (0.1, 0.24, 0.16)),
@@ -29,7 +29,7 @@ for _side, _sign in (("left", 1.0), ("right", -1.0)):
         f"{_side}_rim": ((_sign * 0.34, 0.03, 0.9), (0.27, 0.22, 0.05)),
         f"{_side}_lens": ((_sign * 0.34, 0.03, 0.9), (0.21, 0.16, 0.04)),
     }
-_CENTRES = np.array([centre for centre, _ in _ELLIPSOIDS.values()])
+_CENTERS = np.array([center for center, _ in _ELLIPSOIDS.values()])
 _HALF_AXES = np.array([half_axes for _, half_axes in _ELLIPSOIDS.values()])
 
 
@@ -46,7 +46,7 @@ SPHERE = _sphere_directions()
 
 
 def head_places(figure: ProjectedFigure, places: np.ndarray | Triple) -> np.ndarray:
-    """(..., 3) places in head radii from the head's centre -> (..., 3) in the camera frame."""
+    """(..., 3) places in head radii from the head's center -> (..., 3) in the camera frame."""
     offsets = np.asarray(places) @ figure.axes["head"].T * figure.body.head_radius
     return figure.points["head"] + offsets
 
@@ -54,13 +54,13 @@ def head_places(figure: ProjectedFigure, places: np.ndarray | Triple) -> np.ndar
 def head_contours(figure: ProjectedFigure) -> dict[str, np.ndarray]:
     """(20, 2) projected contour of each of the head's ellipsoids, by name."""
     axes, view = figure.axes["head"], figure.view
-    centres = head_places(figure, _CENTRES)
+    centers = head_places(figure, _CENTERS)
     spread = axes[None, :2] * (_HALF_AXES * figure.body.head_radius)[:, None]
     # The farthest point of an ellipse in direction u is C u / sqrt(u' C u).
     reach = CIRCLE @ (spread @ spread.transpose(0, 2, 1))
     offsets = reach / np.sqrt((reach * CIRCLE).sum(axis=-1, keepdims=True) + 1e-12)
-    gains = view.gain(centres[:, 2])[:, None, None]
-    contours = view.project(centres)[:, None] + offsets * (1.0, -1.0) * gains
+    gains = view.gain(centers[:, 2])[:, None, None]
+    contours = view.project(centers)[:, None] + offsets * (1.0, -1.0) * gains
     return dict(zip(_ELLIPSOIDS, contours, strict=True))
 
 
@@ -79,13 +79,13 @@ def surface_patch(
     Returns:
         One (V, 2) hull, or none where the patch is turned away from the viewer.
     """
-    centre, half_axes = _ELLIPSOIDS[ellipsoid]
+    center, half_axes = _ELLIPSOIDS[ellipsoid]
     patch = SPHERE[SPHERE @ towards > reach] * half_axes * (swell * figure.body.head_radius)
     offsets = patch @ figure.axes["head"].T
     visible = offsets[offsets[:, 2] > -0.012]
     if len(visible) < 4:
         return []
-    return [convex_hull(figure.view.project(head_places(figure, centre) + visible))]
+    return [convex_hull(figure.view.project(head_places(figure, center) + visible))]
 
 
 def unit_vector(x: float, y: float, z: float) -> np.ndarray:

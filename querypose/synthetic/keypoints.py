@@ -1,4 +1,4 @@
-"""Where the 17 keypoints of COCO are in the picture, and which drawn parts show them."""
+"""Where the 17 keypoints of COCO are in the image, and which drawn parts show them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Keypoint:
     """A projected keypoint.
 
     Attributes:
-        x: continuous picture coordinate in pixels.
-        y: continuous picture coordinate in pixels.
+        x: continuous image coordinate in pixels.
+        y: continuous image coordinate in pixels.
         shown_by: the parts that show this keypoint where they are the topmost thing at its place;
             empty where the body itself hides it.
     """

@@ -45,7 +45,7 @@ def leg_segments(figure: ProjectedFigure, side: str) -> list[Segment]:
     hip, knee, ankle, heel, toe = figure.limb(side, "hip", "knee", "ankle", "heel", "toe")
     _, _, thigh, shin = limb_parts(side)
     clothed = look.bottom_style == "trousers"
-    colour, cloth = (look.bottoms, 0.008) if clothed else (look.skin, 0.0)
+    color, cloth = (look.bottoms, 0.008) if clothed else (look.skin, 0.0)
     girth = 0.4 + 0.6 * look.girth
     thick, middle, thin = 0.08 * girth, 0.054 * girth + cloth, 0.036 * girth + 1.5 * cloth
     calf, bulge = knee + 0.3 * (ankle - knee), middle + 0.003
@@ -54,10 +54,10 @@ def leg_segments(figure: ProjectedFigure, side: str) -> list[Segment]:
         Segment(ankle, 0.038, 0.6 * heel + 0.4 * toe, 0.036, look.shoes, shin),
     ]
     lower = [
-        Segment(knee, middle, calf, bulge, colour, shin),
-        Segment(calf, bulge, ankle, thin, colour, shin),
+        Segment(knee, middle, calf, bulge, color, shin),
+        Segment(calf, bulge, ankle, thin, color, shin),
     ]
-    upper = [Segment(hip, thick, knee, middle, colour, thigh)]
+    upper = [Segment(hip, thick, knee, middle, color, thigh)]
     if look.bottom_style == "shorts":
         cuff = hip + 0.72 * (knee - hip)
         upper.append(Segment(hip, thick + 0.006, cuff, 0.078 * girth, look.bottoms, thigh))

@@ -1,4 +1,4 @@
-"""Pictures by path: ``synthetic://people/{seed}/{width}x{height}/{max_people}/{index}.png``."""
+"""Images by path: ``synthetic://people/{seed}/{width}x{height}/{max_people}/{index}.png``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PREFIX = "synthetic://"
 _PATH = re.compile(r"people/(\d+)/(\d+)x(\d+)/(\d+)/(\d+)\.png")
 
 
-def picture_path(seed: int, index: int, width: int, height: int, max_people: int) -> str:
-    """The path under which :class:`SyntheticPathHandler` renders a picture."""
+def image_path(seed: int, index: int, width: int, height: int, max_people: int) -> str:
+    """The path under which :class:`SyntheticPathHandler` renders an image."""
     return f"{PREFIX}people/{seed}/{width}x{height}/{max_people}/{index}.png"
 
 
-def check_picture(seed: int, width: int, height: int, max_people: int) -> None:
-    """Check what a picture is made from.
+def check_image(seed: int, width: int, height: int, max_people: int) -> None:
+    """Check what an image is made from.
 
     Raises:
         ValueError: an argument is out of range.
@@ -32,7 +32,7 @@ def check_picture(seed: int, width: int, height: int, max_people: int) -> None:
         raise ValueError(f"The seed of synthetic people must be at least 0, got {seed}.")
     if not (MIN_SIDE <= width <= MAX_SIDE and MIN_SIDE <= height <= MAX_SIDE):
         raise ValueError(
-            f"Pictures of synthetic people are {MIN_SIDE} to {MAX_SIDE} pixels wide and high, "
+            f"Images of synthetic people are {MIN_SIDE} to {MAX_SIDE} pixels wide and high, "
             f"got {width}x{height}."
         )
     if not 1 <= max_people <= MAX_PEOPLE:
@@ -48,7 +48,7 @@ def _png_options() -> tuple[int, ...]:
 
 
 class SyntheticPathHandler(PathHandler):
-    """Renders a picture of synthetic people when its path is opened for reading."""
+    """Renders an image of synthetic people when its path is opened for reading."""
 
     def _get_supported_prefixes(self) -> list[str]:
         return [PREFIX]
@@ -57,8 +57,8 @@ class SyntheticPathHandler(PathHandler):
         self._check_kwargs(kwargs)
         if mode != "rb":
             raise ValueError(f"{path} is rendered when read: open it with mode 'rb', not {mode!r}.")
-        picture = render(_parse_path(path))
-        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR, dst=picture)
+        image = render(_parse_path(path))
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=image)
         encoded = cv2.imencode(".png", bgr, _png_options())[1]
         return io.BytesIO(encoded.tobytes())
 
@@ -74,9 +74,9 @@ def _parse_path(path: str) -> Scene:
     match = _PATH.fullmatch(path.removeprefix(PREFIX))
     if match is None:
         raise ValueError(
-            f"{path!r} names no synthetic picture; expected "
+            f"{path!r} names no synthetic image; expected "
             f"{PREFIX}people/SEED/WIDTHxHEIGHT/MAX_PEOPLE/INDEX.png."
         )
     seed, width, height, max_people, index = map(int, match.groups())
-    check_picture(seed, width, height, max_people)
+    check_image(seed, width, height, max_people)
     return sample_scene(seed, index, width, height, max_people)

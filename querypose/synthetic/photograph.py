@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 
 
-def photograph(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-    """Take a picture of a painting.
+def photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Take an image of a painting.
 
     Args:
         rng: decides the camera's settings and noise.
-        picture: (H, W, 3) uint8, RGB.
+        image: (H, W, 3) uint8, RGB.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -19,12 +19,12 @@ def photograph(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     exposure = rng.uniform(0.78, 1.22) * rng.uniform(0.94, 1.06, 3)
     cells = (rng.uniform(92.0, 140.0, (3, 3, 1)) * exposure).astype(np.uint8)
     light = cv2.resize(cells, (24, 24), interpolation=cv2.INTER_CUBIC)
-    light = cv2.resize(light, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    light = cv2.resize(light, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     # Spent arrays take the results: fresh memory costs more than the arithmetic.
-    picture = cv2.multiply(picture, light, dst=light, scale=1 / 128)
+    image = cv2.multiply(image, light, dst=light, scale=1 / 128)
     if rng.random() < 0.3:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.3))
-    grain = rng.integers(0, 256, picture.shape, dtype=np.uint8)
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.3))
+    grain = rng.integers(0, 256, image.shape, dtype=np.uint8)
     strength = rng.uniform(0.0, 0.09)
     veil = rng.uniform(-12.0, 12.0)
-    return cv2.addWeighted(picture, 1.0, grain, strength, veil - 128.0 * strength, dst=grain)
+    return cv2.addWeighted(image, 1.0, grain, strength, veil - 128.0 * strength, dst=grain)

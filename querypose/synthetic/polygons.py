@@ -1,6 +1,6 @@
-"""Convex polygons: (V, 2) corners in order, in picture coordinates (pixels) unless said otherwise.
+"""Convex polygons: (V, 2) corners in order, in image coordinates (pixels) unless said otherwise.
 
-Everything that is drawn, in the painted picture and in the label buffer, is a convex polygon.
+Everything that is drawn, in the painted image and in the label buffer, is a convex polygon.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def rectangle(left: float, top: float, right: float, bottom: float) -> np.ndarra
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
-def disc(centre: Iterable[float], radius: float | tuple[float, float]) -> np.ndarray:
+def disc(center: Iterable[float], radius: float | tuple[float, float]) -> np.ndarray:
     """(16, 2) corners of a disc, or of an upright ellipse where ``radius`` is a pair (x, y)."""
-    return np.asarray(centre) + np.multiply(_DISC, radius)
+    return np.asarray(center) + np.multiply(_DISC, radius)
 
 
 def convex_hull(points: np.ndarray) -> np.ndarray:
@@ -36,12 +36,12 @@ def convex_hull(points: np.ndarray) -> np.ndarray:
 
 
 def loft(rings: Sequence[np.ndarray] | np.ndarray) -> list[np.ndarray]:
-    """Hulls of neighbouring projected cross-sections, (V, 2) each."""
+    """Hulls of neighboring projected cross-sections, (V, 2) each."""
     return [convex_hull(np.concatenate((rings[i], rings[i + 1]))) for i in range(len(rings) - 1)]
 
 
 def grow(polygon: np.ndarray, distance: float) -> np.ndarray:
-    """``polygon`` with its corners moved outwards from its centre by about ``distance`` pixels."""
+    """``polygon`` with its corners moved outwards from its center by about ``distance`` pixels."""
     offset = polygon - polygon.sum(axis=0) / len(polygon)
     length = np.maximum(np.hypot(offset[:, 0], offset[:, 1]), 1e-6)[:, None]
     return polygon + offset * np.maximum(distance / length, -0.9)
@@ -53,9 +53,9 @@ def capsule_polygons(
     """Convex hulls of pairs of discs (tapered capsules).
 
     Args:
-        starts: (N, 2) centres of the first discs.
+        starts: (N, 2) centers of the first discs.
         start_radii: (N,).
-        ends: (N, 2) centres of the second discs.
+        ends: (N, 2) centers of the second discs.
         end_radii: (N,).
 
     Returns:

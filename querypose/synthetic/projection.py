@@ -1,6 +1,6 @@
 """The camera: a weak perspective, so foreshortening and hidden faces follow from geometry.
 
-Camera frame: x to the picture's right, y up, z towards the viewer, origin at the pelvis (metres).
+Camera frame: x to the image's right, y up, z towards the viewer, origin at the pelvis (metres).
 A person who faces the viewer therefore has body and camera frame aligned, and the left shoulder at
 the larger x.
 """
@@ -23,8 +23,8 @@ class View:
         rotation: (3, 3) body frame to camera frame.
         distance: camera distance in metres; smaller means stronger perspective.
         scale: pixels per metre at the pelvis' depth.
-        origin: (2,) the pelvis in continuous picture coordinates (pixels).
-        light: (2,) unit vector in the picture that points to the light.
+        origin: (2,) the pelvis in continuous image coordinates (pixels).
+        light: (2,) unit vector in the image that points to the light.
         outline: width of the contour in metres.
     """
 
@@ -36,7 +36,7 @@ class View:
     outline: float
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """(..., 3) camera frame -> (..., 2) picture (pixels)."""
+        """(..., 3) camera frame -> (..., 2) image (pixels)."""
         gain = self.gain(points[..., 2])[..., None]
         return self.origin + points[..., :2] * (1.0, -1.0) * gain
 
@@ -50,8 +50,8 @@ class ProjectedFigure:
 
     Attributes:
         body: the solved pose.
-        look: build, clothes and colours.
-        view: camera, place in the picture, light.
+        look: build, clothes and colors.
+        view: camera, place in the image, light.
         painted: False where only silhouettes are wanted.
         points: the body's landmarks (3,) by name, in the camera frame.
         axes: the body's frames (3, 3) by name, as axes in the camera frame.

@@ -25,10 +25,10 @@ def register_synthetic_people(
 
     Args:
         name: what configs call it.
-        num_images: pictures.
-        seed: datasets with different seeds share no picture.
+        num_images: images.
+        seed: datasets with different seeds share no image.
         image_size: width and height in pixels.
-        max_people: most people in a picture, 1 to 8.
+        max_people: most people in an image, 1 to 8.
 
     Raises:
         ValueError: an argument is out of range, or the name is taken.

@@ -1,4 +1,4 @@
-"""Who is in a picture, and where: a function of the dataset's seed and the picture's index."""
+"""Who is in an image, and where: a function of the dataset's seed and the image's index."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Person:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that decides the annotations of a picture.
+    """Everything that decides the annotations of an image.
 
     Attributes:
         seed: of the dataset.
-        index: of the picture in it.
+        index: of the image in it.
         width: pixels.
         height: pixels.
         horizon: pixels from the top.
@@ -61,7 +61,7 @@ class _Camera:
 
 
 def sample_scene(seed: int, index: int, width: int, height: int, max_people: int) -> Scene:
-    """Draw the scene of picture ``index``: 1 to ``max_people`` figures and what hides them."""
+    """Draw the scene of image ``index``: 1 to ``max_people`` figures and what hides them."""
     rng = np.random.default_rng([seed, index, 0])
     odds = _COUNT_ODDS[:max_people] / _COUNT_ODDS[:max_people].sum()
     count = 1 + int(rng.choice(max_people, p=odds))
@@ -84,7 +84,7 @@ def sample_scene(seed: int, index: int, width: int, height: int, max_people: int
         people.append(_sample_person(rng, camera, near * largest, floor, people, (width, height)))
     foreground = []
     if rng.random() < 0.3:
-        # Nothing covers the nearest figure above the pelvis: every picture shows somebody.
+        # Nothing covers the nearest figure above the pelvis: every image shows somebody.
         foreground = sample_foreground(rng, width, height, people[-1].view.origin[1])
     return Scene(seed, index, width, height, horizon, tuple(people), tuple(foreground))
 
@@ -121,8 +121,8 @@ def _choose_column(
 ) -> float:
     """Beside somebody (people overlap) or where there is most room."""
     if others and rng.random() < 0.35:
-        neighbour = others[rng.integers(len(others))].view.origin[0]
-        return neighbour + rng.choice([-1.0, 1.0]) * rng.uniform(0.25, 0.6) * scale
+        neighbor = others[rng.integers(len(others))].view.origin[0]
+        return neighbor + rng.choice([-1.0, 1.0]) * rng.uniform(0.25, 0.6) * scale
     candidates = rng.uniform(0.0, 1.0, 5) * width
     taken = np.array([person.view.origin[0] for person in others])
     if not len(taken):

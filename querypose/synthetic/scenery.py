@@ -1,11 +1,11 @@
-"""Places where people are: the colours of the ground and walls, and what stands there."""
+"""Places where people are: the colors of the ground and walls, and what stands there."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from querypose.synthetic.colour import sample_colour, sample_tint, shade
+from querypose.synthetic.color import sample_color, sample_tint, shade
 from querypose.synthetic.polygons import convex_hull, disc, rectangle
 from querypose.synthetic.shapes import Shape, box_shapes, line_shapes
 
@@ -13,9 +13,9 @@ Scenery = tuple[np.ndarray, list[Shape]]
 """An (H, W, 3) uint8 canvas and the shapes to paint on it."""
 
 
-def _gradient(colours: list[np.ndarray], width: int, height: int) -> np.ndarray:
-    """(H, W, 3) uint8 that runs through the colours from top to bottom."""
-    column = np.array(colours).clip(0, 255).astype(np.uint8)[:, None]
+def _gradient(colors: list[np.ndarray], width: int, height: int) -> np.ndarray:
+    """(H, W, 3) uint8 that runs through the colors from top to bottom."""
+    column = np.array(colors).clip(0, 255).astype(np.uint8)[:, None]
     return cv2.resize(column, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
@@ -42,11 +42,11 @@ def sample_outdoors(rng: np.random.Generator, width: int, height: int, horizon: 
 
 
 def _house(rng: np.random.Generator, x: float, tall: float, floor: float) -> list[Shape]:
-    colour, half = sample_colour(rng), rng.uniform(0.3, 0.7) * tall
-    shapes = box_shapes(x - half, floor - tall, x + half, floor, colour)
+    color, half = sample_color(rng), rng.uniform(0.3, 0.7) * tall
+    shapes = box_shapes(x - half, floor - tall, x + half, floor, color)
     pane = 0.16 * half
     return shapes + [
-        Shape(rectangle(px - pane, py - pane, px + pane, py + 1.4 * pane), shade(colour, 0.45))
+        Shape(rectangle(px - pane, py - pane, px + pane, py + 1.4 * pane), shade(color, 0.45))
         for px in (x - 0.55 * half, x, x + 0.55 * half)
         for py in np.arange(floor - tall + 3 * pane, floor - 2 * pane, 4.5 * pane)[:6]
     ]
@@ -66,8 +66,8 @@ def _tree(rng: np.random.Generator, x: float, tall: float, floor: float) -> list
 
 
 def sample_indoors(rng: np.random.Generator, width: int, height: int, horizon: float) -> Scenery:
-    """A wall with pictures, windows or shelves, and a floor."""
-    wall, floor = np.array(sample_colour(rng)), np.array(sample_tint(rng, (150, 115, 80)))
+    """A wall with images, windows or shelves, and a floor."""
+    wall, floor = np.array(sample_color(rng)), np.array(sample_tint(rng, (150, 115, 80)))
     edge = int(min(height, horizon + 0.25 * height))
     canvas = np.empty((height, width, 3), dtype=np.uint8)
     canvas[:edge] = _gradient([wall, wall * rng.uniform(0.75, 1.15)], width, edge)
@@ -81,17 +81,17 @@ def sample_indoors(rng: np.random.Generator, width: int, height: int, horizon: f
     shapes = [skirting, *line_shapes(tops, feet, 0.6, tuple((floor * 0.7).tolist()))]
     for _ in range(rng.integers(1, 6)):
         (x, y), (half_x, half_y) = rng.uniform(0, (width, edge)), rng.uniform(0.03, 0.16, 2) * width
-        shapes += box_shapes(x - half_x, y - half_y, x + half_x, y + half_y, sample_colour(rng))
+        shapes += box_shapes(x - half_x, y - half_y, x + half_x, y + half_y, sample_color(rng))
         inner = rectangle(x - 0.7 * half_x, y - 0.7 * half_y, x + 0.7 * half_x, y + 0.7 * half_y)
-        shapes.append(Shape(inner, sample_colour(rng)))
+        shapes.append(Shape(inner, sample_color(rng)))
     return canvas, shapes
 
 
 def sample_abstract(rng: np.random.Generator, width: int, height: int, horizon: float) -> Scenery:
     """A gradient with large random shapes."""
-    canvas = _gradient([np.array(sample_colour(rng)) for _ in range(3)], width, height)
+    canvas = _gradient([np.array(sample_color(rng)) for _ in range(3)], width, height)
     shapes = []
-    for centre in rng.uniform(0, (width, height), (rng.integers(0, 10), 2)):
-        corners = centre + rng.normal(0.0, 0.18 * width, (5, 2))
-        shapes.append(Shape(convex_hull(corners), sample_colour(rng)))
+    for center in rng.uniform(0, (width, height), (rng.integers(0, 10), 2)):
+        corners = center + rng.normal(0.0, 0.18 * width, (5, 2))
+        shapes.append(Shape(convex_hull(corners), sample_color(rng)))
     return canvas, shapes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from querypose.synthetic.colour import shade
+from querypose.synthetic.color import shade
 from querypose.synthetic.kinematics import SIDES
 from querypose.synthetic.polygons import CIRCLE, loft
 from querypose.synthetic.projection import ProjectedFigure

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from querypose.synthetic.colour import Colour, shade
+from querypose.synthetic.color import Color, shade
 from querypose.synthetic.polygons import capsule_polygons, grow
 from querypose.synthetic.projection import ProjectedFigure
 from querypose.synthetic.shapes import Part, Shape
@@ -26,19 +26,19 @@ class Segment(NamedTuple):
     start_radius: float
     end: np.ndarray
     end_radius: float
-    colour: Colour
+    color: Color
     part: Part
 
 
 def draw_hulls(
-    figure: ProjectedFigure, hulls: list[np.ndarray], colour: Colour, part: Part
+    figure: ProjectedFigure, hulls: list[np.ndarray], color: Color, part: Part
 ) -> list[Shape]:
     """Contour, shadow side and lit side of a union of convex (V, 2) hulls."""
     view = figure.view
-    contour = shade(colour, CONTOUR_GAIN)
+    contour = shade(color, CONTOUR_GAIN)
     shapes = [Shape(grow(hull, view.outline * view.scale), contour, part) for hull in hulls]
     if figure.painted:
-        shadow, lit = shade(colour, _SHADOW_GAIN), shade(colour, _LIT_GAIN)
+        shadow, lit = shade(color, _SHADOW_GAIN), shade(color, _LIT_GAIN)
         shapes += [Shape(hull, shadow) for hull in hulls]
         shift = 0.02 * view.scale * view.light
         shapes += [Shape(grow(hull, -0.014 * view.scale) + shift, lit) for hull in hulls]
@@ -58,7 +58,7 @@ def draw_chains(
     for name, chain in chains.items():
         last = first + len(chain)
         drawn[name] = [
-            Shape(polygon, shade(segment.colour, gain), segment.part if silhouette else Part.DETAIL)
+            Shape(polygon, shade(segment.color, gain), segment.part if silhouette else Part.DETAIL)
             for polygons, gain, silhouette in layers
             for segment, polygon in zip(chain, polygons[first:last], strict=True)
         ]
@@ -74,11 +74,11 @@ def _capsule_layers(
     ends = np.array([(segment.start, segment.end) for segment in segments])
     metres = np.array([(segment.start_radius, segment.end_radius) for segment in segments])
     gains = view.gain(ends[..., 2])
-    centres, radii = view.project(ends), metres * gains
-    layers = [(centres, radii + view.outline * gains, CONTOUR_GAIN)]
+    centers, radii = view.project(ends), metres * gains
+    layers = [(centers, radii + view.outline * gains, CONTOUR_GAIN)]
     if figure.painted:
-        lit_centres = centres + 0.2 * radii[..., None] * view.light
-        layers += [(centres, radii, _SHADOW_GAIN), (lit_centres, 0.8 * radii, _LIT_GAIN)]
+        lit_centers = centers + 0.2 * radii[..., None] * view.light
+        layers += [(centers, radii, _SHADOW_GAIN), (lit_centers, 0.8 * radii, _LIT_GAIN)]
     discs = np.concatenate([layer[0] for layer in layers])
     sizes = np.concatenate([layer[1] for layer in layers])
     polygons = capsule_polygons(discs[:, 0], sizes[:, 0], discs[:, 1], sizes[:, 1])

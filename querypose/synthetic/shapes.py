@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from querypose.synthetic.colour import Colour, shade
+from querypose.synthetic.color import Color, shade
 from querypose.synthetic.polygons import capsule_polygons, rectangle
 
 SUBPIXEL_BITS = 4
@@ -41,36 +41,36 @@ class Shape(NamedTuple):
     """A filled convex polygon.
 
     Attributes:
-        polygon: (V, 2) corners in continuous picture coordinates (pixels).
-        colour: RGB, 0..255.
+        polygon: (V, 2) corners in continuous image coordinates (pixels).
+        color: RGB, 0..255.
         part: the body part whose silhouette it is, or ``Part.DETAIL``.
     """
 
     polygon: np.ndarray
-    colour: Colour
+    color: Color
     part: Part = Part.DETAIL
 
 
-def box_shapes(left: float, top: float, right: float, bottom: float, colour: Colour) -> list[Shape]:
+def box_shapes(left: float, top: float, right: float, bottom: float, color: Color) -> list[Shape]:
     """A rectangular object with a darker rim."""
     rim = 0.06 * min(right - left, bottom - top)
     return [
-        Shape(rectangle(left, top, right, bottom), shade(colour, 0.6), Part.OBJECT),
-        Shape(rectangle(left + rim, top + rim, right - rim, bottom - rim), colour),
+        Shape(rectangle(left, top, right, bottom), shade(color, 0.6), Part.OBJECT),
+        Shape(rectangle(left + rim, top + rim, right - rim, bottom - rim), color),
     ]
 
 
-def line_shapes(starts: np.ndarray, ends: np.ndarray, radius: float, colour: Colour) -> list[Shape]:
+def line_shapes(starts: np.ndarray, ends: np.ndarray, radius: float, color: Color) -> list[Shape]:
     """(N, 2) starts and ends -> N lines of twice ``radius`` pixels."""
     radii = np.full(len(starts), radius)
-    return [Shape(polygon, colour) for polygon in capsule_polygons(starts, radii, ends, radii)]
+    return [Shape(polygon, color) for polygon in capsule_polygons(starts, radii, ends, radii)]
 
 
 def fixed_point_corners(shapes: Sequence[Shape], zoom: int) -> Iterator[np.ndarray]:
-    """OpenCV's corners of each shape, in a picture ``zoom`` times as large.
+    """OpenCV's corners of each shape, in an image ``zoom`` times as large.
 
     Yields:
-        (V, 2) int32, fixed-point with :data:`SUBPIXEL_BITS`, pixel centres at whole numbers.
+        (V, 2) int32, fixed-point with :data:`SUBPIXEL_BITS`, pixel centers at whole numbers.
     """
     if not shapes:
         return
@@ -85,4 +85,4 @@ def fixed_point_corners(shapes: Sequence[Shape], zoom: int) -> Iterator[np.ndarr
 def paint_shapes(canvas: np.ndarray, shapes: Sequence[Shape], *, zoom: int = 1) -> None:
     """Paint ``shapes`` in order over ``canvas``, (zoom * H, zoom * W, 3) uint8, in place."""
     for shape, corners in zip(shapes, fixed_point_corners(shapes, zoom), strict=True):
-        cv2.fillConvexPoly(canvas, corners, shape.colour, cv2.LINE_8, SUBPIXEL_BITS)
+        cv2.fillConvexPoly(canvas, corners, shape.color, cv2.LINE_8, SUBPIXEL_BITS)

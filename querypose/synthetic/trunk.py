@@ -1,10 +1,10 @@
-"""Hips, chest and what is worn on them: hulls of neighbouring cross-sections."""
+"""Hips, chest and what is worn on them: hulls of neighboring cross-sections."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from querypose.synthetic.colour import shade
+from querypose.synthetic.color import shade
 from querypose.synthetic.polygons import CIRCLE, convex_hull, grow, loft
 from querypose.synthetic.projection import ProjectedFigure
 from querypose.synthetic.shading import draw_hulls
@@ -17,8 +17,8 @@ def draw_trunk(figure: ProjectedFigure) -> list[Shape]:
     rings = _trunk_rings(figure)
     shapes = draw_hulls(figure, loft(rings[:3]), look.bottoms, Part.TORSO)
     if look.bottom_style in ("skirt", "dress"):
-        colour = look.shirt if look.bottom_style == "dress" else look.bottoms
-        shapes += draw_hulls(figure, loft([rings[2], _skirt_hem(figure)]), colour, Part.SKIRT)
+        color = look.shirt if look.bottom_style == "dress" else look.bottoms
+        shapes += draw_hulls(figure, loft([rings[2], _skirt_hem(figure)]), color, Part.SKIRT)
     shapes += draw_hulls(figure, loft(rings[2:]), look.shirt, Part.TORSO)
     if figure.painted:
         shapes += _draw_bands(figure, rings)
@@ -45,11 +45,11 @@ def _trunk_rings(figure: ProjectedFigure) -> np.ndarray:
         (chest_axes, waist, 0.335, 0.07, 0.06),
     )
     axes = np.array([section[0] for section in sections])
-    centres = np.array([base + up * frame[:, 1] for frame, base, up, _, _ in sections])
+    centers = np.array([base + up * frame[:, 1] for frame, base, up, _, _ in sections])
     sizes = np.array([section[3:] for section in sections])
     across = CIRCLE[None, :, :1] * (axes[:, :, 0] * sizes[:, :1])[:, None]
     through = CIRCLE[None, :, 1:] * (axes[:, :, 2] * sizes[:, 1:])[:, None]
-    return figure.view.project(centres[:, None] + across + through)
+    return figure.view.project(centers[:, None] + across + through)
 
 
 def _skirt_hem(figure: ProjectedFigure) -> np.ndarray:

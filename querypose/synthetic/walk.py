@@ -31,9 +31,9 @@ class _Walker:
     """Someone who walks to the right (direction 1) or to the left (-1).
 
     Attributes:
-        middle: where in the picture's width (0..1) the walker is halfway through the clip.
+        middle: where in the image's width (0..1) the walker is halfway through the clip.
         floor: where in its height the feet are.
-        size: height of a person of 1.75 m, as a share of the picture's.
+        size: height of a person of 1.75 m, as a share of the image's.
         phase: of the gait halfway through the clip, radians.
     """
 

@@ -15,7 +15,7 @@ from detectron2.data.datasets.coco import convert_to_coco_dict
 from tqdm import tqdm
 
 from querypose.data.datasets.labels import Labels, examine_content, examine_registered_labels
-from querypose.data.image import read_picture
+from querypose.data.image import read_image
 from querypose.skeleton import Skeleton
 from querypose.tools.dataset_arguments import (
     add_dataset_arguments,
@@ -29,14 +29,14 @@ _MIN_SIDE = 2
 _VISIBILITIES = (0, 1, 2)
 
 
-class _Picture(NamedTuple):
+class _Image(NamedTuple):
     file_name: str
     size: tuple[int, int]
     people: dict[str, dict[str, Any]]
 
 
 def find_problems(name: str, *, show_progress: bool = False) -> dict[str, list[str]]:
-    """Reads all annotations and all pictures of a registered dataset.
+    """Reads all annotations and all images of a registered dataset.
 
     What a training would refuse is among the problems; what it would derive is told in the log.
 
@@ -60,17 +60,17 @@ def find_problems(name: str, *, show_progress: bool = False) -> dict[str, list[s
     problems[labels.json_file] += labels.refusals
     counts = Counter(image["file_name"] for image in labels.content["images"])
     problems[labels.json_file] += [f"lists {file} {n} times" for file, n in counts.items() if n > 1]
-    pictures = _pictures(labels, metadata.get("image_root", ""))
+    images = _images(labels, metadata.get("image_root", ""))
 
-    def check(picture: _Picture) -> list[str]:
-        return [*_picture_problems(picture), *_people_problems(picture)]
+    def check(image: _Image) -> list[str]:
+        return [*_image_problems(image), *_people_problems(image)]
 
     with ThreadPoolExecutor() as pool:
         checked = tqdm(
-            pool.map(check, pictures), name, len(pictures), disable=not show_progress, unit="file"
+            pool.map(check, images), name, len(images), disable=not show_progress, unit="file"
         )
-        for picture, faults in zip(pictures, checked, strict=True):
-            problems[picture.file_name] += faults
+        for image, faults in zip(images, checked, strict=True):
+            problems[image.file_name] += faults
     return {file_name: faults for file_name, faults in problems.items() if faults}
 
 
@@ -81,12 +81,12 @@ def _examine(name: str, metadata: Metadata) -> Labels:
     return examine_content(content, name, Skeleton.from_metadata(metadata))
 
 
-def _pictures(labels: Labels, image_root: str) -> list[_Picture]:
+def _images(labels: Labels, image_root: str) -> list[_Image]:
     people: dict[int, dict[str, dict[str, Any]]] = defaultdict(dict)
     for person in labels.content["annotations"]:
         people[person["image_id"]][labels.annotation_names[person["id"]]] = person
     return [
-        _Picture(
+        _Image(
             os.path.join(image_root, image["file_name"]),
             (image["width"], image["height"]),
             people[image["id"]],
@@ -95,27 +95,27 @@ def _pictures(labels: Labels, image_root: str) -> list[_Picture]:
     ]
 
 
-def _picture_problems(picture: _Picture) -> Iterator[str]:
+def _image_problems(image: _Image) -> Iterator[str]:
     try:
-        height, width = read_picture(picture.file_name, "RGB").shape[:2]
+        height, width = read_image(image.file_name, "RGB").shape[:2]
     except (OSError, ValueError) as error:
         yield f"cannot be used: {error}"
         return
-    if picture.size != (width, height):
-        expected = " x ".join(map(str, picture.size))
+    if image.size != (width, height):
+        expected = " x ".join(map(str, image.size))
         yield f"is {width} x {height} pixels, but annotated as {expected}"
     if min(width, height) < _MIN_SIDE:
         yield f"is {width} x {height} pixels, too small to show anybody"
 
 
-def _people_problems(picture: _Picture) -> Iterator[str]:
+def _people_problems(image: _Image) -> Iterator[str]:
     """What a training takes, but hardly anybody meant."""
-    for name, person in picture.people.items():
+    for name, person in image.people.items():
         if person["iscrowd"]:
             continue
-        yield from (f"{name} {fault}" for fault in _box_faults(person["bbox"], picture.size))
+        yield from (f"{name} {fault}" for fault in _box_faults(person["bbox"], image.size))
         yield from (
-            f"{name} {fault}" for fault in _keypoint_faults(person["keypoints"], picture.size)
+            f"{name} {fault}" for fault in _keypoint_faults(person["keypoints"], image.size)
         )
 
 
@@ -126,7 +126,7 @@ def _box_faults(box: Sequence[float], size: Sequence[float]) -> Iterator[str]:
         start >= -_MARGIN and start + length <= limit + _MARGIN
         for start, length, limit in zip(box[:2], box[2:], size, strict=True)
     ):
-        yield f"has the box {box}, which leaves the picture"
+        yield f"has the box {box}, which leaves the image"
 
 
 def _keypoint_faults(numbers: Sequence[float], size: Sequence[float]) -> Iterator[str]:
@@ -138,14 +138,14 @@ def _keypoint_faults(numbers: Sequence[float], size: Sequence[float]) -> Iterato
             -_MARGIN <= v <= limit + _MARGIN for v, limit in zip((x, y), size, strict=True)
         )
         if flag > 0 and not inside:
-            yield f"has keypoint {index} at ({x:g}, {y:g}), outside the picture"
+            yield f"has keypoint {index} at ({x:g}, {y:g}), outside the image"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the problems of datasets, one a line; 1 where there are any, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m querypose.tools.check_dataset",
-        description="Read all annotations and pictures of datasets, and say what is wrong.",
+        description="Read all annotations and images of datasets, and say what is wrong.",
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="as in DATASETS.TRAIN")
     add_dataset_arguments(parser)

@@ -1,6 +1,6 @@
 """Makes a checkpoint small: ``python -m querypose.tools.export_weights model_final.pth lite0.pth``.
 
-Weights alone, without optimiser and schedule, in half precision; loading casts them back.
+Weights alone, without optimizer and schedule, in half precision; loading casts them back.
 """
 
 from __future__ import annotations

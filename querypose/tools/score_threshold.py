@@ -23,18 +23,18 @@ _STEP = 0.05
 
 
 class JudgedPeople(NamedTuple):
-    """Predicted people of a whole dataset, beside the labelled ones.
+    """Predicted people of a whole dataset, beside the labeled ones.
 
     Attributes:
         scores: (n,) float, falling; without those that COCO ignores.
-        right: (n,) bool, whether the person has an OKS of at least one half with a labelled one
+        right: (n,) bool, whether the person has an OKS of at least one half with a labeled one
             whom nobody of a higher score has.
-        num_labelled: people with keypoints.
+        num_labeled: people with keypoints.
     """
 
     scores: np.ndarray
     right: np.ndarray
-    num_labelled: int
+    num_labeled: int
 
     def above(self, threshold: float) -> tuple[int, float, float]:
         """People above a score: how many, their precision and their recall.
@@ -43,7 +43,7 @@ class JudgedPeople(NamedTuple):
         """
         kept = self.right[self.scores > threshold]
         precision = float(kept.mean()) if len(kept) else 1.0
-        return len(kept), precision, float(kept.sum()) / max(self.num_labelled, 1)
+        return len(kept), precision, float(kept.sum()) / max(self.num_labeled, 1)
 
     def lowest_threshold(self, precision: float) -> float:
         """The score that people must exceed to have at least this precision all together."""
@@ -57,7 +57,7 @@ class JudgedPeople(NamedTuple):
 def judge_people(
     annotations: GroundTruth, results: Sequence[dict[str, Any]], sigmas: Sequence[float]
 ) -> JudgedPeople:
-    """Matches results with labelled people as COCO's evaluation does, at an OKS of one half.
+    """Matches results with labeled people as COCO's evaluation does, at an OKS of one half.
 
     Args:
         annotations: of keypoints.
@@ -65,15 +65,15 @@ def judge_people(
         sigmas: of the keypoints' OKS.
     """
     evaluation = match_at_half(annotations, results, sigmas)
-    pictures = [picture for picture in evaluation.evalImgs if picture is not None]
-    scores = np.concatenate([[], *(picture["dtScores"] for picture in pictures)])
+    images = [image for image in evaluation.evalImgs if image is not None]
+    scores = np.concatenate([[], *(image["dtScores"] for image in images)])
     right, ignored = (
-        np.concatenate([[], *(picture[key][0] for picture in pictures)]).astype(bool)
+        np.concatenate([[], *(image[key][0] for image in images)]).astype(bool)
         for key in ("dtMatches", "dtIgnore")
     )
-    labelled = sum(int((1 - np.asarray(picture["gtIgnore"])).sum()) for picture in pictures)
+    labeled = sum(int((1 - np.asarray(image["gtIgnore"])).sum()) for image in images)
     order = np.argsort(-scores[~ignored], kind="stable")
-    return JudgedPeople(scores[~ignored][order], right[~ignored][order], labelled)
+    return JudgedPeople(scores[~ignored][order], right[~ignored][order], labeled)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m querypose.tools.score_threshold",
         description="Say how many of the people above a score have an OKS of at least 0.5, and "
-        "how many of the labelled people they are.",
+        "how many of the labeled people they are.",
     )
     parser.add_argument("name", help="dataset that was evaluated")
     parser.add_argument(

@@ -9,9 +9,9 @@ import numpy as np
 
 from querypose.inference.prediction import PosePrediction
 from querypose.visualization.labels import draw_text
-from querypose.visualization.visualizer import person_colour
+from querypose.visualization.visualizer import person_color
 
-_GREY = (128, 128, 128)
+_GRAY = (128, 128, 128)
 _DARK = (32, 32, 32)
 _OPACITY = 0.75
 _GAP = 4
@@ -29,8 +29,8 @@ def draw_attention(
     """Lays a stage's part attention maps over people's crops (the paper's supplement, Figure 1).
 
     Args:
-        image_rgb: the picture, (H, W, 3) uint8 RGB.
-        prediction: of the picture, made with ``return_attention=True``.
+        image_rgb: the image, (H, W, 3) uint8 RGB.
+        prediction: of the image, made with ``return_attention=True``.
         people: which people, by their place in the prediction; None takes all.
         tile_size: (height, width) of a crop in pixels.
 
@@ -46,13 +46,13 @@ def draw_attention(
         raise ValueError("Predict with return_attention=True to draw attention.")
     people = range(len(prediction)) if people is None else people
     if not len(people):
-        raise ValueError("There is nobody in the picture whose attention could be drawn.")
+        raise ValueError("There is nobody in the image whose attention could be drawn.")
     names = [part_name(part) for part in prediction.skeleton.parts]
     rows = []
     for person in people:
         box, score = attention.boxes_xyxy[person].tolist(), prediction.scores[person]
         crop, window = _crop(image_rgb, box, tile_size)
-        tiles = [_titled(crop, f"person {person + 1}: {score:.0%}", person_colour(person))]
+        tiles = [_titled(crop, f"person {person + 1}: {score:.0%}", person_color(person))]
         for name, part_map in zip(names, attention.maps[person].numpy(), strict=True):
             tiles.append(_titled(_overlay(crop, part_map, window), name, _DARK))
         rows.append(_grid(tiles))
@@ -87,9 +87,9 @@ def _side_and_rest(name: str) -> tuple[str, str]:
 def _crop(
     image: np.ndarray, box: Sequence[float], tile_size: tuple[int, int]
 ) -> tuple[np.ndarray, tuple[slice, slice]]:
-    """The box's part of the picture in the middle of a tile, and where it lies in the tile.
+    """The box's part of the image in the middle of a tile, and where it lies in the tile.
 
-    Beyond the picture, and where the tile is of another shape than the box, it is grey.
+    Beyond the image, and where the tile is of another shape than the box, it is gray.
     """
     x0, y0, x1, y1 = box
     tile_height, tile_width = tile_size
@@ -97,16 +97,16 @@ def _crop(
     zoom = min(tile_width / box_width, tile_height / box_height)
     width, height = max(1, round(box_width * zoom)), max(1, round(box_height * zoom))
     step_x, step_y = box_width / width, box_height / height
-    # From the tile's pixel indices to the picture's; an index is a continuous coordinate less 0.5.
+    # From the tile's pixel indices to the image's; an index is a continuous coordinate less 0.5.
     inverse = np.array([[step_x, 0, x0 + 0.5 * step_x - 0.5], [0, step_y, y0 + 0.5 * step_y - 0.5]])
     inside = cv2.warpAffine(
         image,
         inverse,
         (width, height),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderValue=_GREY,
+        borderValue=_GRAY,
     )
-    tile = np.full((tile_height, tile_width, 3), _GREY, np.uint8)
+    tile = np.full((tile_height, tile_width, 3), _GRAY, np.uint8)
     top, left = (tile_height - height) // 2, (tile_width - width) // 2
     window = slice(top, top + height), slice(left, left + width)
     tile[window] = inside
@@ -125,11 +125,11 @@ def _overlay(crop: np.ndarray, part_map: np.ndarray, window: tuple[slice, slice]
     return blended
 
 
-def _titled(tile: np.ndarray, title: str, colour: tuple[int, int, int]) -> np.ndarray:
+def _titled(tile: np.ndarray, title: str, color: tuple[int, int, int]) -> np.ndarray:
     """A tile with its name above it and a gap at the right and below."""
     height, width = tile.shape[:2]
     framed = np.full((height + _LABEL_HEIGHT + _GAP, width + _GAP, 3), 255, np.uint8)
-    draw_text(framed[:, :width], title, (0, 0), 0.4, colour)
+    draw_text(framed[:, :width], title, (0, 0), 0.4, color)
     framed[_LABEL_HEIGHT : _LABEL_HEIGHT + height, :width] = tile
     return framed
 

@@ -1,4 +1,4 @@
-"""Text on pictures: measured, and placed where it hides no other text."""
+"""Text on images: measured, and placed where it hides no other text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _PADDING = 3
@@ -20,7 +20,7 @@ def text_size(text: str, scale: float) -> tuple[int, int]:
 
 
 def draw_text(
-    image: np.ndarray, text: str, top_left: tuple[int, int], scale: float, background: Colour
+    image: np.ndarray, text: str, top_left: tuple[int, int], scale: float, background: Color
 ) -> None:
     """Writes a label in place, black or white, whichever the background suits better."""
     width, height = text_size(text, scale)
@@ -28,9 +28,9 @@ def draw_text(
     cv2.rectangle(image, top_left, (left + width - 1, top + height - 1), background, cv2.FILLED)
     _, baseline = cv2.getTextSize(text, _FONT, scale, 1)
     luminance = float(np.dot(background, (0.299, 0.587, 0.114)))
-    colour = (0, 0, 0) if luminance > 128 else (255, 255, 255)
+    color = (0, 0, 0) if luminance > 128 else (255, 255, 255)
     origin = (left + _PADDING, top + height - _PADDING - baseline)
-    cv2.putText(image, text, origin, _FONT, scale, colour, 1, cv2.LINE_AA)
+    cv2.putText(image, text, origin, _FONT, scale, color, 1, cv2.LINE_AA)
 
 
 def place_label(
@@ -48,7 +48,7 @@ def place_label(
         image_size: (height, width).
 
     Returns:
-        (left, top) in pixels; the label lies within the picture if it fits at all.
+        (left, top) in pixels; the label lies within the image if it fits at all.
     """
     x0, y0, x1, y1 = box_xyxy
     width, height = label_size

@@ -1,4 +1,4 @@
-"""Many pictures on one sheet."""
+"""Many images on one sheet."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ import cv2
 import numpy as np
 
 _GAP = 4
-# Too few pictures for a row are not blown up to its width.
+# Too few images for a row are not blown up to its width.
 _LARGEST_ZOOM = 1.5
-# Wider pictures would shrink the whole row that they stand in, or fill the memory.
+# Wider images would shrink the whole row that they stand in, or fill the memory.
 _MAX_ASPECT_RATIO = 3
 
 
-def sheet_tile(picture: np.ndarray, row_height: int) -> np.ndarray:
-    """Scales an RGB picture (H, W, 3) to a row's height, so that only the tile need be kept.
+def sheet_tile(image: np.ndarray, row_height: int) -> np.ndarray:
+    """Scales an RGB image (H, W, 3) to a row's height, so that only the tile need be kept.
 
     One that is more than three times as wide as high has white above and below.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     zoom = min(row_height / height, _MAX_ASPECT_RATIO * row_height / width)
     size = max(1, round(width * zoom)), max(1, round(height * zoom))
-    scaled = cv2.resize(
-        picture, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
-    )
+    scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
     tile = np.full((row_height, size[0], 3), 255, np.uint8)
     top = (row_height - size[1]) // 2
     tile[top : top + size[1]] = scaled
@@ -32,12 +30,12 @@ def sheet_tile(picture: np.ndarray, row_height: int) -> np.ndarray:
 
 
 def pose_sheet(
-    pictures: Sequence[np.ndarray], *, width: int = 1600, row_height: int = 240
+    images: Sequence[np.ndarray], *, width: int = 1600, row_height: int = 240
 ) -> np.ndarray:
-    """A mosaic of drawn pictures, in their order, in rows of equal width.
+    """A mosaic of drawn images, in their order, in rows of equal width.
 
     Args:
-        pictures: RGB, (H, W, 3) uint8, of any sizes.
+        images: RGB, (H, W, 3) uint8, of any sizes.
         width: of the sheet in pixels.
         row_height: about the height of a row in pixels; rows are scaled to fit the width.
 
@@ -45,11 +43,11 @@ def pose_sheet(
         (H, width, 3) uint8 RGB on white.
 
     Raises:
-        ValueError: there are no pictures.
+        ValueError: there are no images.
     """
-    if not len(pictures):
-        raise ValueError("A sheet needs at least one picture.")
-    tiles = [sheet_tile(picture, row_height) for picture in pictures]
+    if not len(images):
+        raise ValueError("A sheet needs at least one image.")
+    tiles = [sheet_tile(image, row_height) for image in images]
     rows = [_row(row, width) for row in _wrapped(tiles, width)]
     gap = np.full((_GAP, width, 3), 255, np.uint8)
     stacked = [piece for row in rows for piece in (row, gap)][:-1]
@@ -59,9 +57,9 @@ def pose_sheet(
 def _wrapped(tiles: Sequence[np.ndarray], width: int) -> Iterator[list[np.ndarray]]:
     """Groups tiles into rows of about equal width, as near to the sheet's as can be."""
     right_edges = np.cumsum([tile.shape[1] + _GAP for tile in tiles])
-    centres = right_edges - [tile.shape[1] / 2 for tile in tiles]
+    centers = right_edges - [tile.shape[1] / 2 for tile in tiles]
     num_rows = max(1, round(right_edges[-1] / width))
-    row_of_tile = (centres / right_edges[-1] * num_rows).astype(int)
+    row_of_tile = (centers / right_edges[-1] * num_rows).astype(int)
     for row in np.unique(row_of_tile):
         yield [tile for tile, own in zip(tiles, row_of_tile, strict=True) if own == row]
 

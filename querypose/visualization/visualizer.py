@@ -1,7 +1,7 @@
 """Detectron2's Visualizer for poses, drawn by OpenCV.
 
 Detectron2 draws with matplotlib, which takes some fifty times as long. A video cannot wait for it,
-and two ways of drawing would look different; so pictures and videos share this one, behind
+and two ways of drawing would look different; so images and videos share this one, behind
 Detectron2's interface.
 """
 
@@ -17,49 +17,49 @@ from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, VisImage, Visualizer
 from PIL import Image
 
-from querypose.visualization.labels import Colour, draw_text, place_label, text_size
+from querypose.visualization.labels import Color, draw_text, place_label, text_size
 
 DRAWABLE = ("boxes", "skeleton", "scores", "parts")
 """What :class:`PoseVisualizer` can draw of a person."""
 
 # OpenCV takes coordinates in fractions of a pixel as integers.
 _FRACTION_BITS = 4
-# The golden section of the colour circle keeps any number of neighbours apart.
+# The golden section of the color circle keeps any number of neighbors apart.
 _HUE_STEP = 0.618034
 _PART_OPACITY = 0.4
-_DEFAULT_LIMB_COLOUR = (102, 204, 102)
+_DEFAULT_LIMB_COLOR = (102, 204, 102)
 
 
-def person_colour(index: int) -> Colour:
-    """A bright RGB colour (0..255) for a person or a part; neighbouring numbers differ clearly."""
+def person_color(index: int) -> Color:
+    """A bright RGB color (0..255) for a person or a part; neighboring numbers differ clearly."""
     red, green, blue = colorsys.hsv_to_rgb((0.12 + index * _HUE_STEP) % 1, 0.75, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 class OpenCVImage(VisImage):
-    """Detectron2's output picture, held as an array that OpenCV draws on."""
+    """Detectron2's output image, held as an array that OpenCV draws on."""
 
     def _setup_figure(self, img: np.ndarray) -> None:
         self.reset_image(img)
 
     def reset_image(self, img: np.ndarray) -> None:
-        """Starts anew from an RGB picture (H, W, 3)."""
+        """Starts anew from an RGB image (H, W, 3)."""
         self.pixels = np.array(img, dtype=np.uint8, order="C")
 
     def save(self, filepath: str) -> None:
-        """Writes the picture in the format that the name ends with."""
+        """Writes the image in the format that the name ends with."""
         Image.fromarray(self.pixels).save(filepath)
 
     def get_image(self) -> np.ndarray:
-        """The drawn picture, (H, W, 3) uint8 RGB."""
+        """The drawn image, (H, W, 3) uint8 RGB."""
         return self.pixels
 
 
 class PoseVisualizer(Visualizer):
-    """Draws people on a picture.
+    """Draws people on an image.
 
-    Limbs have the colour of the body's side (``keypoint_connection_rules``) and a rim of the
-    person's colour, as have keypoints and boxes; a tracked person keeps a colour. Lines are
+    Limbs have the color of the body's side (``keypoint_connection_rules``) and a rim of the
+    person's color, as have keypoints and boxes; a tracked person keeps a color. Lines are
     as wide as the person's size asks for. Small people are drawn over large ones, labels over all.
     Of Detectron2's Visualizer it has ``draw_instance_predictions``, ``draw_dataset_dict`` and
     ``overlay_instances``; masks are left out.
@@ -97,8 +97,8 @@ class PoseVisualizer(Visualizer):
         self._instance_mode = ColorMode.IMAGE
         names = list(metadata.get("keypoint_names") or ())
         self._limbs = [
-            (names.index(start), names.index(end), tuple(colour))
-            for start, end, colour in metadata.get("keypoint_connection_rules") or ()
+            (names.index(start), names.index(end), tuple(color))
+            for start, end, color in metadata.get("keypoint_connection_rules") or ()
         ]
         self._parts = [
             [names.index(name) for name in part] for part in metadata.get("keypoint_parts") or ()
@@ -112,7 +112,7 @@ class PoseVisualizer(Visualizer):
         Args:
             predictions: on the CPU, with ``pred_boxes``, ``scores``, ``pred_keypoints`` and, where
                 people are tracked, ``track_ids``.
-            jittering: without effect; people's colours always differ.
+            jittering: without effect; people's colors always differ.
         """
         ids: list[int | None] = [None] * len(predictions)
         if predictions.has("track_ids"):
@@ -121,14 +121,14 @@ class PoseVisualizer(Visualizer):
             self._label(track_id, score)
             for track_id, score in zip(ids, predictions.scores.tolist(), strict=True)
         ]
-        colours = [
-            person_colour(row if track_id is None else track_id) for row, track_id in enumerate(ids)
+        colors = [
+            person_color(row if track_id is None else track_id) for row, track_id in enumerate(ids)
         ]
         return self.overlay_instances(
             boxes=predictions.pred_boxes,
             labels=labels,
             keypoints=predictions.pred_keypoints,
-            assigned_colors=[tuple(value / 255 for value in colour) for colour in colours],
+            assigned_colors=[tuple(value / 255 for value in color) for color in colors],
         )
 
     def _label(self, track_id: int | None, score: float) -> str:
@@ -160,18 +160,18 @@ class PoseVisualizer(Visualizer):
         points = None if keypoints is None else np.asarray(self._convert_keypoints(keypoints))
         corners = _bounds(points) if boxes is None else np.asarray(self._convert_boxes(boxes))
         corners = corners.reshape(-1, 4)
-        colours = [person_colour(index) for index in range(len(corners))]
+        colors = [person_color(index) for index in range(len(corners))]
         if assigned_colors is not None:
-            colours = [tuple(round(255 * v) for v in colour) for colour in assigned_colors]
+            colors = [tuple(round(255 * v) for v in color) for color in assigned_colors]
         sizes = np.sqrt((corners[:, 2:] - corners[:, :2]).clip(min=0).prod(axis=1))
         order = np.argsort(-sizes, kind="stable").tolist()
         if "boxes" in self.draw and boxes is not None:
             for person in order:
-                self._rectangle(corners[person], colours[person], _line_width(sizes[person]) // 2)
+                self._rectangle(corners[person], colors[person], _line_width(sizes[person]) // 2)
         if points is not None:
-            self._people(points, sizes, colours, order)
+            self._people(points, sizes, colors, order)
         if labels is not None:
-            self._labels(labels, corners, colours)
+            self._labels(labels, corners, colors)
         return self.output
 
     def draw_and_connect_keypoints(self, keypoints: Any) -> OpenCVImage:
@@ -182,7 +182,7 @@ class PoseVisualizer(Visualizer):
         self,
         keypoints: np.ndarray,
         sizes: np.ndarray,
-        colours: Sequence[Colour],
+        colors: Sequence[Color],
         order: Sequence[int],
     ) -> None:
         if "parts" in self.draw:
@@ -199,22 +199,22 @@ class PoseVisualizer(Visualizer):
             )
         if "skeleton" in self.draw:
             for person in order:
-                self._skeleton(keypoints[person], colours[person], _line_width(sizes[person]))
+                self._skeleton(keypoints[person], colors[person], _line_width(sizes[person]))
 
-    def _skeleton(self, keypoints: np.ndarray, colour: Colour, width: int) -> None:
+    def _skeleton(self, keypoints: np.ndarray, color: Color, width: int) -> None:
         points = [_fixed_point(x, y) for x, y, _ in keypoints.tolist()]
         seen = (keypoints[:, 2] > self.keypoint_threshold).tolist()
         limbs = [limb for limb in self._limbs if seen[limb[0]] and seen[limb[1]]]
         rim = max(2, width // 2)
         for start, end, _ in limbs:
-            self._line(points[start], points[end], colour, width + rim)
-        for start, end, limb_colour in limbs:
-            self._line(points[start], points[end], limb_colour, width)
+            self._line(points[start], points[end], color, width + rim)
+        for start, end, limb_color in limbs:
+            self._line(points[start], points[end], limb_color, width)
         radius = int(max(1.5, 0.8 * width) * 2**_FRACTION_BITS)
         for point, visible in zip(points, seen, strict=True):
             if visible:
                 self._disc(point, radius + 2**_FRACTION_BITS, (32, 32, 32))
-                self._disc(point, radius, colour)
+                self._disc(point, radius, color)
 
     def _part_areas(self, image: np.ndarray, keypoints: np.ndarray, width: int) -> None:
         """Fills the hull of every part's keypoints, with a thick rim."""
@@ -225,37 +225,33 @@ class PoseVisualizer(Visualizer):
                 continue
             points = np.array([_fixed_point(*keypoints[index, :2].tolist()) for index in members])
             hull = cv2.convexHull(points.astype(np.int32))
-            colour = person_colour(number)
-            cv2.fillPoly(image, [hull], colour, cv2.LINE_AA, _FRACTION_BITS)
-            cv2.polylines(image, [hull], True, colour, 5 * width, cv2.LINE_AA, _FRACTION_BITS)
+            color = person_color(number)
+            cv2.fillPoly(image, [hull], color, cv2.LINE_AA, _FRACTION_BITS)
+            cv2.polylines(image, [hull], True, color, 5 * width, cv2.LINE_AA, _FRACTION_BITS)
 
-    def _labels(
-        self, labels: Sequence[str], corners: np.ndarray, colours: Sequence[Colour]
-    ) -> None:
+    def _labels(self, labels: Sequence[str], corners: np.ndarray, colors: Sequence[Color]) -> None:
         height, width = self.output.pixels.shape[:2]
         scale = float(np.clip(np.sqrt(height * width) / 1400, 0.4, 2.0))
         taken: list[tuple[int, int, int, int]] = []
-        for label, box, colour in zip(labels, corners.tolist(), colours, strict=True):
+        for label, box, color in zip(labels, corners.tolist(), colors, strict=True):
             if not label:
                 continue
             size = text_size(label, scale)
             left, top = place_label(box, size, taken, (height, width))
             taken.append((left, top, left + size[0], top + size[1]))
-            draw_text(self.output.pixels, label, (left, top), scale, colour)
+            draw_text(self.output.pixels, label, (left, top), scale, color)
 
-    def _rectangle(self, box: np.ndarray, colour: Colour, width: int) -> None:
+    def _rectangle(self, box: np.ndarray, color: Color, width: int) -> None:
         x0, y0, x1, y1 = box.round().astype(int).tolist()
         # The first and the last pixel that the box covers; edges along the grid stay sharp.
-        cv2.rectangle(self.output.pixels, (x0, y0), (x1 - 1, y1 - 1), colour, max(1, width))
+        cv2.rectangle(self.output.pixels, (x0, y0), (x1 - 1, y1 - 1), color, max(1, width))
 
-    def _line(
-        self, start: tuple[int, int], end: tuple[int, int], colour: Colour, width: int
-    ) -> None:
-        cv2.line(self.output.pixels, start, end, colour, width, cv2.LINE_AA, _FRACTION_BITS)
+    def _line(self, start: tuple[int, int], end: tuple[int, int], color: Color, width: int) -> None:
+        cv2.line(self.output.pixels, start, end, color, width, cv2.LINE_AA, _FRACTION_BITS)
 
-    def _disc(self, centre: tuple[int, int], radius: int, colour: Colour) -> None:
+    def _disc(self, center: tuple[int, int], radius: int, color: Color) -> None:
         cv2.circle(
-            self.output.pixels, centre, radius, colour, cv2.FILLED, cv2.LINE_AA, _FRACTION_BITS
+            self.output.pixels, center, radius, color, cv2.FILLED, cv2.LINE_AA, _FRACTION_BITS
         )
 
 
@@ -265,7 +261,7 @@ def _line_width(size: float) -> int:
 
 
 def _fixed_point(x: float, y: float) -> tuple[int, int]:
-    """Continuous coordinates for OpenCV, whose whole numbers are pixel centres."""
+    """Continuous coordinates for OpenCV, whose whole numbers are pixel centers."""
     # Far outside, where nothing is drawn, OpenCV's 32-bit arithmetic would wrap round.
     limit = 2**15
     scale = 2**_FRACTION_BITS

@@ -374,7 +374,7 @@ class TestUnreadableFiles:
 class TestBackbonesOfOtherProjects:
     @staticmethod
     def _bottom_up(model: nn.Module) -> dict[str, torch.Tensor]:
-        """The weights of a model's bottom-up network under its own names, none as initialised."""
+        """The weights of a model's bottom-up network under its own names, none as initialized."""
         weights = {
             name.removeprefix(BACKBONE): value.clone()
             for name, value in model.state_dict().items()

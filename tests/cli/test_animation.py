@@ -34,7 +34,7 @@ def test_every_frame_is_looked_at_in_time(
     assert [frame["time"] for frame in frames] == pytest.approx(TIMES)
     assert [frame["frame"] for frame in frames] == list(range(5))
     drawn = list(VideoReader(str(tmp_path / "out" / "wave.mp4")))
-    numbers = [number_of(frame.picture) for frame in drawn]
+    numbers = [number_of(frame.image) for frame in drawn]
     assert numbers == [0] * 2 + [1] * 4 + [2] * 6 + [3] + [4] * 8
     assert drawn[1].seconds == pytest.approx(0.05)
 
@@ -42,7 +42,7 @@ def test_every_frame_is_looked_at_in_time(
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_one_frame_is_an_image(suffix, write_animation, tmp_path):
     source = write_animation(tmp_path / f"still{suffix}", num_frames=1)
-    assert look_inside(source) == (Kind.PICTURE, "")
+    assert look_inside(source) == (Kind.IMAGE, "")
 
 
 def test_frames_are_people_over_time(write_animation, run_demo, tmp_path):
@@ -58,7 +58,7 @@ def test_the_image_for_readers_without_animation_is_none_of_the_frames(
     source = write_animation(tmp_path / "wave.png", default_image=True)
     reader = AnimationReader(str(source))
     frames = list(reader)
-    assert [number_of(frame.picture) for frame in frames] == [1, 2, 3, 4] and reader.num_frames == 4
+    assert [number_of(frame.image) for frame in frames] == [1, 2, 3, 4] and reader.num_frames == 4
     assert [frame.seconds for frame in frames] == pytest.approx([0, 0.1, 0.3, 0.6])
 
 
@@ -75,7 +75,7 @@ def test_frames_are_upright(tmp_path):
     exif[0x0112] = 6
     frames = [Image.new("RGB", (30, 20), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], exif=exif)
-    shapes = [frame.picture.shape for frame in AnimationReader(str(tmp_path / "a.webp"))]
+    shapes = [frame.image.shape for frame in AnimationReader(str(tmp_path / "a.webp"))]
     assert shapes == [(30, 20, 3)] * 2
 
 
@@ -108,4 +108,4 @@ def test_previews_in_a_photo_are_no_animation(write_animation, tmp_path):
     source = write_animation(tmp_path / "photo.jpg", num_frames=2, format="MPO")
     with Image.open(source) as image:
         assert image.format == "MPO" and image.n_frames == 2
-    assert look_inside(source) == (Kind.PICTURE, "")
+    assert look_inside(source) == (Kind.IMAGE, "")

@@ -50,28 +50,28 @@ def predictor(model, tmp_path):
     )
 
 
-def picture(height=60, width=80, seed=0):
+def image(height=60, width=80, seed=0):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
     return np.kron(coarse, np.ones((10, 10, 1), np.uint8))
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder of three pictures, one of them broken, and a text file."""
-    folder = tmp_path / "pictures"
+def images(tmp_path):
+    """A folder of three images, one of them broken, and a text file."""
+    folder = tmp_path / "images"
     folder.mkdir()
-    Image.fromarray(picture(seed=1)).save(folder / "a.png")
-    (folder / "b.jpg").write_bytes(b"no picture")
-    Image.fromarray(picture(80, 60, seed=2)).save(folder / "c.png")
-    (folder / "notes.txt").write_text("no picture either")
+    Image.fromarray(image(seed=1)).save(folder / "a.png")
+    (folder / "b.jpg").write_bytes(b"no image")
+    Image.fromarray(image(80, 60, seed=2)).save(folder / "c.png")
+    (folder / "notes.txt").write_text("no image either")
     return folder
 
 
 def write_video(path, num_frames, size=(60, 80), frame_rate=12.5):
     with VideoWriter(path, frame_rate) as writer:
         for index in range(num_frames):
-            frame = picture(*size)
+            frame = image(*size)
             frame[:, index % size[1]] = 255
             writer.write(frame)
     return path
@@ -79,7 +79,7 @@ def write_video(path, num_frames, size=(60, 80), frame_rate=12.5):
 
 def read_video(path):
     reader = VideoReader(str(path))
-    return reader.frame_rate, [frame.picture for frame in reader]
+    return reader.frame_rate, [frame.image for frame in reader]
 
 
 def read_json(path):
@@ -102,31 +102,31 @@ def command(repository, *arguments):
     )
 
 
-def test_a_folder_with_a_broken_file(repository, model, predictor, pictures, tmp_path):
+def test_a_folder_with_a_broken_file(repository, model, predictor, images, tmp_path):
     out, records = tmp_path / "out", tmp_path / "poses.json"
     process = command(
         repository,
-        pictures,
+        images,
         *("--output", out, "--save-json", records, "--sheet", tmp_path / "sheet.png"),
         *("--draw", "boxes,skeleton,scores,parts,attention", *model),
     )
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert f"Skipped: The picture {pictures / 'b.jpg'} cannot be read" in errors
+    assert f"Skipped: The image {images / 'b.jpg'} cannot be read" in errors
     assert not re.search("Traceback|Warning|torch", errors)
     assert sorted(path.name for path in out.iterdir()) == [
         *("a.attention.png", "a.png", "c.attention.png", "c.png")
     ]
     drawn = np.asarray(Image.open(out / "a.png"))
-    assert drawn.shape == (60, 80, 3) and (drawn != picture(seed=1)).any()
+    assert drawn.shape == (60, 80, 3) and (drawn != image(seed=1)).any()
     assert np.asarray(Image.open(tmp_path / "sheet.png")).shape[:2] == (240, 1600)
 
     plain, coco = read_json(records)
     assert plain["keypoint_names"] == list(predictor.skeleton.keypoints)
     expected_coco = []
     for frame, name, image_id in zip(plain["frames"], ("a.png", "c.png"), (1, 2), strict=True):
-        found = predictor(pictures / name)
-        place = {"image_id": image_id, "source": str(pictures / name)}
+        found = predictor(images / name)
+        place = {"image_id": image_id, "source": str(images / name)}
         assert len(found) and frame.keys() == (place | found.to_json()).keys()
         assert_close(frame, place | found.to_json())
         expected_coco += found.to_coco(image_id)
@@ -198,14 +198,14 @@ def test_a_video_keeps_its_frames_rate_and_size_and_gives_ids(model, predictor, 
 
 def test_the_keypoint_threshold_is_the_configs_unless_given(model, tmp_path):
     source = tmp_path / "a.png"
-    Image.fromarray(picture()).save(source)
+    Image.fromarray(image()).save(source)
     arguments = model[: model.index("--keypoint-threshold")]
 
     def limbs_drawn(*further: str) -> bool:
         out = tmp_path / "out.png"
         drawing = [str(source), "--output", str(out), "--draw", "skeleton", *arguments, *further]
         assert main(drawing) == 0
-        return bool((np.asarray(Image.open(out)) != picture()).any())
+        return bool((np.asarray(Image.open(out)) != image()).any())
 
     nothing = ("--opts", "DEMO.KEYPOINT_THRESHOLD", "1.0")
     assert not limbs_drawn(*nothing)
@@ -244,9 +244,9 @@ def test_a_stopwatch_passes_items_on_and_ends_their_source():
     assert len(ended) == 2 and set(stopwatch.seconds) == {"all", "some"}
 
 
-def test_pictures_are_tracked_only_if_asked(model, tmp_path):
+def test_images_are_tracked_only_if_asked(model, tmp_path):
     for index in range(3):
-        Image.fromarray(picture()).save(tmp_path / f"{index:03d}.png")
+        Image.fromarray(image()).save(tmp_path / f"{index:03d}.png")
     records = tmp_path / "poses.json"
     arguments = [str(tmp_path / "*.png"), "--save-json", str(records), *model]
     assert main(arguments) == 0
@@ -289,64 +289,62 @@ def test_frames_that_cannot_be_decoded_are_stepped_over(model, tmp_path, capsys)
     assert len(read_video(out)[1]) == 40
 
 
-def test_a_missing_file_does_not_stop_the_others(model, pictures, tmp_path, capsys):
-    arguments = [str(pictures / "a.png"), str(tmp_path / "nowhere.jpg"), "--output"]
+def test_a_missing_file_does_not_stop_the_others(model, images, tmp_path, capsys):
+    arguments = [str(images / "a.png"), str(tmp_path / "nowhere.jpg"), "--output"]
     assert main([*arguments, str(tmp_path / "out"), *model]) == 1
     assert f"There is no file {tmp_path / 'nowhere.jpg'}." in capsys.readouterr().err
     assert (tmp_path / "out" / "a.png").is_file()
 
 
-def test_stdin_lists_paths(model, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        sys, "stdin", io.StringIO(f"{pictures / 'c.png'}\n\n{pictures / 'a.png'}\n")
-    )
+def test_stdin_lists_paths(model, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{images / 'c.png'}\n\n{images / 'a.png'}\n"))
     records = tmp_path / "poses.json"
     assert main(["-", "--save-json", str(records), *model]) == 0
     sources = [frame["source"] for frame in read_json(records)[0]["frames"]]
-    assert sources == [str(pictures / "c.png"), str(pictures / "a.png")]
+    assert sources == [str(images / "c.png"), str(images / "a.png")]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name pictures, videos or folders"),
-        (["PICTURE"], "nothing would come of it"),
-        (["PICTURE", "--webcam", "0", "--output", "x"], "--webcam goes alone"),
+        ([], "name images, videos or folders"),
+        (["IMAGE"], "nothing would come of it"),
+        (["IMAGE", "--webcam", "0", "--output", "x"], "--webcam goes alone"),
         (["nowhere.jpg", "--output", "x"], "There is no file nowhere.jpg."),
         (["*.nothing", "--output", "x"], r"Nothing matches \*.nothing."),
-        (["PICTURE", "--save-json", "poses.txt"], r"poses.txt must end with .json"),
-        (["PICTURE", "--sheet", "sheet.pdf"], "sheet.pdf must end with one of"),
-        (["PICTURE", "--output", "none"], "nothing would come of it"),
+        (["IMAGE", "--save-json", "poses.txt"], r"poses.txt must end with .json"),
+        (["IMAGE", "--sheet", "sheet.pdf"], "sheet.pdf must end with one of"),
+        (["IMAGE", "--output", "none"], "nothing would come of it"),
         (["", "--output", "x"], "There is no file ''."),
-        (["PICTURE", "--draw", "hats", "--output", "x"], "'hats' cannot be drawn"),
-        (["PICTURE", "--draw", "", "--output", "x"], "'' cannot be drawn, only boxes"),
-        (["PICTURE", "--attention-person", "1", "--output", "x"], "goes with --draw attention"),
+        (["IMAGE", "--draw", "hats", "--output", "x"], "'hats' cannot be drawn"),
+        (["IMAGE", "--draw", "", "--output", "x"], "'' cannot be drawn, only boxes"),
+        (["IMAGE", "--attention-person", "1", "--output", "x"], "goes with --draw attention"),
         (
-            ["PICTURE", "--draw", "attention", "--attention-person", "0", "--output", "x"],
+            ["IMAGE", "--draw", "attention", "--attention-person", "0", "--output", "x"],
             "a number from 1",
         ),
-        (["PICTURE", "--draw", "attention", "--sheet", "x.png"], "name a folder with --output"),
-        (["--webcam", "--draw", "attention", "--output", "x"], "is for pictures alone"),
+        (["IMAGE", "--draw", "attention", "--sheet", "x.png"], "name a folder with --output"),
+        (["--webcam", "--draw", "attention", "--output", "x"], "is for images alone"),
         (["--webcam", "--sheet", "x.png"], "there are none among the inputs"),
     ],
 )
-def test_contradictions_are_named(arguments, message, pictures, capsys):
-    arguments = [str(pictures / "a.png") if word == "PICTURE" else word for word in arguments]
+def test_contradictions_are_named(arguments, message, images, capsys):
+    arguments = [str(images / "a.png") if word == "IMAGE" else word for word in arguments]
     with pytest.raises(SystemExit) as error:
         main([*arguments, "--config-file", "config.yaml"])
     assert error.value.code == 2
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_what_fails_before_the_first_picture_is_said_in_one_line(model, pictures, capsys, tmp_path):
-    source = str(pictures / "a.png")
+def test_what_fails_before_the_first_image_is_said_in_one_line(model, images, capsys, tmp_path):
+    source = str(images / "a.png")
     cases = [
-        ([source, "--output", str(pictures), *model], "a.png would replace an input"),
+        ([source, "--output", str(images), *model], "a.png would replace an input"),
         ([source, "--output", "y", "--sheet", source, *model], "a.png would replace an input"),
         ([source, "--output", "y", *model, "--device", "toaster"], "'toaster' is no device"),
         ([source, "--output", "y", "--opts", "MODEL.HAT", "1"], "Non-existent key: MODEL.HAT"),
-        ([source, "--output", "x.mp4", *model], "x.mp4 cannot hold a drawn picture"),
-        ([source, source, str(pictures / "c.png"), "--output", "x.png", *model], "2 inputs"),
+        ([source, "--output", "x.mp4", *model], "x.mp4 cannot hold a drawn image"),
+        ([source, source, str(images / "c.png"), "--output", "x.png", *model], "2 inputs"),
         ([source, "--output", "x", "--config-file", "nowhere.yaml"], "no config file nowhere"),
         ([source, "--output", "x", *model, "--precision", "fp32", "--batch-size", "0"], "got 0"),
     ]
@@ -376,25 +374,25 @@ def test_what_fails_before_the_first_picture_is_said_in_one_line(model, pictures
     ],
 )
 def test_results_without_a_place_are_refused_before_the_work(
-    arguments, message, pictures, tmp_path, capsys, monkeypatch
+    arguments, message, images, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes").write_text("precious")
     for name in ("occupied/a.png", "folder.json", "poses.coco.json", "folder.png"):
         (tmp_path / name).mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
-    assert main([str(pictures / "a.png"), *arguments]) == 2
+    assert main([str(images / "a.png"), *arguments]) == 2
     errors = capsys.readouterr().err
     assert message in errors and "Traceback" not in errors
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_drawing_that_cannot_be_written_costs_no_other(model, pictures, tmp_path, capsys):
+def test_a_drawing_that_cannot_be_written_costs_no_other(model, images, tmp_path, capsys):
     # JPEG knows no longer sides.
-    Image.fromarray(np.zeros((1, 65_600), np.uint8)).save(pictures / "long.png")
-    (pictures / "long.png").rename(pictures / "long.jpg")
+    Image.fromarray(np.zeros((1, 65_600), np.uint8)).save(images / "long.png")
+    (images / "long.png").rename(images / "long.jpg")
     out, records = tmp_path / "out", tmp_path / "poses.json"
-    assert main([str(pictures), "--output", str(out), "--save-json", str(records), *model]) == 1
+    assert main([str(images), "--output", str(out), "--save-json", str(records), *model]) == 1
     assert f"{out / 'long.jpg'} could not be written: " in capsys.readouterr().err
     assert [path.name for path in sorted(out.iterdir())] == ["a.png", "c.png"]
     assert len(read_json(records)[0]["frames"]) == 3
@@ -402,7 +400,7 @@ def test_a_drawing_that_cannot_be_written_costs_no_other(model, pictures, tmp_pa
 
 def test_what_was_seen_before_the_memory_ran_out_is_kept(predictor, tmp_path, monkeypatch):
     for index in range(6):
-        Image.fromarray(picture(seed=index)).save(tmp_path / f"{index}.png")
+        Image.fromarray(image(seed=index)).save(tmp_path / f"{index}.png")
     inputs = find_inputs([str(tmp_path / "*.png")], io.StringIO()).inputs
     predictor.batch_size = 1
     forward, calls = predictor.model.forward, []
@@ -427,9 +425,9 @@ def test_what_was_seen_before_the_memory_ran_out_is_kept(predictor, tmp_path, mo
     assert not (tmp_path / "none.json").exists()
 
 
-def test_the_attention_of_one_person(model, pictures, tmp_path, capsys):
+def test_the_attention_of_one_person(model, images, tmp_path, capsys):
     def grid(*further: str) -> np.ndarray:
-        arguments = [str(pictures / "a.png"), "--output", str(tmp_path / "out.png"), *model]
+        arguments = [str(images / "a.png"), "--output", str(tmp_path / "out.png"), *model]
         assert main([*arguments, "--draw", "skeleton, attention", *further]) == 0
         return np.asarray(Image.open(tmp_path / "out.attention.png"))
 
@@ -442,16 +440,16 @@ def test_the_attention_of_one_person(model, pictures, tmp_path, capsys):
     assert "no person 99 whose attention could be drawn" in capsys.readouterr().err
 
 
-def test_show_without_windows_is_refused(model, pictures, capsys, monkeypatch):
+def test_show_without_windows_is_refused(model, images, capsys, monkeypatch):
     if "GUI:                           NONE" not in cv2.getBuildInformation():
         pytest.skip("this OpenCV has windows")
     monkeypatch.setenv("DISPLAY", ":0")
-    assert main([str(pictures / "a.png"), "--show", *model]) == 2
+    assert main([str(images / "a.png"), "--show", *model]) == 2
     assert "replace opencv-python-headless by opencv-python" in capsys.readouterr().err
     monkeypatch.delenv("DISPLAY")
     if sys.platform.startswith("linux"):
         monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-        assert main([str(pictures / "a.png"), "--show", *model]) == 2
+        assert main([str(images / "a.png"), "--show", *model]) == 2
         assert "--show needs a screen" in capsys.readouterr().err
 
 
@@ -462,13 +460,13 @@ def test_a_missing_webcam_is_said(model, tmp_path, capsys):
 
 def test_drawings_never_share_a_name(tmp_path):
     assert plan_outputs(str(tmp_path), find_inputs([], ()).inputs) == {}
-    # A picture keeps its name, even where one before it would be given the same.
-    alike = [Input(Kind.PICTURE, name) for name in ("x.gif", "x.png", "x.attention.png")]
+    # An image keeps its name, even where one before it would be given the same.
+    alike = [Input(Kind.IMAGE, name) for name in ("x.gif", "x.png", "x.attention.png")]
     targets = plan_outputs(f"{tmp_path}/", alike)
     assert [targets[item].name for item in alike] == ["x-2.png", "x.png", "x.attention.png"]
     targets = plan_outputs(f"{tmp_path}/", alike, attention=True)
     assert [targets[item].name for item in alike] == ["x-2.png", "x.png", "x.attention-2.png"]
-    same = [Input(Kind.PICTURE, f"{folder}/x.gif") for folder in "abc"]
+    same = [Input(Kind.IMAGE, f"{folder}/x.gif") for folder in "abc"]
     names = [path.name for path in plan_outputs(str(tmp_path), same).values()]
     assert names == ["x.png", "x-2.png", "x-3.png"]
     film = Input(Kind.VIDEO, "a/y.webm")
@@ -478,32 +476,32 @@ def test_drawings_never_share_a_name(tmp_path):
     assert plan_outputs("", [film]) == {}
 
 
-def test_folders_list_media_once_and_in_order(pictures, tmp_path):
-    write_video(pictures / "d.mp4", 1)
-    (pictures / ".hidden.png").write_bytes(b"")
-    found = find_inputs([str(pictures), str(pictures / "a.png")], ())
+def test_folders_list_media_once_and_in_order(images, tmp_path):
+    write_video(images / "d.mp4", 1)
+    (images / ".hidden.png").write_bytes(b"")
+    found = find_inputs([str(images), str(images / "a.png")], ())
     assert [(item.kind.value, item.source[-5:]) for item in found.inputs] == [
-        ("picture", "a.png"),
-        ("picture", "b.jpg"),
-        ("picture", "c.png"),
+        ("image", "a.png"),
+        ("image", "b.jpg"),
+        ("image", "c.png"),
         ("video", "d.mp4"),
     ]
-    (pictures / "folder.png").mkdir()
-    (pictures / "folder.png" / "e.png").write_bytes(b"")
-    inputs = find_inputs([str(pictures / "*.png")], ()).inputs
+    (images / "folder.png").mkdir()
+    (images / "folder.png" / "e.png").write_bytes(b"")
+    inputs = find_inputs([str(images / "*.png")], ()).inputs
     assert [item.source[-5:] for item in inputs] == ["a.png", "c.png", "e.png"]
     (tmp_path / "empty").mkdir()
     [problem] = find_inputs([str(tmp_path / "empty")], ()).problems
-    assert not found.problems and "holds no pictures" in problem
+    assert not found.problems and "holds no images" in problem
 
 
-def test_image_ids_count_unless_all_pictures_are_numbered():
-    numbered = [Input(Kind.PICTURE, f"{index:012d}.jpg") for index in (139, 285)]
+def test_image_ids_count_unless_all_images_are_numbered():
+    numbered = [Input(Kind.IMAGE, f"{index:012d}.jpg") for index in (139, 285)]
     assert [image_ids(numbered)(item, 5) for item in numbered] == [139, 285]
     for others in (
-        [*numbered, Input(Kind.PICTURE, "x.jpg")],
+        [*numbered, Input(Kind.IMAGE, "x.jpg")],
         [*numbered, Input(Kind.VIDEO, "7.mp4")],
-        [*numbered, Input(Kind.PICTURE, "139.png")],
+        [*numbered, Input(Kind.IMAGE, "139.png")],
     ):
         assert image_ids(others)(others[0], 5) == 6
 
@@ -547,7 +545,7 @@ def test_reading_ahead_runs_ahead_and_stops_when_closed():
 def test_a_video_that_fails_midway_leaves_the_former_one(tmp_path):
     target = write_video(tmp_path / "film.mp4", 3)
     with pytest.raises(RuntimeError), VideoWriter(target, 10) as writer:
-        writer.write(picture())
+        writer.write(image())
         raise RuntimeError("the model failed")
     assert len(read_video(target)[1]) == 3 and not leftovers(tmp_path)
 

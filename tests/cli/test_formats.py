@@ -8,7 +8,7 @@ from PIL import Image, ImageFile, features
 
 from querypose.cli.formats import VIDEO_SUFFIXES, Kind, image_suffixes, look_inside
 from querypose.cli.inputs import find_inputs
-from querypose.data.image import read_picture
+from querypose.data.image import read_image
 
 
 def save_somehow(path: Path) -> bool:
@@ -27,9 +27,9 @@ def test_a_folder_takes_what_pillow_decodes(tmp_path):
     assert len(written) >= 20
     found = find_inputs([str(tmp_path)], ())
     assert {Path(item.source).suffix for item in found.inputs} == set(written)
-    assert all(item.kind is Kind.PICTURE for item in found.inputs) and found.remarks == []
+    assert all(item.kind is Kind.IMAGE for item in found.inputs) and found.remarks == []
     for item in found.inputs:
-        assert read_picture(item.source, "RGB").shape[2] == 3
+        assert read_image(item.source, "RGB").shape[2] == 3
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_videos_go_by_their_suffix(tmp_path):
 
 def test_a_pipe_is_not_looked_into(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    assert look_inside(tmp_path / "pipe") == (Kind.PICTURE, "")
+    assert look_inside(tmp_path / "pipe") == (Kind.IMAGE, "")
 
 
 @pytest.fixture
@@ -115,4 +115,4 @@ def test_a_folder_of_nothing_says_what_there_is(folder, capsys):
     (folder / "a.png").unlink()
     found = find_inputs(["-"], [f"{folder}\n", f"{folder}\n", "\n", "-\n"])
     assert found.inputs == [] and len(found.remarks) == 1
-    assert found.problems[0] == f"The folder {folder} holds no pictures or videos."
+    assert found.problems[0] == f"The folder {folder} holds no images or videos."

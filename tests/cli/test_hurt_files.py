@@ -19,7 +19,7 @@ def test_whatever_a_decoder_raises(failing_image, decoder_errors, run_demo, tmp_
     assert [frame["source"] for frame in frames] == [str(folder / "a.png"), str(folder / "z.png")]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "z.png"]
     errors = capsys.readouterr().err
-    assert all(f"Skipped: The picture {file} cannot be read: " in errors for file in hurt)
+    assert all(f"Skipped: The image {file} cannot be read: " in errors for file in hurt)
     assert "Traceback" not in errors
 
 

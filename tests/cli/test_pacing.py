@@ -52,7 +52,7 @@ def shown(target, times, frame_rate, tools, durations=None):
     with open_paced_writer(target, frame_rate) as writer:
         for index, pair in enumerate(zip(times, durations, strict=True)):
             writer.write(frame_of(index), *pair)
-    return [number_of(frame.picture) for frame in VideoReader(str(target))], [*writer.changes()]
+    return [number_of(frame.image) for frame in VideoReader(str(target))], [*writer.changes()]
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_the_drawn_video_plays_in_time(
     drawn = tmp_path / f"drawn{suffix}"
     status, _ = run_demo(source, "--output", drawn, "--confidence-threshold", "1")
     assert status == 0
-    frames = {frame.seconds: number_of(frame.picture) for frame in VideoReader(str(drawn))}
+    frames = {frame.seconds: number_of(frame.image) for frame in VideoReader(str(drawn))}
     for index, seconds in enumerate(times):
         shown_from = min(second for second, number in frames.items() if number == index)
         assert shown_from == pytest.approx(seconds, abs=0.01)

@@ -18,7 +18,7 @@ IMAGE = np.random.default_rng(0).integers(0, 255, (120, 200, 3), dtype=np.uint8)
 
 @pytest.fixture
 def augmented(repository):
-    """``augmented("INPUT.COLOR_JITTER", 0.2)``: a picture's AugInput and its transforms."""
+    """``augmented("INPUT.COLOR_JITTER", 0.2)``: an image's AugInput and its transforms."""
 
     def apply(*opts, seed=0):
         cfg = read_config(repository / "configs" / "Base-QueryPose.yaml", opts)
@@ -33,8 +33,8 @@ def augmented(repository):
 def outline(box, count=360):
     """Points on the ellipse in a box."""
     angle = np.linspace(0, 2 * np.pi, count)
-    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
-    return centre + half * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    center, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
+    return center + half * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 @pytest.mark.parametrize("angle", [-170, -30, 7, 45, 90])
@@ -64,12 +64,12 @@ def test_scale_jitter_fits_its_size(augmented, seed):
     assert smaller.shape[:2] == (29, 48)
 
 
-def test_keypoints_move_with_the_picture(augmented):
+def test_keypoints_move_with_the_image(augmented):
     opts = ("INPUT.ROTATION.PROBABILITY", 1.0, "INPUT.RANDOM_FLIP", "none")
     opts += ("INPUT.MIN_SIZE_TRAIN", "(120,)")
     image, transforms = augmented(*opts)
-    centre = transforms.apply_coords(np.array([[100.0, 60.0]]))
-    np.testing.assert_allclose(centre, [[100, 60]])
+    center = transforms.apply_coords(np.array([[100.0, 60.0]]))
+    np.testing.assert_allclose(center, [[100, 60]])
     corner = transforms.apply_coords(np.array([[0.0, 0.0]]))
     assert np.abs(corner).max() > 1
     assert np.hypot(*(corner[0] - [100, 60])) == pytest.approx(np.hypot(100, 60))
@@ -96,7 +96,7 @@ def test_the_aspect_ratio_changes_within_its_range(augmented, seed):
     np.testing.assert_allclose(corner, [[width, height]], atol=0.5)
 
 
-def test_a_picture_of_one_row_keeps_it():
+def test_an_image_of_one_row_keeps_it():
     for seed in range(10):
         np.random.seed(seed)
         transform = RandomAspectRatio(1.0).get_transform(np.zeros((1, 500, 3), np.uint8))
@@ -126,7 +126,7 @@ def test_erasing_is_done_where_it_is_asked_for(augmented):
     assert (image != IMAGE).any()
 
 
-def test_the_picture_that_is_erased_stays_as_it_was():
+def test_the_image_that_is_erased_stays_as_it_was():
     image = IMAGE.copy()
     erased = RandomErasing(3, (0.1, 0.2)).get_transform(image).apply_image(image)
     assert (image == IMAGE).all() and (erased != IMAGE).any()

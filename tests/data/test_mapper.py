@@ -53,11 +53,11 @@ def _person(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def picture(tmp_path) -> Callable[..., dict[str, Any]]:
-    """``picture(person, ...)``: a dataset's dict of a gradient picture with these people."""
+def make_record(tmp_path) -> Callable[..., dict[str, Any]]:
+    """``make_record(person, ...)``: a dataset's dict of a gradient image with these people."""
 
     def record(*people: dict[str, Any], image: Image.Image | None = None) -> dict[str, Any]:
-        file = tmp_path / "picture.png"
+        file = tmp_path / "image.png"
         if image is None:
             columns = np.linspace(0, 255, WIDTH, dtype=np.uint8)
             pixels = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -93,26 +93,26 @@ def _back_to_pixels(instances: Instances, output_size: tuple[int, int]) -> torch
 
 
 class TestRoundTrip:
-    """Annotation -> mapper -> targets -> detections in pixels of the original picture."""
+    """Annotation -> mapper -> targets -> detections in pixels of the original image."""
 
     @pytest.mark.parametrize("size", [60, 97, 333])
-    def test_resized(self, size, picture):
-        mapped = _mapper(T.ResizeShortestEdge((size, size), 1000))(picture())
+    def test_resized(self, size, make_record):
+        mapped = _mapper(T.ResizeShortestEdge((size, size), 1000))(make_record())
         assert min(mapped["image"].shape[1:]) == size
         pixels = _back_to_pixels(mapped["instances"], (HEIGHT, WIDTH))
         torch.testing.assert_close(pixels[0], torch.tensor(POINTS), rtol=0, atol=0.01)
 
     @pytest.mark.parametrize("size", [60, 97, 333])
-    def test_flipped_and_resized(self, size, picture):
+    def test_flipped_and_resized(self, size, make_record):
         mapped = _mapper(T.ResizeShortestEdge((size, size), 1000), T.RandomFlip(prob=1.0))(
-            picture()
+            make_record()
         )
         pixels = _back_to_pixels(mapped["instances"], (HEIGHT, WIDTH))[0, FLIPPED]
         pixels[:, 0] = WIDTH - pixels[:, 0]
         torch.testing.assert_close(pixels, torch.tensor(POINTS), rtol=0, atol=0.01)
 
     @pytest.mark.parametrize("flip", [False, True])
-    def test_cropped(self, flip, picture):
+    def test_cropped(self, flip, make_record):
         left, top, width, height = 31, 17, 90, 95
         mapper = _mapper(
             T.ResizeShortestEdge((213, 213), 1000),
@@ -120,15 +120,15 @@ class TestRoundTrip:
             crop_augmentations=[T.CropTransform(left, top, width, height)],
             crop_probability=1.0,
         )
-        pixels = _back_to_pixels(mapper(picture())["instances"], (height, width))[0]
+        pixels = _back_to_pixels(mapper(make_record())["instances"], (height, width))[0]
         if flip:
             pixels = pixels[FLIPPED]
             pixels[:, 0] = width - pixels[:, 0]
         pixels = pixels + torch.tensor([left, top])
         torch.testing.assert_close(pixels, torch.tensor(POINTS), rtol=0, atol=0.01)
 
-    def test_pixels_move_as_their_keypoints_do(self, picture):
-        """A white cell of the picture lies under its keypoint after flip, resize and crop."""
+    def test_pixels_move_as_their_keypoints_do(self, make_record):
+        """A white cell of the image lies under its keypoint after flip, resize and crop."""
         pixels = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
         pixels[40:50, 60:70] = 255
         keypoints = [65.0, 45.0, 2, *[10.0, 10.0, 2] * 3]
@@ -138,7 +138,7 @@ class TestRoundTrip:
             crop_augmentations=[T.CropTransform(5, 3, 180, 110)],
             crop_probability=1.0,
         )
-        record = picture(_person(keypoints=keypoints), image=Image.fromarray(pixels))
+        record = make_record(_person(keypoints=keypoints), image=Image.fromarray(pixels))
         mapped = mapper(record)
         x, y, _ = mapped["instances"].gt_keypoints.tensor[0, 0].tolist()
         image = mapped["image"][0].numpy().astype(float)
@@ -148,9 +148,9 @@ class TestRoundTrip:
 
 
 class TestAnnotations:
-    def test_boxes_and_visibility(self, picture):
+    def test_boxes_and_visibility(self, make_record):
         keypoints = [60.5, 40.5, 2, 41.25, 70.75, 1, 92.5, 64.5, 0, 77.0, 101.5, 2]
-        mapped = _mapper()(picture(_person(keypoints=keypoints)))
+        mapped = _mapper()(make_record(_person(keypoints=keypoints)))
         instances = mapped["instances"]
         assert instances.image_size == (HEIGHT, WIDTH)
         assert instances.gt_boxes.tensor.tolist() == [[30, 20, 110, 110]]
@@ -159,65 +159,67 @@ class TestAnnotations:
         assert mapped["image"].shape == (3, HEIGHT, WIDTH)
         assert mapped["image"].dtype == torch.uint8
 
-    def test_flip_exchanges_left_and_right(self, picture):
+    def test_flip_exchanges_left_and_right(self, make_record):
         keypoints = [*(60.5, 40.5, 2), *(41.25, 70.75, 1), *(92.5, 64.5, 0), *(77.0, 101.5, 2)]
-        mapped = _mapper(T.RandomFlip(prob=1.0))(picture(_person(keypoints=keypoints)))
+        mapped = _mapper(T.RandomFlip(prob=1.0))(make_record(_person(keypoints=keypoints)))
         found = mapped["instances"].gt_keypoints.tensor[0]
         assert found[2].tolist() == pytest.approx([WIDTH - 41.25, 70.75, 1])
         assert found[1, 2] == 0
         assert found[0].tolist() == pytest.approx([WIDTH - 60.5, 40.5, 2])
 
-    def test_keypoints_outside_the_crop_become_unlabelled(self, picture):
+    def test_keypoints_outside_the_crop_become_unlabeled(self, make_record):
         mapper = _mapper(crop_augmentations=[T.CropTransform(50, 30, 60, 50)], crop_probability=1.0)
-        instances = mapper(picture())["instances"]
+        instances = mapper(make_record())["instances"]
         # Of (60, 40), (41, 70), (92, 64), (77, 101) the crop to x 50..110, y 30..80 keeps two.
         assert instances.gt_keypoints.tensor[0, :, 2].tolist() == [2, 0, 2, 0]
         assert instances.gt_boxes.tensor.tolist() == [[0, 0, 60, 50]]
 
-    def test_people_outside_the_crop_are_gone(self, picture):
+    def test_people_outside_the_crop_are_gone(self, make_record):
         mapper = _mapper(crop_augmentations=[T.CropTransform(150, 0, 40, 40)], crop_probability=1.0)
-        instances = mapper(picture())["instances"]
+        instances = mapper(make_record())["instances"]
         assert len(instances) == 0
         target = PersonTargets.from_instances(
             instances, num_keypoints=4, num_classes=1, device=torch.device("cpu")
         )
         assert target.keypoints.shape == (0, 4, 3)
 
-    def test_crowds_are_dropped(self, picture):
+    def test_crowds_are_dropped(self, make_record):
         crowd = _person(iscrowd=1, bbox=[0.0, 0.0, 10.0, 10.0], keypoints=[0] * 12)
-        instances = _mapper()(picture(crowd, _person()))["instances"]
+        instances = _mapper()(make_record(crowd, _person()))["instances"]
         assert instances.gt_boxes.tensor.tolist() == [[30, 20, 110, 110]]
-        assert len(_mapper()(picture(crowd))["instances"]) == 0
+        assert len(_mapper()(make_record(crowd))["instances"]) == 0
 
     @pytest.mark.parametrize("missing", [True, False])
-    def test_a_person_without_keypoints_is_unlabelled(self, missing, picture):
+    def test_a_person_without_keypoints_is_unlabeled(self, missing, make_record):
         bare = _person(keypoints=[])
         if missing:
             del bare["keypoints"]
-        instances = _mapper(T.RandomFlip(prob=1.0))(picture(bare, _person()))["instances"]
+        instances = _mapper(T.RandomFlip(prob=1.0))(make_record(bare, _person()))["instances"]
         assert instances.gt_keypoints.tensor.shape == (2, 4, 3)
         assert (instances.gt_keypoints.tensor[0] == 0).all()
         assert (instances.gt_keypoints.tensor[1, :, 2] == 2).all()
 
     @pytest.mark.parametrize("shape", [(12,), (4, 3)])
-    def test_keypoints_may_be_an_array(self, shape, picture):
+    def test_keypoints_may_be_an_array(self, shape, make_record):
         keypoints = np.array(_person()["keypoints"]).reshape(shape)
         bare = _person(keypoints=np.zeros(0))
-        instances = _mapper()(picture(_person(keypoints=keypoints), bare))["instances"]
+        instances = _mapper()(make_record(_person(keypoints=keypoints), bare))["instances"]
         expected = torch.tensor(POINTS)
         torch.testing.assert_close(instances.gt_keypoints.tensor[0, :, :2], expected)
         assert (instances.gt_keypoints.tensor[1] == 0).all()
 
-    def test_the_given_dict_stays_as_it_is(self, picture):
-        record = picture(_person(segmentation=[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]), _person(iscrowd=1))
+    def test_the_given_dict_stays_as_it_is(self, make_record):
+        record = make_record(
+            _person(segmentation=[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]), _person(iscrowd=1)
+        )
         before = copy.deepcopy(record)
         mapped = _mapper(T.RandomFlip(prob=1.0))(record)
         assert record == before
         assert mapped["image_id"] == 5
         assert "annotations" not in mapped
 
-    def test_inference_keeps_no_annotations(self, picture):
-        mapped = _mapper(T.ResizeShortestEdge((60, 60), 1000), is_train=False)(picture())
+    def test_inference_keeps_no_annotations(self, make_record):
+        mapped = _mapper(T.ResizeShortestEdge((60, 60), 1000), is_train=False)(make_record())
         assert "instances" not in mapped
         assert "annotations" not in mapped
         assert (mapped["height"], mapped["width"]) == (HEIGHT, WIDTH)
@@ -231,15 +233,15 @@ class TestAnnotations:
             ({"category_id": -1}, r"a person has category -1"),
         ],
     )
-    def test_an_annotation_that_does_not_fit_is_refused(self, changes, message, picture):
-        with pytest.raises(ValueError, match=rf"picture\.png: {message}"):
-            _mapper()(picture(_person(**changes)))
+    def test_an_annotation_that_does_not_fit_is_refused(self, changes, message, make_record):
+        with pytest.raises(ValueError, match=rf"image\.png: {message}"):
+            _mapper()(make_record(_person(**changes)))
 
 
-class TestPictures:
+class TestImages:
     @pytest.mark.parametrize("mode", ["L", "1", "RGBA", "P", "CMYK"])
-    def test_any_kind_becomes_colour(self, mode, tmp_path):
-        file = tmp_path / "picture.tiff"
+    def test_any_kind_becomes_color(self, mode, tmp_path):
+        file = tmp_path / "image.tiff"
         Image.new("RGB", (30, 20), (255, 255, 255)).convert(mode).save(file)
         mapped = _mapper()({"file_name": str(file)})
         assert mapped["image"].shape == (3, 20, 30)
@@ -273,14 +275,14 @@ class TestPictures:
         file.write_bytes(file.read_bytes()[:1500])
         self._assert_refused(file, ValueError, r"cut\.jpg cannot be read: .*truncated")
 
-    @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n broken"])
-    def test_a_file_that_is_no_picture_is_named(self, content, tmp_path):
+    @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n broken"])
+    def test_a_file_that_is_no_image_is_named(self, content, tmp_path):
         file = tmp_path / "words.png"
         file.write_bytes(content)
         self._assert_refused(file, ValueError, r"words\.png cannot be read")
 
-    def test_a_missing_picture_is_named(self, tmp_path):
-        self._assert_refused(tmp_path / "none.jpg", FileNotFoundError, r"no picture .*none\.jpg")
+    def test_a_missing_image_is_named(self, tmp_path):
+        self._assert_refused(tmp_path / "none.jpg", FileNotFoundError, r"no image .*none\.jpg")
 
     @staticmethod
     def _assert_refused(file: Path, kind: type[Exception], message: str) -> None:
@@ -311,30 +313,30 @@ class TestConfig:
         np.random.seed(0)
         return [tuple(mapper(record)["image"].shape[1:]) for _ in range(count)]
 
-    def test_half_of_the_images_are_cropped(self, tiny_cfg, picture):
+    def test_half_of_the_images_are_cropped(self, tiny_cfg, make_record):
         """A whole image has its sides 3 to 5; a crop of 20 to 30 pixels is squarer."""
-        shapes = self._shapes(tiny_cfg(self.CHANGES), picture(), 200)
+        shapes = self._shapes(tiny_cfg(self.CHANGES), make_record(), 200)
         assert {min(shape) for shape in shapes} == {64, 96}
         whole = sum(abs(width / height - WIDTH / HEIGHT) < 0.02 for height, width in shapes)
         assert whole / 200 == pytest.approx(0.5, abs=0.14)
 
-    def test_cropping_can_be_turned_off(self, tiny_cfg, picture):
+    def test_cropping_can_be_turned_off(self, tiny_cfg, make_record):
         cfg = tiny_cfg(self.CHANGES | {"INPUT.CROP.ENABLED": False})
-        assert set(self._shapes(cfg, picture(), 30)) == {(64, 107), (96, 160)}
+        assert set(self._shapes(cfg, make_record(), 30)) == {(64, 107), (96, 160)}
 
-    def test_half_of_the_pictures_are_flipped(self, tiny_cfg, picture):
+    def test_half_of_the_images_are_flipped(self, tiny_cfg, make_record):
         cfg = tiny_cfg(self.CHANGES | {"INPUT.CROP.ENABLED": False})
         mapper = QueryPoseDatasetMapper(cfg)
-        record = picture()
+        record = make_record()
         np.random.seed(0)
         images = [mapper(record)["image"][0].float() for _ in range(100)]
         flipped = sum(bool(image[:, 0].mean() > image[:, -1].mean()) for image in images)
         assert 30 <= flipped <= 70
 
-    def test_inference_neither_crops_nor_flips(self, tiny_cfg, picture):
+    def test_inference_neither_crops_nor_flips(self, tiny_cfg, make_record):
         cfg = tiny_cfg(self.CHANGES | {"INPUT.MIN_SIZE_TEST": 60})
         mapper = QueryPoseDatasetMapper(cfg, is_train=False)
-        images = [mapper(picture())["image"] for _ in range(8)]
+        images = [mapper(make_record())["image"] for _ in range(8)]
         assert images[0].shape == (3, 60, 100)
         assert all(torch.equal(image, images[0]) for image in images)
         assert images[0][0, 0, 0] < images[0][0, 0, -1]

@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> None:
             *("DATALOADER.NUM_WORKERS", args.num_workers, "SOLVER.MAX_ITER", args.num_iterations),
             *("SOLVER.STEPS", "(400,)", "SOLVER.CHECKPOINT_PERIOD", 10),
             *("SOLVER.CHECKPOINTS_TO_KEEP", 3, "SOLVER.EMA.ENABLED", True),
-            # A batch of one small picture is one value to a batch norm.
+            # A batch of one small image is one value to a batch norm.
             *("MODEL.TIMM.FREEZE_BN", True),
         ],
     )

@@ -151,7 +151,7 @@ def test_one_class_of_another_name_fits(label_content, register_labels, cfg_of, 
     start(cfg_of(train, register_labels(content)))
 
 
-@pytest.mark.parametrize("annotated", [[], "unlabelled"])
+@pytest.mark.parametrize("annotated", [[], "unlabeled"])
 def test_nothing_to_train_on(label_content, register_labels, cfg_of, start, annotated):
     content = label_content()
     if annotated:

@@ -40,7 +40,7 @@ def assert_named(folder, num_workers):
     with pytest.raises(ValueError, match="hurt") as error:
         list(batches(folder, num_workers))
     last_line = str(error.value).strip().splitlines()[-1]
-    assert f"The picture {folder / 'hurt.png'} cannot be read: " in last_line
+    assert f"The image {folder / 'hurt.png'} cannot be read: " in last_line
     assert last_line.endswith("python -m querypose.tools.check_dataset NAME.")
 
 

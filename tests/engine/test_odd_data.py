@@ -1,4 +1,4 @@
-"""Pictures and people as nobody wants them: training stays finite, and every parameter learns."""
+"""Images and people as nobody wants them: training stays finite, and every parameter learns."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_what_another_loader_lets_pass(dataset, tiny_config, start, tmp_path, sc
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (400, 3), (6000, 5000)])
-def test_odd_pictures(dataset, tiny_config, start, size):
+def test_odd_images(dataset, tiny_config, start, size):
     """From one pixel to thirty million."""
     box = (0, 0, size[0], size[1])
     name = dataset([person(box, [[size[0] / 2, size[1] / 2, 2]] * 17)], size)
@@ -131,9 +131,9 @@ def test_an_id_that_stands_twice_is_named(dataset, tiny_config, start):
         start(tiny_config(*OPTS, "DATASETS.TRAIN", (name,)))
 
 
-def test_missing_picture_ends_the_training_with_its_name(dataset, tiny_config, start, tmp_path):
+def test_missing_image_ends_the_training_with_its_name(dataset, tiny_config, start, tmp_path):
     name = dataset([person()])
     trainer = start(tiny_config(*OPTS, "DATASETS.TRAIN", (name,), "DATALOADER.NUM_WORKERS", 1))
     (tmp_path / "a.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"There is no picture .*a\.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"There is no image .*a\.jpg"):
         trainer.train()

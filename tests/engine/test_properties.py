@@ -160,8 +160,8 @@ def test_pixels_to_the_box_and_back(data, boxes):
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("picture") / "a.png"
+def image(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("image") / "a.png"
     Image.new("RGB", (WIDTH, HEIGHT), (9, 99, 199)).save(path)
     return str(path)
 
@@ -209,16 +209,15 @@ def flipped_back(keypoints):
 
 @cases(400)
 @given(target=people())
-def test_mapped_people_can_be_mapped_back(picture, target):
+def test_mapped_people_can_be_mapped_back(image, target):
     plain, flipped, resized = (
-        augmenting(record(picture, target))["instances"]
-        for augmenting in (PLAIN, FLIPPING, RESIZING)
+        augmenting(record(image, target))["instances"] for augmenting in (PLAIN, FLIPPING, RESIZING)
     )
     before = plain.gt_keypoints.tensor
-    labelled = before[..., 2] > 0
+    labeled = before[..., 2] > 0
     assert len(plain) <= len(target.boxes) and plain.gt_boxes.nonempty().all()
     inside = (before[..., :2] >= 0) & (before[..., :2] <= torch.tensor([WIDTH, HEIGHT]))
-    assert inside[labelled].all()
+    assert inside[labeled].all()
 
     assert len(flipped) == len(plain) and flipped.image_size == (HEIGHT, WIDTH)
     torch.testing.assert_close(flipped_back(flipped.gt_keypoints.tensor), before, rtol=0, atol=1e-3)
@@ -226,7 +225,7 @@ def test_mapped_people_can_be_mapped_back(picture, target):
     if len(resized) == len(plain):
         after = resized.gt_keypoints.tensor
         assert torch.equal(after[..., 2], before[..., 2])
-        torch.testing.assert_close(after[labelled] / torch.tensor([2, 2, 1]), before[labelled])
+        torch.testing.assert_close(after[labeled] / torch.tensor([2, 2, 1]), before[labeled])
 
 
 @cases(150)
@@ -306,9 +305,9 @@ def detections(boxes, keypoints, scores):
 @cases(80)
 @given(data=st.data(), target=people())
 def test_evaluation_is_bounded_and_the_truth_scores_highest(evaluated, capfd, data, target):
-    # Who has no labelled keypoint cannot be found, only be mistaken for.
+    # Who has no labeled keypoint cannot be found, only be mistaken for.
     assume(len(target.boxes) and (target.keypoints[..., 2] > 0).any(dim=1).all())
-    # As far apart as pictures of people may be, so that no answer fits two of them.
+    # As far apart as images of people may be, so that no answer fits two of them.
     shift = 10_000.0 * torch.arange(len(target.boxes))[:, None]
     keypoints = target.keypoints.clone()
     keypoints[..., :2] += shift[..., None]

@@ -18,17 +18,17 @@ from PIL import Image
 
 SCRIPT = Path(__file__).parent / "soak_training.py"
 NUM_ITERATIONS = 500
-NUM_PICTURES = 16
+NUM_IMAGES = 16
 # Noise of the allocator; a leak of one batch an iteration would be ten times as much.
 MAX_GROWTH_MEGABYTES = 25
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Pictures of noise; every other one shows nobody."""
+    """Images of noise; every other one shows nobody."""
     random = np.random.default_rng(0)
     images, people = [], []
-    for index in range(NUM_PICTURES):
+    for index in range(NUM_IMAGES):
         name, (width, height) = f"{index}.png", random.integers(48, 96, 2).tolist()
         pixels = random.integers(0, 255, (height, width, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / name)
@@ -94,7 +94,7 @@ class Training:
 
 
 def disturbed_training(folder: Path) -> Path:
-    """Killed three times, without a picture, with a NaN, and preempted; then let through."""
+    """Killed three times, without an image, with a NaN, and preempted; then let through."""
     output = folder / "disturbed"
     for iteration, delay in ((30, 0.0), (60, 0.03), (90, 0.06)):
         training = Training(folder, output, "1")
@@ -107,7 +107,7 @@ def disturbed_training(folder: Path) -> Path:
     training.wait_until(140)
     (folder / "3.png").rename(folder / "gone.png")
     assert training.end() != 0
-    assert f"There is no picture {folder / '3.png'}" in training.text()
+    assert f"There is no image {folder / '3.png'}" in training.text()
     (folder / "gone.png").rename(folder / "3.png")
 
     training = Training(folder, output, "0", "255")

@@ -55,7 +55,7 @@ def test_workers_change_nothing_and_prefetched_batches_do_not_count():
     assert helped.state_dict() == alone.state_dict() == {"seed": 3, "num_batches": 4}
 
 
-def test_a_picture_looks_different_every_time():
+def test_an_image_looks_different_every_time():
     seen = [sample for batch in take(make_loader(), 10) for sample in batch]
     assert len({random for _, random in seen}) == len(seen) == 20
     assert take(make_loader(seed=4), 1) != take(make_loader(seed=3), 1)
@@ -78,7 +78,7 @@ def test_workers_survive_a_signal_to_the_whole_group():
 
 def break_the_fifth(record):
     if record["id"] == 4:
-        raise ValueError("The fifth picture is broken.")
+        raise ValueError("The fifth image is broken.")
     return augment(record)
 
 
@@ -86,9 +86,7 @@ def test_no_worker_outlives_an_error():
     """Else the process that fails would wait for them, and the other ones for it."""
     loader = make_loader(num_workers=2, mapper=break_the_fifth)
     before = set(multiprocessing.active_children())
-    with pytest.raises(
-        ValueError, match=r"fifth picture is broken\. .*check_dataset NAME"
-    ) as error:
+    with pytest.raises(ValueError, match=r"fifth image is broken\. .*check_dataset NAME") as error:
         take(loader, 10)
     end = time.monotonic() + 10
     while set(multiprocessing.active_children()) - before and time.monotonic() < end:

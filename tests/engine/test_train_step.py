@@ -15,7 +15,7 @@ NAN = float("nan")
 
 
 class BreakData(HookBase):
-    """Makes the pictures of some iterations NaN."""
+    """Makes the images of some iterations NaN."""
 
     def __init__(self, *iterations):
         self.iterations = iterations
@@ -66,7 +66,7 @@ def bad_terms(message):
     return set(re.findall(r"loss_\w+", message.split(" became ")[0]))
 
 
-def test_nan_loss_names_iteration_term_and_pictures_and_can_be_replayed(tiny_config, start):
+def test_nan_loss_names_iteration_term_and_images_and_can_be_replayed(tiny_config, start):
     cfg = tiny_config("SOLVER.CHECKPOINT_PERIOD", 1, "DATASETS.TEST", "()")
 
     def flow(model):

@@ -31,7 +31,7 @@ class RecordLosses(HookBase):
 def test_resumed_training_ends_as_the_uninterrupted_one(
     tiny_config, start, train_until_killed, assert_same_state, tmp_path, killed, workers
 ):
-    """Weights, averaged weights, optimiser and logged losses, bit by bit."""
+    """Weights, averaged weights, optimizer and logged losses, bit by bit."""
     everything = (*EVERYTHING, "DATALOADER.NUM_WORKERS", workers)
     whole = start(tiny_config(*everything, "OUTPUT_DIR", str(tmp_path / "whole")))
     before, after = RecordLosses(), RecordLosses()

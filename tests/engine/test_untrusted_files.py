@@ -1,4 +1,4 @@
-"""Configs, checkpoints, annotations and pictures of strangers: nothing in them runs or explodes."""
+"""Configs, checkpoints, annotations and images of strangers: nothing in them runs or explodes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import read_config
 from querypose.data.datasets.coco import load_coco_keypoints
-from querypose.data.image import read_picture
+from querypose.data.image import read_image
 from querypose.skeleton import COCO_SKELETON, Skeleton
 
 
@@ -104,13 +104,13 @@ def test_yaml_that_would_exhaust_the_parser_is_refused(tmp_path):
         Skeleton.from_file(path)
 
 
-def test_picture_that_would_fill_the_memory_is_refused_unread(tmp_path):
+def test_image_that_would_fill_the_memory_is_refused_unread(tmp_path):
     """A few kilobytes of file, 600 megabytes of pixels."""
     path = tmp_path / "bomb.png"
     Image.new("1", (20_000, 10_000)).save(path)
     assert path.stat().st_size < 100_000
     with pytest.raises(ValueError, match=r"bomb.png cannot be read: Image size .*exceeds limit"):
-        read_picture(str(path), "RGB")
+        read_image(str(path), "RGB")
 
 
 # By the last part of their names; models have a method named eval.

@@ -25,7 +25,7 @@ from querypose.engine import QueryPoseTrainer, launch
 
 Batch = list[dict[str, Any]]
 
-# A loss with a normaliser of its own.
+# A loss with a normalizer of its own.
 _WITH_HEATMAPS = ("MODEL.QUERYPOSE.AUX_HEATMAP.ENABLED", True)
 
 
@@ -65,7 +65,7 @@ def feed(trainer: QueryPoseTrainer, batches: Iterator[Batch]) -> None:
 
 
 def same_global_batch(folder: str) -> dict[str, Any]:
-    # Pictures of one size, since padding depends on what else is in a process's batch; and a
+    # Images of one size, since padding depends on what else is in a process's batch; and a
     # step that is proportional to the gradient.
     opts = ("SOLVER.MAX_ITER", 3, "INPUT.CROP.ENABLED", False, "SOLVER.OPTIMIZER", "SGD")
     opts += ("SOLVER.CLIP_GRADIENTS.ENABLED", False, *_WITH_HEATMAPS)

@@ -47,27 +47,27 @@ def evaluate_ground_truth(name: str, shift: float = 0) -> dict[str, float]:
         kpt_oks_sigmas=MetadataCatalog.get(name).keypoint_oks_sigmas,
     )
     evaluator.reset()
-    for picture in DatasetCatalog.get(name):
+    for image in DatasetCatalog.get(name):
         people = [
             {**person, "keypoints": np.array(person["keypoints"]).reshape(-1, 3)}
-            for person in picture["annotations"]
+            for person in image["annotations"]
         ]
-        size = picture["height"], picture["width"]
-        labelled = annotations_to_instances(people, size, mask_format="bitmask")
+        size = image["height"], image["width"]
+        labeled = annotations_to_instances(people, size, mask_format="bitmask")
         predicted = Instances(
             size,
-            pred_boxes=labelled.gt_boxes,
-            pred_classes=labelled.gt_classes,
-            pred_keypoints=labelled.gt_keypoints.tensor + torch.tensor([shift, 0, 0]),
-            scores=torch.ones(len(labelled)),
+            pred_boxes=labeled.gt_boxes,
+            pred_classes=labeled.gt_classes,
+            pred_keypoints=labeled.gt_keypoints.tensor + torch.tensor([shift, 0, 0]),
+            scores=torch.ones(len(labeled)),
         )
-        evaluator.process([picture], [{"instances": predicted}])
+        evaluator.process([image], [{"instances": predicted}])
     return evaluator.evaluate()["keypoints"]
 
 
 @pytest.fixture
 def one_person(tmp_path) -> Path:
-    """A file with one person of area 40 x 40 whose nose alone is labelled."""
+    """A file with one person of area 40 x 40 whose nose alone is labeled."""
     content = {
         "images": [{"id": 1, "file_name": "1.jpg", "width": 100, "height": 100}],
         "categories": [{"id": 1, "name": "person", "keypoints": list(COCO_SKELETON.keypoints)}],

@@ -25,17 +25,17 @@ HALF_FOUND = 100 * 51 / 101
 NO_ONE = Instances((480, 640), scores=torch.zeros(0))
 
 
-def person(image_id: int, left: float, labelled: int = NUM_KEYPOINTS) -> dict:
+def person(image_id: int, left: float, labeled: int = NUM_KEYPOINTS) -> dict:
     """A person in a box of 100 x 100 whose keypoints stand in a row."""
     keypoints = np.zeros((NUM_KEYPOINTS, 3))
-    keypoints[:labelled, 0] = left + 5 * np.arange(labelled)
-    keypoints[:labelled, 1:] = 50, 2
+    keypoints[:labeled, 0] = left + 5 * np.arange(labeled)
+    keypoints[:labeled, 1:] = 50, 2
     return {
         "image_id": image_id,
         "category_id": 1,
         "iscrowd": 0,
         "bbox": [left, 0, 100, 100],
-        "num_keypoints": labelled,
+        "num_keypoints": labeled,
         "keypoints": keypoints.flatten().tolist(),
     }
 
@@ -91,21 +91,21 @@ def register(tmp_path):
         MetadataCatalog.remove(name)
 
 
-def people_of(picture: dict) -> Instances:
-    """A loaded picture's labelled people as if they had been predicted."""
-    size = picture["height"], picture["width"]
+def people_of(image: dict) -> Instances:
+    """A loaded image's labeled people as if they had been predicted."""
+    size = image["height"], image["width"]
     people = [
         {**one, "keypoints": np.array(one["keypoints"]).reshape(-1, 3)}
-        for one in picture["annotations"]
+        for one in image["annotations"]
         if any(one["keypoints"][2::3])
     ]
-    labelled = annotations_to_instances(people, size)
+    labeled = annotations_to_instances(people, size)
     return Instances(
         size,
-        pred_boxes=labelled.gt_boxes,
-        pred_classes=labelled.gt_classes,
-        pred_keypoints=labelled.gt_keypoints.tensor,
-        scores=torch.ones(len(labelled)),
+        pred_boxes=labeled.gt_boxes,
+        pred_classes=labeled.gt_classes,
+        pred_keypoints=labeled.gt_keypoints.tensor,
+        scores=torch.ones(len(labeled)),
     )
 
 
@@ -149,11 +149,11 @@ def test_a_level_begins_at_its_threshold(write, crowd_index, level):
 
 @pytest.mark.parametrize("given_area", [None, 10_000])
 def test_area_is_a_share_of_the_box(write, given_area):
-    # One labelled keypoint, the left shoulder, moved so far that OKS is .62 with 0.53 of the box:
+    # One labeled keypoint, the left shoulder, moved so far that OKS is .62 with 0.53 of the box:
     # three of the ten thresholds .5, .55, ..., .95. With the whole box it would be .78, and six.
     area, variance = 0.53 * 100 * 100, (2 * 0.079) ** 2
     shift = math.sqrt(-math.log(0.62) * 2 * area * variance)
-    people = [person(1, 0, labelled=1)]
+    people = [person(1, 0, labeled=1)]
     if given_area is not None:
         people[0]["area"] = given_area
 
@@ -163,7 +163,7 @@ def test_area_is_a_share_of_the_box(write, given_area):
     assert (metrics["AP50"], metrics["AP75"]) == pytest.approx((100, 0))
 
 
-def test_twenty_people_of_a_picture_count(write):
+def test_twenty_people_of_an_image_count(write):
     people = [person(1, 0)]
     wrong = [found(people[0], 0.9, shift=10_000) for _ in range(20)]
 
@@ -174,8 +174,8 @@ def test_twenty_people_of_a_picture_count(write):
     assert dropped["AP"] == 0
 
 
-def test_people_without_labelled_keypoints_do_not_count(write):
-    people = [person(1, 0), person(1, 300, labelled=0)]
+def test_people_without_labeled_keypoints_do_not_count(write):
+    people = [person(1, 0), person(1, 300, labeled=0)]
 
     metrics = evaluate_crowdpose(*write([0.5], people, [found(people[0], 1)]))
 
@@ -186,7 +186,7 @@ def test_agrees_with_an_independent_implementation(write):
     faster_coco_eval = pytest.importorskip("faster_coco_eval")
     rng = np.random.default_rng(0)
     people = [person(int(i), float(rng.uniform(0, 500))) for i in rng.integers(1, 21, size=60)]
-    people += [person(i, 0, labelled=3) for i in range(1, 21)]
+    people += [person(i, 0, labeled=3) for i in range(1, 21)]
     results = [found(one, rng.uniform(), rng.normal(0, 12)) for one in people]
     annotation_file, results_file = write(rng.uniform(size=20).tolist(), people, results)
 
@@ -224,11 +224,11 @@ def test_evaluator_agrees_with_evaluating_a_file(write, register, tmp_path):
     name = register(annotation_file)
     evaluator = CrowdPoseEvaluator(name, distributed=False, output_dir=str(tmp_path / "out"))
     evaluator.reset()
-    for number, picture in enumerate(DatasetCatalog.get(name)):
-        instances = people_of(picture)
+    for number, image in enumerate(DatasetCatalog.get(name)):
+        instances = people_of(image)
         # All of two people, the first one some pixels off, and no one.
         instances.pred_keypoints[:, :, 0] += 12 * number
-        evaluator.process([picture], [{"instances": instances[: 2 - number]}])
+        evaluator.process([image], [{"instances": instances[: 2 - number]}])
 
     results = evaluator.evaluate()["keypoints"]
 
@@ -243,8 +243,8 @@ def test_evaluator_scores_boxes_too_where_asked(write, register):
     name = register(write([0.5], people, [])[0])
     evaluator = CrowdPoseEvaluator(name, tasks=("bbox", "keypoints"), distributed=False)
     evaluator.reset()
-    (picture,) = DatasetCatalog.get(name)
-    evaluator.process([picture], [{"instances": people_of(picture)}])
+    (image,) = DatasetCatalog.get(name)
+    evaluator.process([image], [{"instances": people_of(image)}])
 
     results = evaluator.evaluate()
 
@@ -256,8 +256,8 @@ def test_real_ground_truth_is_perfect(real_data, register):
     name = register(real_data / "crowdpose" / "json" / "crowdpose_val_tiny.json")
     evaluator = CrowdPoseEvaluator(name, distributed=False)
     evaluator.reset()
-    for picture in DatasetCatalog.get(name):
-        evaluator.process([picture], [{"instances": people_of(picture)}])
+    for image in DatasetCatalog.get(name):
+        evaluator.process([image], [{"instances": people_of(image)}])
 
     assert evaluator.evaluate()["keypoints"] == pytest.approx(dict.fromkeys(METRICS, 100))
 

@@ -16,28 +16,28 @@ def trained(tiny_model, fill_batch_norms):
 
 
 @pytest.fixture
-def picture():
+def image():
     torch.manual_seed(1)
     return {"image": 255 * torch.rand(3, 96, 128)}
 
 
 @pytest.mark.parametrize("switch", ["FOLD_BATCH_NORM", "CHANNELS_LAST"], ids=str.lower)
-def test_exact_switches_do_not_change_answers(switch, trained, picture, tiny_cfg):
+def test_exact_switches_do_not_change_answers(switch, trained, image, tiny_cfg):
     with torch.no_grad():
-        expected = trained([picture])[0]["instances"]
+        expected = trained([image])[0]["instances"]
     cfg = tiny_cfg()
     cfg.MODEL.INFERENCE[switch] = True
     fast = accelerate_inference(copy.deepcopy(trained), cfg)
     with torch.no_grad():
-        actual = fast([picture])[0]["instances"]
+        actual = fast([image])[0]["instances"]
     torch.testing.assert_close(actual.scores, expected.scores, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(actual.pred_keypoints, expected.pred_keypoints, rtol=1e-4, atol=1e-3)
 
 
-def test_bfloat16_keeps_outputs_in_float32(trained, picture, tiny_cfg):
+def test_bfloat16_keeps_outputs_in_float32(trained, image, tiny_cfg):
     """Also where the processor only emulates the type."""
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        people = trained([picture])[0]["instances"]
+        people = trained([image])[0]["instances"]
     assert people.scores.dtype == people.pred_keypoints.dtype == torch.float32
     assert torch.isfinite(people.pred_keypoints).all()
 

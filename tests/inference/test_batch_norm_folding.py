@@ -22,8 +22,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
-        return {"res5": self.network(pictures)}
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"res5": self.network(images)}
 
 
 class Model(nn.Module):
@@ -46,10 +46,10 @@ def fold_and_compare(fill_batch_norms) -> Callable[[nn.Module], int]:
     @torch.no_grad()
     def fold(network: nn.Module) -> int:
         plain = Model(Backbone(fill_batch_norms(network))).eval()
-        picture = torch.randn(1, 3, 96, 64)
+        image = torch.randn(1, 3, 96, 64)
         folded = copy.deepcopy(plain)
         count = fold_batch_norms(folded)
-        expected, actual = plain.backbone(picture)["res5"], folded.backbone(picture)["res5"]
+        expected, actual = plain.backbone(image)["res5"], folded.backbone(image)["res5"]
         tolerance = 1e-5 * float(expected.abs().max())
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=tolerance)
         assert count_norms(folded) == count_norms(plain) - count
@@ -99,36 +99,36 @@ class Branching(nn.Module):
 
 
 class Plain(Branching):
-    def forward(self, picture: Tensor) -> Tensor:
-        return self.norm(self.conv(picture))
+    def forward(self, image: Tensor) -> Tensor:
+        return self.norm(self.conv(image))
 
 
 class ActivatedBetween(Branching):
-    def forward(self, picture: Tensor) -> Tensor:
-        return self.norm(self.conv(picture).relu_())
+    def forward(self, image: Tensor) -> Tensor:
+        return self.norm(self.conv(image).relu_())
 
 
 class ConvolvedTwice(Branching):
-    def forward(self, picture: Tensor) -> Tensor:
-        return self.norm(self.conv(self.conv(picture)))
+    def forward(self, image: Tensor) -> Tensor:
+        return self.norm(self.conv(self.conv(image)))
 
 
 class NormedTwice(Branching):
-    def forward(self, picture: Tensor) -> Tensor:
-        return self.norm(self.norm(self.conv(picture)))
+    def forward(self, image: Tensor) -> Tensor:
+        return self.norm(self.norm(self.conv(image)))
 
 
 class UsedTwice(Branching):
-    def forward(self, picture: Tensor) -> Tensor:
-        convolved = self.conv(picture)
+    def forward(self, image: Tensor) -> Tensor:
+        convolved = self.conv(image)
         return self.norm(convolved) + convolved
 
 
 class SeenOutside(Branching):
     """Its second use is an output of its own."""
 
-    def forward(self, picture: Tensor) -> Tensor:
-        convolved = self.conv(picture)
+    def forward(self, image: Tensor) -> Tensor:
+        convolved = self.conv(image)
         return torch.cat([convolved, self.norm(convolved)])
 
 

@@ -30,7 +30,7 @@ def predictor(tiny_cfg, weights):
     return PosePredictor.from_config(tiny_cfg(SMALL), weights=weights, confidence_threshold=0)
 
 
-def picture(height=60, width=80, seed=0):
+def random_image(height=60, width=80, seed=0):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 10, width // 10, 3), dtype=np.uint8)
     return np.kron(coarse, np.ones((10, 10, 1), np.uint8))
@@ -43,7 +43,7 @@ def assert_same(first, second, tolerance=1e-3):
 
 
 def test_it_agrees_with_detectron2s_own_predictor(tiny_cfg, weights, predictor):
-    image = picture(70, 110)
+    image = random_image(70, 110)
     cfg = tiny_cfg(SMALL | {"MODEL.WEIGHTS": str(weights)})
     expected = DefaultPredictor(cfg)(image[:, :, ::-1])["instances"]
     found = predictor(image)
@@ -54,13 +54,13 @@ def test_it_agrees_with_detectron2s_own_predictor(tiny_cfg, weights, predictor):
 
 
 def test_every_kind_of_input_gives_the_same_people(predictor, tmp_path):
-    image = picture()
-    Image.fromarray(image).save(tmp_path / "picture.png")
+    image = random_image()
+    Image.fromarray(image).save(tmp_path / "image.png")
     alpha = np.full((*image.shape[:2], 1), 7, np.uint8)
     expected = predictor(image)
     for same in (
-        tmp_path / "picture.png",
-        str(tmp_path / "picture.png"),
+        tmp_path / "image.png",
+        str(tmp_path / "image.png"),
         Image.fromarray(image),
         np.concatenate([image, alpha], axis=2),
     ):
@@ -74,21 +74,21 @@ def test_every_kind_of_input_gives_the_same_people(predictor, tmp_path):
 def test_a_model_that_reads_bgr_is_given_bgr(tiny_cfg, weights, predictor):
     cfg = tiny_cfg(SMALL | {"INPUT.FORMAT": "BGR"})
     reads_bgr = PosePredictor.from_config(cfg, weights=weights, confidence_threshold=0)
-    image = picture()
+    image = random_image()
     assert_same(reads_bgr(image[:, :, ::-1]), predictor(image))
     assert_same(reads_bgr(Image.fromarray(image[:, :, ::-1].copy())), predictor(image))
 
 
-def test_grey_pictures_count_as_grey_in_all_three_channels(predictor):
-    grey = picture()[:, :, 0]
-    expected = predictor(np.stack([grey] * 3, axis=2))
-    sixteen_bits = Image.fromarray(grey.astype(np.uint16) * 257)
-    for same in (grey, grey[:, :, None], Image.fromarray(grey), sixteen_bits):
+def test_gray_images_count_as_gray_in_all_three_channels(predictor):
+    gray = random_image()[:, :, 0]
+    expected = predictor(np.stack([gray] * 3, axis=2))
+    sixteen_bits = Image.fromarray(gray.astype(np.uint16) * 257)
+    for same in (gray, gray[:, :, None], Image.fromarray(gray), sixteen_bits):
         assert_same(predictor(same), expected)
 
 
 def test_paths_are_turned_upright(predictor, tmp_path):
-    image = picture()
+    image = random_image()
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     Image.fromarray(np.rot90(image).copy()).save(tmp_path / "turned.png", exif=exif)
@@ -99,8 +99,8 @@ def test_a_list_keeps_its_order_and_shares_batches_by_size(tiny_cfg, weights):
     predictor = PosePredictor.from_config(
         tiny_cfg(SMALL), weights=weights, confidence_threshold=0, batch_size=2
     )
-    wide = [picture(60, 80, seed) for seed in range(3)]
-    tall = [picture(80, 60, seed) for seed in range(2)]
+    wide = [random_image(60, 80, seed) for seed in range(3)]
+    tall = [random_image(80, 60, seed) for seed in range(2)]
     expected = [predictor(image) for image in (*wide, *tall)]
     sizes = []
     predictor.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
@@ -112,12 +112,12 @@ def test_a_list_keeps_its_order_and_shares_batches_by_size(tiny_cfg, weights):
 
 
 def test_only_confident_people_are_returned(tiny_cfg, weights, predictor):
-    everyone = predictor(picture())
+    everyone = predictor(random_image())
     threshold = float(np.sort(everyone.scores)[len(everyone) // 2])
     strict = PosePredictor.from_config(
         tiny_cfg(SMALL), weights=weights, confidence_threshold=threshold
     )
-    confident = strict(picture())
+    confident = strict(random_image())
     np.testing.assert_allclose(
         confident.scores, everyone.scores[everyone.scores >= threshold], atol=1e-6
     )
@@ -128,14 +128,14 @@ def test_thresholds_come_from_the_config(tiny_cfg, weights):
     cfg = tiny_cfg(SMALL | {"DEMO.CONFIDENCE_THRESHOLD": 0.99, "DEMO.KEYPOINT_THRESHOLD": 0.25})
     predict = PosePredictor.from_config(cfg, weights=weights)
     assert (predict.confidence_threshold, predict.keypoint_threshold) == (0.99, 0.25)
-    assert len(predict(picture())) == 0
+    assert len(predict(random_image())) == 0
     usual = PosePredictor(predict.model)
     assert (usual.confidence_threshold, usual.keypoint_threshold) == (0.3, 0.7)
 
 
 def test_nobody_found_is_an_empty_prediction(tiny_cfg, weights):
     strict = PosePredictor.from_config(tiny_cfg(SMALL), weights=weights, confidence_threshold=1)
-    nobody = strict(picture(), return_attention=True)
+    nobody = strict(random_image(), return_attention=True)
     assert len(nobody) == 0
     assert nobody.keypoints.shape == (0, 17, 3)
     assert nobody.to_json() == {"width": 80, "height": 60, "people": []}
@@ -144,7 +144,7 @@ def test_nobody_found_is_an_empty_prediction(tiny_cfg, weights):
 
 
 def test_json_holds_names_and_pixels(predictor):
-    found = predictor(picture())
+    found = predictor(random_image())
     content = found.to_json()
     assert (content["width"], content["height"]) == (80, 60)
     assert len(content["people"]) == len(found)
@@ -158,7 +158,7 @@ def test_json_holds_names_and_pixels(predictor):
 
 
 def test_coco_results_are_pixel_indices(predictor):
-    found = predictor(picture())
+    found = predictor(random_image())
     before = found.keypoints.copy()
     results = found.to_coco(image_id=42)
     np.testing.assert_array_equal(found.keypoints, before)
@@ -185,7 +185,7 @@ def test_coco_results_carry_the_category_of_the_training(
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    results = predict(picture()).to_coco(image_id=1)
+    results = predict(random_image()).to_coco(image_id=1)
     assert {result["category_id"] for result in results} == {category_id}
 
 
@@ -196,7 +196,7 @@ def test_attention_belongs_to_the_returned_people(tiny_cfg, tiny_model, tmp_path
     predictor = PosePredictor.from_config(
         tiny_cfg(changes), weights=tmp_path / "weights.pth", confidence_threshold=0
     )
-    images = [picture(60, 80, seed) for seed in range(2)]
+    images = [random_image(60, 80, seed) for seed in range(2)]
     plain = predictor(images)
     for stage in (0, -1):
         found = predictor(images, return_attention=True, attention_stage=stage)
@@ -222,7 +222,7 @@ def test_attention_covers_the_box_that_keypoints_are_looked_for_in(tiny_cfg, wei
             tiny_cfg(SMALL | {"MODEL.QUERYPOSE.KEYPOINT_BOX_SCALE": scale}),
             weights=weights,
             confidence_threshold=0,
-        )(picture(), return_attention=True)
+        )(random_image(), return_attention=True)
         for scale in (1.0, 1.5)
     )
     first_of = {int(query): i for i, query in enumerate(first.instances.query_indices)}
@@ -236,8 +236,8 @@ def test_attention_covers_the_box_that_keypoints_are_looked_for_in(tiny_cfg, wei
 
 def test_attention_follows_each_persons_query(predictor):
     """The k-th map is the one that decoding the k-th person's query alone gives."""
-    found = predictor(picture(), return_attention=True)
-    model, inputs = predictor.model, predictor._prepare(picture(), "RGB")
+    found = predictor(random_image(), return_attention=True)
+    model, inputs = predictor.model, predictor._prepare(random_image(), "RGB")
     kept = {}
     model.decoder.register_forward_hook(lambda _, inputs, states: kept.update(all=(inputs, states)))
     with torch.no_grad():
@@ -252,7 +252,7 @@ def test_attention_follows_each_persons_query(predictor):
 
 
 def test_threads_share_a_predictor(predictor):
-    images = [picture(60, 80, seed) for seed in range(6)]
+    images = [random_image(60, 80, seed) for seed in range(6)]
     expected = predictor(images)
     maps = [predictor(image, return_attention=True).attention.maps for image in images]
     with ThreadPoolExecutor(4) as pool:
@@ -270,7 +270,7 @@ def test_threads_share_a_predictor(predictor):
 
 def test_predicting_leaves_random_numbers_and_gradients_alone(predictor):
     state, grad = np.random.get_state()[1].copy(), torch.is_grad_enabled()
-    found = predictor(picture())
+    found = predictor(random_image())
     np.testing.assert_array_equal(np.random.get_state()[1], state)
     assert torch.is_grad_enabled() == grad
     found.instances.pred_keypoints += 1  # an ordinary tensor
@@ -284,9 +284,9 @@ def test_half_precision_stays_close(tiny_cfg, weights, predictor):
     half = PosePredictor.from_config(
         tiny_cfg(SMALL), weights=weights, confidence_threshold=0, precision="bf16"
     )
-    found, expected = half(picture()), predictor(picture())
+    found, expected = half(random_image()), predictor(random_image())
     assert found.keypoints.dtype == found.boxes_xyxy.dtype == np.float32
-    # Whether a box of a picture's edge is there may differ.
+    # Whether a box of an image's edge is there may differ.
     exact = dict(zip(expected.instances.query_indices.tolist(), expected.scores, strict=True))
     common = [query for query in found.instances.query_indices.tolist() if query in exact]
     assert len(common) >= 3
@@ -316,20 +316,20 @@ def test_a_precision_the_processor_lacks_is_refused():
         (b"\x89PNG", "got bytes"),
         ({"image": 1}, "got dict"),
         (torch.zeros(3, 4, 4, dtype=torch.uint8), "got Tensor"),
-        ("https://example.org/picture.jpg", "from files, not from the network"),
+        ("https://example.org/image.jpg", "from files, not from the network"),
     ],
 )
-def test_a_wrong_picture_is_named(predictor, bad, message):
+def test_a_wrong_image_is_named(predictor, bad, message):
     with pytest.raises(ValueError, match=message):
         predictor(bad)
 
 
 def test_wrong_arguments_are_named(tiny_cfg, weights, predictor, tmp_path):
     with pytest.raises(ValueError, match="channel_order is one of"):
-        predictor(picture(), channel_order="GBR")
+        predictor(random_image(), channel_order="GBR")
     with pytest.raises(ValueError, match="2 stages, so no attention_stage 2"):
-        predictor(picture(), return_attention=True, attention_stage=2)
-    with pytest.raises(FileNotFoundError, match=r"no picture .*nowhere\.jpg"):
+        predictor(random_image(), return_attention=True, attention_stage=2)
+    with pytest.raises(FileNotFoundError, match=r"no image .*nowhere\.jpg"):
         predictor(tmp_path / "nowhere.jpg")
     with pytest.raises(ValueError, match=r"within 0\.\.1, got 30"):
         PosePredictor.from_config(tiny_cfg(SMALL), weights=weights, confidence_threshold=30)
@@ -372,26 +372,26 @@ def test_a_given_model_stays_on_its_device(predictor):
         PosePredictor(predictor.model, device="cpu")
 
 
-def test_pictures_keep_their_size_where_the_shortest_edge_is_zero(predictor):
+def test_images_keep_their_size_where_the_shortest_edge_is_zero(predictor):
     sizes = []
     predictor.model.register_forward_pre_hook(
         lambda _, arguments: sizes.extend(tuple(item["image"].shape[1:]) for item in arguments[0])
     )
     as_it_is = PosePredictor(predictor.model, min_size=0)
-    as_it_is([picture(60, 80), picture(1000, 40)])
+    as_it_is([random_image(60, 80), random_image(1000, 40)])
     assert sorted(sizes) == [(60, 80), (1000, 40)]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1)])
-def test_pictures_of_any_shape_are_looked_at(predictor, shape):
+def test_images_of_any_shape_are_looked_at(predictor, shape):
     assert predictor(np.zeros(shape, np.uint8)).instances.image_size == shape
 
 
 def test_attention_can_be_asked_for_once_and_for_all(predictor):
     attentive = PosePredictor(predictor.model, confidence_threshold=0, return_attention=True)
-    assert attentive(picture()).attention is not None
-    assert attentive(picture(), return_attention=False).attention is None
-    assert predictor(picture()).attention is None
+    assert attentive(random_image()).attention is not None
+    assert attentive(random_image(), return_attention=False).attention is None
+    assert predictor(random_image()).attention is None
 
 
 def test_a_configured_gpu_that_is_missing_gives_way_to_the_cpu(tiny_cfg, weights):
@@ -425,6 +425,6 @@ def test_a_config_file_and_options_do(tiny_cfg, weights, predictor, tmp_path):
         opts=["MODEL.WEIGHTS", str(weights), "TEST.DETECTIONS_PER_IMAGE", "3"],
         confidence_threshold=0,
     )
-    few, everyone = from_file(picture()), predictor(picture())
+    few, everyone = from_file(random_image()), predictor(random_image())
     assert len(few) == 3 < len(everyone)
     np.testing.assert_allclose(few.scores, everyone.scores[:3], atol=1e-6)

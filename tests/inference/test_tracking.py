@@ -17,8 +17,8 @@ def person(x, y, size=100.0, seed=0):
 
 def frame(*people, size=100.0):
     keypoints = torch.tensor(np.array(people).reshape(-1, 17, 3), dtype=torch.float32)
-    centres = (keypoints.amin(1) + keypoints.amax(1))[:, :2] / 2 if people else torch.zeros(0, 2)
-    boxes = torch.cat([centres - size / 2, centres + size / 2], dim=1).float()
+    centers = (keypoints.amin(1) + keypoints.amax(1))[:, :2] / 2 if people else torch.zeros(0, 2)
+    boxes = torch.cat([centers - size / 2, centers + size / 2], dim=1).float()
     return Instances((480, 640), pred_boxes=Boxes(boxes), pred_keypoints=keypoints)
 
 

@@ -6,14 +6,14 @@ import torch
 from detectron2.modeling import DatasetMapperTTA
 
 from querypose import PosePredictor, model_zoo
-from querypose.data.image import read_picture
+from querypose.data.image import read_image
 from querypose.inference.tta import PoseModelWithTTA
 from querypose.synthetic import SyntheticPeople
 
 
 @pytest.fixture(scope="module")
 def crowd():
-    return read_picture(SyntheticPeople(num_images=1, seed=78).path(0), "RGB")
+    return read_image(SyntheticPeople(num_images=1, seed=78).path(0), "RGB")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_the_threshold_is_of_the_merged_score(packaged, crowd):
     np.testing.assert_array_equal(sure.scores, everybody.scores[everybody.scores >= threshold])
 
 
-def test_a_batch_gives_what_single_pictures_give(packaged, crowd):
+def test_a_batch_gives_what_single_images_give(packaged, crowd):
     predict = with_views(packaged, packaged.min_size, flip=True)
     other = np.ascontiguousarray(crowd[::-1])
     for found, image in zip(predict([crowd, other]), (crowd, other), strict=True):
@@ -93,7 +93,7 @@ def test_diverged_keypoints_are_an_error(crowd):
         predict(crowd)
 
 
-def test_pictures_need_no_wanted_size(packaged, crowd):
+def test_images_need_no_wanted_size(packaged, crowd):
     image = torch.from_numpy(crowd.transpose(2, 0, 1).copy())
     mapper = DatasetMapperTTA(min_sizes=[384], max_size=576, flip=True)
     model = PoseModelWithTTA(model=packaged.model, tta_mapper=mapper, skeleton=packaged.skeleton)

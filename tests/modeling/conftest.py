@@ -10,8 +10,8 @@ from torch import nn
 
 
 @pytest.fixture
-def randomise() -> Callable[..., nn.Module]:
-    """Draws every parameter anew, biases and normalisations included, so that each one counts."""
+def randomize() -> Callable[..., nn.Module]:
+    """Draws every parameter anew, biases and normalizations included, so that each one counts."""
 
     def fill(module: nn.Module, std: float = 0.3, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)

@@ -33,7 +33,7 @@ def test_a_bump_is_exactly_one_in_its_keypoints_cell_and_nowhere_else():
 
 
 @pytest.mark.parametrize("point", [[40, 80, 0], [-1, 80, 2], [300, 80, 2], [40, 300, 2]])
-def test_unlabelled_keypoints_and_those_off_the_map_leave_no_peak(point):
+def test_unlabeled_keypoints_and_those_off_the_map_leave_no_peak(point):
     target = _target([[0, 0, 120, 160]], [[point, [100, 100, 2]]])
     heatmaps = draw_heatmaps(target, (64, 64), STRIDE)
     assert heatmaps[0].max() < 1

@@ -33,7 +33,7 @@ def test_fields_and_the_order_of_the_size():
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_people_without_keypoints_count_as_unlabelled(count):
+def test_people_without_keypoints_count_as_unlabeled(count):
     target = _read(_instances(count, num_keypoints=None))
     assert torch.equal(target.keypoints, torch.zeros(count, 3, 3))
     assert target.boxes.shape == (count, 4)

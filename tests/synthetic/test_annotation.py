@@ -28,8 +28,8 @@ def test_visible_keypoints_lie_on_their_person_and_boxes_are_tight(people, index
                 assert 0 <= x < scene.width and 0 <= y < scene.height
 
 
-def test_unlabelled_keypoints_are_those_outside_the_picture(people, keypoints_of):
-    outside = labelled = 0
+def test_unlabeled_keypoints_are_those_outside_the_image(people, keypoints_of):
+    outside = labeled = 0
     for index in range(40):
         scene = people.scene(index)
         _, drawings, _ = label_people(scene)
@@ -42,13 +42,13 @@ def test_unlabelled_keypoints_are_those_outside_the_picture(people, keypoints_of
                 matching.append(inside == (flags > 0).tolist())
             assert any(matching)
             outside += (flags == 0).sum()
-            labelled += (flags > 0).sum()
-            unlabelled = keypoints_of(annotation)[flags == 0, :2]
-            np.testing.assert_array_equal(unlabelled, 0.5)
-    assert outside > 50 and labelled > 500
+            labeled += (flags > 0).sum()
+            unlabeled = keypoints_of(annotation)[flags == 0, :2]
+            np.testing.assert_array_equal(unlabeled, 0.5)
+    assert outside > 50 and labeled > 500
 
 
-def test_pictures_hold_one_to_eight_people_of_all_visibilities(people, keypoints_of):
+def test_images_hold_one_to_eight_people_of_all_visibilities(people, keypoints_of):
     records = [people.record(index) for index in range(150)]
     counts = {len(record["annotations"]) for record in records}
     assert min(counts) == 1 and counts <= set(range(1, MAX_PEOPLE + 1)) and len(counts) >= 6

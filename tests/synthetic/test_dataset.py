@@ -14,5 +14,5 @@ def test_bad_arguments_are_named(people):
         SyntheticPeople(num_images=0, seed=1)
     with pytest.raises(ValueError, match="seed of synthetic people must be at least 0, got -1"):
         SyntheticPeople(num_images=1, seed=-1)
-    with pytest.raises(IndexError, match=r"Picture 1000 is outside 0\.\.999"):
+    with pytest.raises(IndexError, match=r"Image 1000 is outside 0\.\.999"):
         people.scene(1000)

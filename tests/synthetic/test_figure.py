@@ -59,8 +59,8 @@ def test_a_side_view_hides_the_far_hip_behind_the_trunk():
 
 def test_nearer_things_are_larger():
     turned = upright_figure(90).keypoints
-    centre = 128.0
-    assert turned["right_shoulder"].y - centre < turned["left_shoulder"].y - centre < 0
+    center = 128.0
+    assert turned["right_shoulder"].y - center < turned["left_shoulder"].y - center < 0
 
 
 def test_keypoints_lie_on_the_drawn_limbs():

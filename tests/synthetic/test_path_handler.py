@@ -15,7 +15,7 @@ def digest(path):
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def test_a_picture_depends_on_seed_and_index_alone(people):
+def test_an_image_depends_on_seed_and_index_alone(people):
     first = digest(people.path(3))
     assert digest(people.path(3)) == first
     assert digest(people.path(4)) != first
@@ -33,16 +33,16 @@ def test_another_process_renders_the_same_bytes_and_records(people):
         "print(json.dumps(people.record(5)['annotations'][0]['keypoints']))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    picture, keypoints = done.stdout.split("\n")[:2]
-    assert picture == digest(people.path(5))
+    image, keypoints = done.stdout.split("\n")[:2]
+    assert image == digest(people.path(5))
     assert keypoints == str(people.record(5)["annotations"][0]["keypoints"])
 
 
 def test_read_image_gives_the_rendered_pixels(people):
-    picture = render(people.scene(2))
-    assert picture.shape == (256, 320, 3) and picture.dtype == np.uint8
-    np.testing.assert_array_equal(read_image(people.path(2), "RGB"), picture)
-    np.testing.assert_array_equal(read_image(people.path(2), "BGR"), picture[..., ::-1])
+    image = render(people.scene(2))
+    assert image.shape == (256, 320, 3) and image.dtype == np.uint8
+    np.testing.assert_array_equal(read_image(people.path(2), "RGB"), image)
+    np.testing.assert_array_equal(read_image(people.path(2), "BGR"), image[..., ::-1])
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,11 @@ def test_read_image_gives_the_rendered_pixels(people):
 )
 def test_a_malformed_path_is_named(path):
     assert not PathManager.exists(path)
-    with pytest.raises(
-        ValueError, match=r"names no synthetic picture; expected synthetic://people"
-    ):
+    with pytest.raises(ValueError, match=r"names no synthetic image; expected synthetic://people"):
         PathManager.open(path, "rb")
 
 
-def test_paths_of_impossible_pictures_and_other_modes_are_refused(people):
+def test_paths_of_impossible_images_and_other_modes_are_refused(people):
     with pytest.raises(ValueError, match="96 to 4096 pixels wide and high, got 8x8"):
         PathManager.open("synthetic://people/1/8x8/8/0.png", "rb")
     with pytest.raises(ValueError, match="max_people must be 1 to 8, got 9"):

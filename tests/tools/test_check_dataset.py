@@ -17,7 +17,7 @@ KEYPOINTS = [10.0, 10.0, 2.0] * 17
 NAN = float("nan")
 
 
-def write_picture(path: Path, width: int = 40, height: int = 30) -> None:
+def write_image(path: Path, width: int = 40, height: int = 30) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
 
@@ -43,7 +43,7 @@ def content(people, images=None):
 
 
 def register(folder: Path, written) -> str:
-    write_picture(folder / "a.png")
+    write_image(folder / "a.png")
     json_file = folder / "people.json"
     json_file.write_text(written if isinstance(written, str) else json.dumps(written))
     name = f"checked_{next(COUNTER)}"
@@ -64,9 +64,9 @@ def moved(x, y, flag=2.0):
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"bbox": [30, 5, 20, 20]}, "has the box [30, 5, 20, 20], which leaves the picture"),
-        ({"keypoints": moved(-9, 3)}, "has keypoint 0 at (-9, 3), outside the picture"),
-        ({"keypoints": moved(9, 99)}, "has keypoint 0 at (9, 99), outside the picture"),
+        ({"bbox": [30, 5, 20, 20]}, "has the box [30, 5, 20, 20], which leaves the image"),
+        ({"keypoints": moved(-9, 3)}, "has keypoint 0 at (-9, 3), outside the image"),
+        ({"keypoints": moved(9, 99)}, "has keypoint 0 at (9, 99), outside the image"),
         ({"keypoints": moved(9, 9, 3)}, "has a keypoint of the visibility 3, not 0, 1 or 2"),
         (
             {"bbox": [5, 5, 0, 20], "keypoints": [0] * 51, "num_keypoints": 0},
@@ -105,7 +105,7 @@ def test_a_file_that_is_refused_is_looked_through_to_its_end(tmp_path):
         "people.json: annotation 1 has the box [5, 5, nan, 20], not four finite numbers",
         "people.json: annotation 2 is of image 8, which is not in 'images'",
         "people.json: annotation 3 has category 4, which is not in 'categories'",
-        "a.png: annotation 4 has keypoint 0 at (9, 99), outside the picture",
+        "a.png: annotation 4 has keypoint 0 at (9, 99), outside the image",
     )
     assert len(found) == len(beginnings)
     assert all(map(str.startswith, found, beginnings))
@@ -118,22 +118,22 @@ def test_annotations_go_by_the_files_own_ids(tmp_path, ids, name):
     people = [person(id=ids[0]), person(id=ids[1], keypoints=moved(9, 99))]
     (found,) = faults(tmp_path, content(people))
     assert found.startswith(f"a.png: {name}")
-    assert found.endswith("has keypoint 0 at (9, 99), outside the picture")
+    assert found.endswith("has keypoint 0 at (9, 99), outside the image")
 
 
-def test_a_picture_listed_twice(tmp_path):
+def test_an_image_listed_twice(tmp_path):
     image = {"id": 1, "file_name": "a.png", "width": 40, "height": 30}
     assert faults(tmp_path, content([], [image, image | {"id": 2}])) == [
         "people.json: lists a.png 2 times"
     ]
 
 
-def test_broken_pictures(tmp_path):
-    write_picture(tmp_path / "cut.png", 64, 64)
+def test_broken_images(tmp_path):
+    write_image(tmp_path / "cut.png", 64, 64)
     whole = (tmp_path / "cut.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.jpg").write_text("no picture")
-    write_picture(tmp_path / "dot.png", 1, 1)
+    (tmp_path / "text.jpg").write_text("no image")
+    write_image(tmp_path / "dot.png", 1, 1)
     sizes = {"missing.png": 9, "cut.png": 64, "text.jpg": 9, "dot.png": 1, "a.png": 41}
     images = [
         {"id": i, "file_name": name, "width": side, "height": side}
@@ -141,7 +141,7 @@ def test_broken_pictures(tmp_path):
     ]
     found = faults(tmp_path, content([], images))
     assert [fault.split(":")[0] for fault in found] == list(sizes)
-    expected = ("There is no picture", "cannot be read", "cannot be read", "1 x 1 pixels")
+    expected = ("There is no image", "cannot be read", "cannot be read", "1 x 1 pixels")
     for fault, what in zip(found, (*expected, "40 x 30 pixels, but annotated as 41"), strict=True):
         assert what in fault
 

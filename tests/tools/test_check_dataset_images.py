@@ -33,7 +33,7 @@ def test_whatever_a_decoder_raises_is_one_problem(failing_image, decoder_error, 
     problems = check_dataset.find_problems(dataset)
     assert problems.keys() == {str(file)}
     [fault] = problems[str(file)]
-    assert fault.startswith(f"cannot be used: The picture {file} cannot be read: ")
+    assert fault.startswith(f"cannot be used: The image {file} cannot be read: ")
 
 
 def test_broken_exif_is_no_problem(dataset, tmp_path):

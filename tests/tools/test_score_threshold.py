@@ -23,15 +23,15 @@ def keypoints_at(x: float) -> list[float]:
     return [value for i in range(17) for value in (x + 5 * i, 10.0 + 5 * i, 2.0)]
 
 
-def person(number: int, image_id: int, x: float, labelled: bool = True) -> dict:
-    keypoints = keypoints_at(x) if labelled else [0.0] * 51
+def person(number: int, image_id: int, x: float, labeled: bool = True) -> dict:
+    keypoints = keypoints_at(x) if labeled else [0.0] * 51
     return {
         "id": number,
         "image_id": image_id,
         "category_id": 1,
         "bbox": [x, 0, SIDE, SIDE],
         "keypoints": keypoints,
-        "num_keypoints": 17 if labelled else 0,
+        "num_keypoints": 17 if labeled else 0,
     }
 
 
@@ -46,11 +46,11 @@ def found(image_id: int, x: float, score: float) -> dict:
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Three people with keypoints and one without, in two pictures."""
+    """Three people with keypoints and one without, in two images."""
     people = [
         person(1, 1, 0),
         person(2, 1, 300),
-        person(3, 1, 600, labelled=False),
+        person(3, 1, 600, labeled=False),
         person(4, 2, 0),
     ]
     images = [{"id": i, "file_name": f"{i}.png", "width": 900, "height": 100} for i in (1, 2)]
@@ -84,7 +84,7 @@ def test_people_are_counted_as_by_hand(dataset, tmp_path):
     people = judge_people(*results)
     assert people.scores.tolist() == [0.91, 0.8, 0.7, 0.6]
     assert people.right.tolist() == [True, False, True, False]
-    assert people.num_labelled == 3
+    assert people.num_labeled == 3
     assert people.above(0.0) == (4, 0.5, pytest.approx(2 / 3))
     assert people.above(0.65) == (3, pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert people.above(0.91) == (0, 1.0, 0.0)

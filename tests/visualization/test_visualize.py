@@ -15,7 +15,7 @@ from querypose.inference.prediction import PartAttention, PosePrediction
 from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON, Skeleton
 from querypose.visualization import PoseVisualizer, draw_attention, part_name, pose_sheet
 from querypose.visualization.labels import place_label
-from querypose.visualization.visualizer import person_colour
+from querypose.visualization.visualizer import person_color
 
 METADATA = Metadata(thing_classes=["person"], **COCO_SKELETON.metadata())
 LINE = Skeleton(
@@ -80,27 +80,27 @@ def test_a_limb_is_drawn_where_its_keypoints_are_and_low_scores_are_not():
     np.testing.assert_array_equal(shown, drawn)
 
 
-def test_limbs_have_the_colour_of_their_side():
+def test_limbs_have_the_color_of_their_side():
     left_arm = next(
-        colour
-        for start, end, colour in METADATA.keypoint_connection_rules
+        color
+        for start, end, color in METADATA.keypoint_connection_rules
         if (start, end) == ("left_shoulder", "left_elbow")
     )
     right_arm = next(
-        colour
-        for start, end, colour in METADATA.keypoint_connection_rules
+        color
+        for start, end, color in METADATA.keypoint_connection_rules
         if (start, end) == ("right_shoulder", "right_elbow")
     )
     drawn = draw(people(1), draw=["skeleton"])
-    colours = {tuple(colour) for colour in drawn.reshape(-1, 3).tolist()}
-    assert {left_arm, right_arm} <= colours and left_arm != right_arm
+    colors = {tuple(color) for color in drawn.reshape(-1, 3).tolist()}
+    assert {left_arm, right_arm} <= colors and left_arm != right_arm
 
 
 def test_a_box_covers_the_pixels_it_names():
     drawn = draw(horizontal_limb(), LINE_METADATA, (100, 100), draw=["boxes"])
     rows, columns = np.nonzero(drawn.any(axis=2))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 89, 10, 89)
-    assert tuple(drawn[10, 50]) == person_colour(0)
+    assert tuple(drawn[10, 50]) == person_color(0)
 
 
 def test_lines_are_wider_on_larger_people():
@@ -114,7 +114,7 @@ def test_lines_are_wider_on_larger_people():
     assert thickness(60) < thickness(300) < thickness(600)
 
 
-def test_a_tracked_person_keeps_a_colour():
+def test_a_tracked_person_keeps_a_color():
     instances = people(3)
     instances.track_ids = torch.tensor([7, 8, 9])
     drawn = draw(instances, draw=["boxes"])
@@ -123,14 +123,14 @@ def test_a_tracked_person_keeps_a_colour():
     assert not np.array_equal(drawn, draw(people(3), draw=["boxes"]))
 
 
-def test_twenty_people_have_twenty_colours():
-    colours = np.array([person_colour(index) for index in range(20)])
-    distances = np.abs(colours[:, None] - colours[None]).sum(-1)
+def test_twenty_people_have_twenty_colors():
+    colors = np.array([person_color(index) for index in range(20)])
+    distances = np.abs(colors[:, None] - colors[None]).sum(-1)
     assert distances[~np.eye(20, dtype=bool)].min() > 20
-    assert np.abs(np.diff(colours, axis=0)).sum(-1).min() > 150
+    assert np.abs(np.diff(colors, axis=0)).sum(-1).min() > 150
 
 
-def test_the_picture_is_left_as_it_is_and_nobody_means_no_drawing():
+def test_the_image_is_left_as_it_is_and_nobody_means_no_drawing():
     image = black() + 9
     drawn = PoseVisualizer(image, METADATA).draw_instance_predictions(people(4)).get_image()
     assert (image == 9).all() and (drawn != 9).any()
@@ -146,11 +146,11 @@ def test_wild_coordinates_are_survived():
     assert draw(instances, draw=["skeleton", "parts"]).shape == (480, 640, 3)
 
 
-def test_parts_are_areas_of_their_own_colours():
+def test_parts_are_areas_of_their_own_colors():
     drawn = draw(people(1), draw=["parts"])
-    colours = {tuple(colour) for colour in drawn.reshape(-1, 3).tolist()}
-    wanted = [np.round(np.array(person_colour(part)) * 0.4) for part in range(7)]
-    near = [min(np.abs(np.array(c) - w).max() for c in colours) for w in wanted]
+    colors = {tuple(color) for color in drawn.reshape(-1, 3).tolist()}
+    wanted = [np.round(np.array(person_color(part)) * 0.4) for part in range(7)]
+    near = [min(np.abs(np.array(c) - w).max() for c in colors) for w in wanted]
     assert np.count_nonzero(np.array(near) <= 1) >= 5  # later parts may hide earlier ones
 
 
@@ -241,7 +241,7 @@ def test_attention_lies_where_the_part_looked():
         if tile == 0:
             assert not len(changed[0])
         else:
-            # Cell (7, 21) of 5 pixels has its centre at 5 * 7.5 and 5 * 21.5.
+            # Cell (7, 21) of 5 pixels has its center at 5 * 7.5 and 5 * 21.5.
             assert abs(changed[0].mean() + 0.5 - 37.5) < 1 and abs(changed[1].mean() - 107) < 1
 
 
@@ -254,7 +254,7 @@ def test_attention_of_many_parts_is_wrapped_into_even_rows():
     assert drawn.shape == (2 * 118, 9 * 94, 3)
 
 
-def test_attention_crops_reach_over_the_edge_of_the_picture():
+def test_attention_crops_reach_over_the_edge_of_the_image():
     image = np.full((480, 640, 3), (200, 0, 0), np.uint8)
     prediction = prediction_with_attention([-70.0, 0, 70, 140], (14, 14))
     drawn = draw_attention(image, prediction, tile_size=(140, 140))
@@ -278,17 +278,17 @@ def test_attention_needs_maps_and_people():
         draw_attention(black(), prediction_with_attention([0.0, 0, 9, 9], (0, 0)), people=[])
 
 
-def test_a_sheet_holds_every_picture_in_order_and_shape():
-    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
+def test_a_sheet_holds_every_image_in_order_and_shape():
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
     sizes = [(100, 200), (300, 150), (50, 80), (240, 240), (10, 400)]
-    pictures = [
-        np.full((*size, 3), colour, np.uint8) for size, colour in zip(sizes, colours, strict=True)
+    images = [
+        np.full((*size, 3), color, np.uint8) for size, color in zip(sizes, colors, strict=True)
     ]
-    sheet = pose_sheet(pictures, width=500, row_height=120)
+    sheet = pose_sheet(images, width=500, row_height=120)
     assert sheet.shape[1] == 500
     first_seen = []
-    for (height, width), colour in zip(sizes, colours, strict=True):
-        rows, columns = np.nonzero((sheet == colour).all(axis=2))
+    for (height, width), color in zip(sizes, colors, strict=True):
+        rows, columns = np.nonzero((sheet == color).all(axis=2))
         shape = (np.ptp(columns) + 1) / (np.ptp(rows) + 1)
         assert shape == pytest.approx(width / height, rel=0.05)
         first_seen.append((rows.min(), columns.min()))
@@ -297,8 +297,8 @@ def test_a_sheet_holds_every_picture_in_order_and_shape():
 
 @pytest.mark.parametrize(("count", "rows"), [(4, 1), (8, 1), (12, 2), (30, 4)])
 def test_rows_of_a_sheet_are_filled_evenly(count, rows):
-    pictures = [np.full((90, 90, 3), index + 1, np.uint8) for index in range(count)]
-    sheet = pose_sheet(pictures, width=900, row_height=120)
+    images = [np.full((90, 90, 3), index + 1, np.uint8) for index in range(count)]
+    sheet = pose_sheet(images, width=900, row_height=120)
     # Each row's first tile starts at the left edge; white lies between rows.
     firsts = [value for value in np.unique(sheet[:, 0, 0]) if value < 255]
     assert len(firsts) == rows
@@ -307,13 +307,13 @@ def test_rows_of_a_sheet_are_filled_evenly(count, rows):
     assert (sheet == 255).all(axis=2).mean() < (0.5 if count == 4 else 0.08)
 
 
-def test_a_sheet_of_one_wide_picture_fits_and_of_none_is_refused():
+def test_a_sheet_of_one_wide_image_fits_and_of_none_is_refused():
     assert pose_sheet([np.zeros((10, 500, 3), np.uint8)], width=100, row_height=50).shape[1] == 100
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         pose_sheet([])
 
 
-def test_a_strip_of_a_picture_leaves_the_others_of_its_row_their_size():
+def test_a_strip_of_an_image_leaves_the_others_of_its_row_their_size():
     strip, square = np.zeros((1, 9000, 3), np.uint8), np.full((50, 50, 3), 100, np.uint8)
     sheet = pose_sheet([square, strip, square], width=258, row_height=50)
     assert (sheet == 100).all(axis=2).sum() == 2 * 50**2

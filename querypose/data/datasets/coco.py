@@ -44,7 +44,7 @@ def register_coco_keypoints(
     Args:
         name: by which ``DATASETS.TRAIN`` and ``DATASETS.TEST`` know the dataset.
         json_file: annotations.
-        image_root: the folder that the pictures' ``file_name`` starts from.
+        image_root: the folder that the images' ``file_name`` starts from.
         skeleton: keypoints, flips, sigmas, edges, parts.
         evaluator_type: which evaluator the dataset wants.
         metadata: further fields of the dataset's metadata.
@@ -99,8 +99,8 @@ def _entries(cfg: CfgNode) -> list[Sequence[str]]:
         is_list = isinstance(entry, (list, tuple)) and len(entry) in (3, 4)
         if not is_list or not all(isinstance(item, (str, os.PathLike)) for item in entry):
             raise ValueError(
-                "DATASETS.REGISTER lists [name, JSON, picture folder] or "
-                f"[name, JSON, picture folder, skeleton file], got {entry!r}."
+                "DATASETS.REGISTER lists [name, JSON, image folder] or "
+                f"[name, JSON, image folder, skeleton file], got {entry!r}."
             )
     return cfg.DATASETS.REGISTER
 
@@ -131,7 +131,7 @@ def check_configured_datasets(cfg: CfgNode) -> None:
                 meant = f" Did you mean {close[0]!r}?" if close else ""
                 raise ValueError(
                     f"No dataset is registered as {name!r}, which DATASETS.{key} names: add "
-                    f"[name, JSON, picture folder] to DATASETS.REGISTER.{meant}"
+                    f"[name, JSON, image folder] to DATASETS.REGISTER.{meant}"
                 )
 
 

@@ -52,7 +52,7 @@ class HRFPN(Backbone):
         return 32
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Maps (B, C, H, W) normalised pictures to "p2".."p5", (B, out_channels, H/s, W/s)."""
+        """Maps (B, C, H, W) normalized images to "p2".."p5", (B, out_channels, H/s, W/s)."""
         branches = list(self.bottom_up(images).values())
         levels = [self.reduction_conv(concatenate_at_finest(branches))]
         for index in range(1, len(branches)):

@@ -20,7 +20,7 @@ class HRNet(HighResolutionNetFeatures, Backbone):
 
     Args:
         name: timm's name of the network, such as "hrnet_w32".
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
 
     Raises:
         ValueError: timm has no HRNet of that name.
@@ -51,5 +51,5 @@ class HRNet(HighResolutionNetFeatures, Backbone):
         return 32
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Maps (B, C, H, W) normalised pictures to "res2".."res5" at strides 4, 8, 16, 32."""
+        """Maps (B, C, H, W) normalized images to "res2".."res5" at strides 4, 8, 16, 32."""
         return dict(zip(self._out_features, super().forward(images), strict=True))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from querypose.modeling.backbone.fpn import attach_fpn
 
 _STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
-# Height and width of a picture that no network was made for.
+# Height and width of an image that no network was made for.
 _PROBE_SIZE = (96, 160)
 
 
@@ -29,11 +29,11 @@ class TimmBackbone(Backbone):
         freeze_bn: turn batch norms into fixed affine maps.
         freeze_at: how many of the feature maps, from the finest on, keep the weights that lead to
             them; 0 trains all. For pretrained networks.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
 
     Raises:
         ValueError: timm has no such network, the network has no such feature maps or does not take
-            pictures of any size, or ``freeze_at`` is not within 0..4.
+            images of any size, or ``freeze_at`` is not within 0..4.
         OSError: the pretrained weights cannot be downloaded.
     """
 
@@ -83,7 +83,7 @@ class TimmBackbone(Backbone):
         return 32
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Maps (B, C, H, W) normalised pictures to "res2".."res5", (B, channels, H/s, W/s)."""
+        """Maps (B, C, H, W) normalized images to "res2".."res5", (B, channels, H/s, W/s)."""
         maps = self.network.forward_intermediates(
             images, indices=self._levels, output_fmt="NCHW", intermediates_only=True
         )
@@ -94,7 +94,7 @@ class TimmBackbone(Backbone):
         """Tries the network out: what it says of itself does not tell whether any size will do.
 
         Raises:
-            ValueError: it refuses a picture, or its maps' sizes are not those of their strides.
+            ValueError: it refuses an image, or its maps' sizes are not those of their strides.
         """
         height, width = _PROBE_SIZE
         expected = [(height // stride, width // stride) for stride in _STRIDES.values()]
@@ -102,7 +102,7 @@ class TimmBackbone(Backbone):
             maps = self.eval()(torch.zeros(1, in_channels, height, width))
         except Exception as error:  # Networks refuse in many ways.
             raise ValueError(
-                f"MODEL.TIMM.NAME: '{name}' does not take pictures of any size; choose a "
+                f"MODEL.TIMM.NAME: '{name}' does not take images of any size; choose a "
                 "convolutional network or a Swin Transformer."
             ) from error
         finally:
@@ -110,7 +110,7 @@ class TimmBackbone(Backbone):
         sizes = [tuple(feature.shape[-2:]) for feature in maps.values()]
         if sizes != expected:
             raise ValueError(
-                f"MODEL.TIMM.NAME: '{name}' makes maps of {sizes} cells of a picture of "
+                f"MODEL.TIMM.NAME: '{name}' makes maps of {sizes} cells of an image of "
                 f"{height} x {width}, not of {expected}; choose another network."
             )
 
@@ -139,7 +139,7 @@ def _first_cause(error: BaseException) -> str:
 
 
 def _create_for_any_size(name: str, options: dict[str, Any]) -> nn.Module:
-    """Asks networks that were made for one picture size to take others, where they can."""
+    """Asks networks that were made for one image size to take others, where they can."""
     if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
         try:
             return timm.create_model(name, strict_img_size=False, **options)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def scale_boxes(boxes: Tensor, scale: float) -> Tensor:
-    """Enlarges (..., 4) xyxy boxes about their centres; at scale 1 they are the very same."""
+    """Enlarges (..., 4) xyxy boxes about their centers; at scale 1 they are the very same."""
     if scale == 1:
         return boxes
     margin = (boxes[..., 2:] - boxes[..., :2]) * ((scale - 1) / 2)
@@ -15,7 +15,7 @@ def scale_boxes(boxes: Tensor, scale: float) -> Tensor:
 
 
 def keypoints_to_box(points: Tensor, boxes: Tensor) -> Tensor:
-    """Pixels to box-relative coordinates: 0 is the box's centre, +-0.5 are its edges.
+    """Pixels to box-relative coordinates: 0 is the box's center, +-0.5 are its edges.
 
     Args:
         points: (M, K, 2) pixels.

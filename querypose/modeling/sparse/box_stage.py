@@ -17,7 +17,7 @@ _DELTA_WEIGHTS = (2.0, 2.0, 1.0, 1.0)
 
 
 class BoxStageOutput(NamedTuple):
-    """What one box stage says of B pictures' N queries.
+    """What one box stage says of B images' N queries.
 
     Attributes:
         logits: class logits, (B, N, classes).
@@ -43,7 +43,7 @@ class BoxDecoderStage(nn.Module):
     Args:
         dim: width of the instance queries.
         num_classes: classes to score.
-        num_heads: heads of the self-attention among a picture's queries.
+        num_heads: heads of the self-attention among an image's queries.
         ffn_dim: inner width of the feed-forward block.
         dynamic_dim: inner width of the dynamic convolution.
         pooler_resolution: side of the square RoI.

@@ -30,8 +30,8 @@ class QueryPoseCriterion(nn.Module):
     Args:
         matcher: assigns queries to people.
         class_weight: weight of the sigmoid focal loss.
-        l1_weight: weight of the L1 loss of boxes divided by the picture's size.
-        giou_weight: weight of the generalised IoU loss.
+        l1_weight: weight of the L1 loss of boxes divided by the image's size.
+        giou_weight: weight of the generalized IoU loss.
         keypoint_weight: weight of the residual log-likelihood loss.
         attention_weight: weight of the part attention's cross entropy; with 0 there is none, as in
             the paper.
@@ -92,10 +92,10 @@ class QueryPoseCriterion(nn.Module):
         Args:
             states: per stage, the box decoder's.
             keypoints: per stage, the keypoint decoder's, of the queries in ``query_indices``.
-            query_indices: per stage and picture, the decoded queries; every matched one of the
+            query_indices: per stage and image, the decoded queries; every matched one of the
                 stage among them.
-            matches: per stage and picture, from :meth:`match`.
-            targets: per picture.
+            matches: per stage and image, from :meth:`match`.
+            targets: per image.
 
         Returns:
             Scalars ``loss_ce``, ``loss_bbox``, ``loss_giou``, ``loss_keypoint`` and, with an
@@ -127,7 +127,7 @@ class QueryPoseCriterion(nn.Module):
             keypoints: theirs.
             query_indices: theirs, counted from 0.
             matches: whose noised box each of them is.
-            targets: per picture.
+            targets: per image.
 
         Returns:
             As :meth:`forward` does, with ``_denoising`` in the names.
@@ -176,8 +176,8 @@ class QueryPoseCriterion(nn.Module):
         self, logits: Tensor, matches: Matches, targets: Sequence[PersonTargets]
     ) -> Tensor:
         labels = torch.zeros_like(logits, dtype=torch.float32)
-        for picture, ((queries, people), target) in enumerate(zip(matches, targets, strict=True)):
-            labels[picture, queries, target.classes[people]] = 1
+        for image, ((queries, people), target) in enumerate(zip(matches, targets, strict=True)):
+            labels[image, queries, target.classes[people]] = 1
         return sigmoid_focal_loss(
             logits.float(), labels, alpha=self.focal_alpha, gamma=self.focal_gamma, reduction="sum"
         )
@@ -231,12 +231,12 @@ class QueryPoseCriterion(nn.Module):
 def attention_loss(attention: Tensor, places: Tensor) -> Tensor:
     """Cross entropy between attention maps and where they should look (Mask R-CNN, section 5).
 
-    A place between cells is shared out among its four neighbours, bilinearly, so that the centre of
+    A place between cells is shared out among its four neighbors, bilinearly, so that the center of
     the best map is the place itself.
 
     Args:
         attention: (M, H, W), each map summing to 1.
-        places: (M, 2) x and y, box-relative: 0 the box's centre, +-0.5 its edges.
+        places: (M, 2) x and y, box-relative: 0 the box's center, +-0.5 its edges.
 
     Returns:
         The sum over the maps.
@@ -253,7 +253,7 @@ def attention_loss(attention: Tensor, places: Tensor) -> Tensor:
 
 
 def _matched(values: Tensor, matches: Matches) -> Tensor:
-    """(B, N, ...) -> the matched queries' values, (M, ...), picture by picture."""
+    """(B, N, ...) -> the matched queries' values, (M, ...), image by image."""
     return torch.cat([rows[queries] for rows, (queries, _) in zip(values, matches, strict=True)])
 
 

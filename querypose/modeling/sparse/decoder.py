@@ -21,7 +21,7 @@ from querypose.skeleton import Skeleton
 
 
 class StageState(NamedTuple):
-    """B pictures' N queries after one stage.
+    """B images' N queries after one stage.
 
     Attributes:
         logits: class logits, (B, N, classes).
@@ -42,7 +42,7 @@ class StageState(NamedTuple):
     keypoint_features: Tensor | None
 
     def select(self, queries: slice) -> StageState:
-        """The same of some queries of every picture."""
+        """The same of some queries of every image."""
         features = self.keypoint_features
         if features is not None:
             features = features.unflatten(0, self.boxes.shape[:2])[:, queries].flatten(0, 1)
@@ -76,7 +76,7 @@ class QueryPoseDecoder(nn.Module):
         feedback: whether keypoint stages refine the instance query (full model).
         proposals: where the queries of an untrained model look, see :func:`initial_proposals`.
         keypoint_box_scale: what the keypoint stages see of a person, in widths and heights of the
-            box about its centre; 1 in the paper.
+            box about its center; 1 in the paper.
     """
 
     @configurable
@@ -94,7 +94,7 @@ class QueryPoseDecoder(nn.Module):
         num_parts: int,
         part_dim: int,
         feedback: bool,
-        proposals: str = "picture",
+        proposals: str = "image",
         keypoint_box_scale: float = 1.0,
     ) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class QueryPoseDecoder(nn.Module):
 
     @property
     def num_queries(self) -> int:
-        """How many instance queries a picture has."""
+        """How many instance queries an image has."""
         return self.queries.num_embeddings
 
     def forward(
@@ -180,7 +180,7 @@ class QueryPoseDecoder(nn.Module):
 
         Args:
             features: float32 maps by name, (B, dim, H / stride, W / stride).
-            image_sizes: (height, width) of each unpadded picture.
+            image_sizes: (height, width) of each unpadded image.
             extra_boxes: where additional queries start, (B, D, 4) xyxy in pixels. The learned
                 queries take no notice of them.
 
@@ -249,11 +249,11 @@ class QueryPoseDecoder(nn.Module):
         Args:
             features: as in :meth:`forward`.
             states: from :meth:`forward`.
-            query_indices: per stage and picture, which queries, (R_i,) int64; a stage can only
+            query_indices: per stage and image, which queries, (R_i,) int64; a stage can only
                 decode what the stage before it decoded.
 
         Returns:
-            Per stage, the output of R = sum of R_i instances in the order of the pictures. With R =
+            Per stage, the output of R = sum of R_i instances in the order of the images. With R =
             0 the output is empty, and still joined to every parameter that it would have used.
         """
         part_queries = self.part_queries.weight.expand(states[0].boxes.shape[:2].numel(), -1, -1)
@@ -293,8 +293,8 @@ class QueryPoseDecoder(nn.Module):
 
     def _initial_boxes(self, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Proposal boxes as (B, N, 4) xyxy pixels."""
-        centre, size = self.proposal_boxes.weight.split(2, dim=1)
-        relative = torch.cat([centre - size / 2, centre + size / 2], dim=1)
+        center, size = self.proposal_boxes.weight.split(2, dim=1)
+        relative = torch.cat([center - size / 2, center + size / 2], dim=1)
         scale = relative.new_tensor([(width, height) * 2 for height, width in image_sizes])
         return relative[None] * scale[:, None]
 

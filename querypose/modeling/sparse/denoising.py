@@ -16,11 +16,11 @@ _LARGEST_SCALE = 2.0
 
 
 class NoisedPeople(NamedTuple):
-    """D boxes for each of B pictures.
+    """D boxes for each of B images.
 
     Attributes:
         boxes: (B, D, 4) xyxy in pixels of the network's input.
-        people: per picture, whose box each one is, (D,) int64; empty for a picture without people,
+        people: per image, whose box each one is, (D,) int64; empty for an image without people,
             whose boxes mean nothing.
     """
 
@@ -36,8 +36,8 @@ class BoxDenoiser:
     step. They have no part in inference.
 
     Args:
-        num_queries: D, boxes per picture; each person has its share of them.
-        noise: 1 moves a centre by up to half the box and scales a side by up to 2 either way.
+        num_queries: D, boxes per image; each person has its share of them.
+        noise: 1 moves a center by up to half the box and scales a side by up to 2 either way.
     """
 
     def __init__(self, *, num_queries: int, noise: float = 1.0) -> None:
@@ -45,10 +45,10 @@ class BoxDenoiser:
         self.noise = noise
 
     def __call__(self, targets: Sequence[PersonTargets]) -> NoisedPeople:
-        """Draws every picture's boxes from PyTorch's global generator."""
+        """Draws every image's boxes from PyTorch's global generator."""
         people = [self._share(len(target.boxes)).to(target.boxes.device) for target in targets]
         boxes = [
-            self._noised(target.boxes[chosen]) if len(chosen) else self._whole_picture(target)
+            self._noised(target.boxes[chosen]) if len(chosen) else self._whole_image(target)
             for target, chosen in zip(targets, people, strict=True)
         ]
         return NoisedPeople(torch.stack(boxes), people)
@@ -61,13 +61,13 @@ class BoxDenoiser:
         ]
 
     def _noised(self, boxes: Tensor) -> Tensor:
-        centre, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        center, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
         # Drawn on the CPU: the same on every device.
         shift, growth = (self.noise * (2 * torch.rand(2, *size.shape) - 1)).to(boxes.device)
-        centre = centre + shift * size / 2
+        center = center + shift * size / 2
         size = size * (growth * math.log(_LARGEST_SCALE)).exp()
-        return torch.cat([centre - size / 2, centre + size / 2], dim=1)
+        return torch.cat([center - size / 2, center + size / 2], dim=1)
 
-    def _whole_picture(self, target: PersonTargets) -> Tensor:
+    def _whole_image(self, target: PersonTargets) -> Tensor:
         corners = torch.cat([torch.zeros_like(target.size_xyxy[:2]), target.size_xyxy[:2]])
         return corners.expand(self.num_queries, 4)

@@ -1,4 +1,4 @@
-"""From decoded queries to the people of a picture."""
+"""From decoded queries to the people of an image."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class FeedForward(nn.Module):
-    """Linear, ReLU, linear, added to its input and normalised.
+    """Linear, ReLU, linear, added to its input and normalized.
 
     Args:
         dim: width of the tokens.

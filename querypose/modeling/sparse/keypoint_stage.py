@@ -23,7 +23,7 @@ class KeypointStageOutput(NamedTuple):
     """What one keypoint stage says of R instances.
 
     Attributes:
-        coordinates: (R, K, 2), float32, relative to the stage's box: 0 its centre, +-0.5 its edges.
+        coordinates: (R, K, 2), float32, relative to the stage's box: 0 its center, +-0.5 its edges.
         sigmas: (R, K, 2), float32 in (0, 1), the predicted deviations in units of the box.
         part_queries: (R, P, part_dim), for the next stage.
         attention: (R, P, 2H, 2W), each part's map of weights that sum to 1.
@@ -216,8 +216,8 @@ class KeypointDecoderStage(nn.Module):
         feedback: refine the instance query too (full model).
         checkpoint_convs: recompute the convolutions in the backward pass. They hold most of a
             stage's activations.
-        attention_anchors: regress a keypoint from the centre of its part's attention, as integral
-            regression does (Sun et al., ECCV 2018), instead of from the centre of the box.
+        attention_anchors: regress a keypoint from the center of its part's attention, as integral
+            regression does (Sun et al., ECCV 2018), instead of from the center of the box.
 
     Raises:
         ValueError: ``num_convs`` is below 1.
@@ -313,13 +313,13 @@ class KeypointDecoderStage(nn.Module):
         part_queries = self.feed_forward(part_queries)
         coordinates, sigmas = self.heads(part_queries)
         if self.attention_anchors:
-            centres = attention_centres(attention)
-            coordinates = coordinates + centres[:, self.heads.part_of_keypoint]
+            centers = attention_centers(attention)
+            coordinates = coordinates + centers[:, self.heads.part_of_keypoint]
         return KeypointStageOutput(coordinates, sigmas, part_queries, attention)
 
 
-def attention_centres(attention: Tensor) -> Tensor:
-    """Where attention maps look on average, box-relative: 0 the box's centre, +-0.5 its edges.
+def attention_centers(attention: Tensor) -> Tensor:
+    """Where attention maps look on average, box-relative: 0 the box's center, +-0.5 its edges.
 
     Args:
         attention: (R, P, H, W), each map summing to 1.

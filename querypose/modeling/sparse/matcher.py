@@ -16,12 +16,12 @@ _LOG_EPSILON = 1e-8
 
 
 class HungarianMatcher(nn.Module):
-    """Finds the cheapest assignment, picture by picture (DETR, section 3.1).
+    """Finds the cheapest assignment, image by image (DETR, section 3.1).
 
     Args:
         class_cost: weight of the focal class cost.
-        l1_cost: weight of the L1 distance of boxes divided by the picture's size.
-        giou_cost: weight of the negative generalised IoU.
+        l1_cost: weight of the L1 distance of boxes divided by the image's size.
+        giou_cost: weight of the negative generalized IoU.
         focal_alpha: focal loss's balance of positives.
         focal_gamma: focal loss's exponent.
     """
@@ -51,10 +51,10 @@ class HungarianMatcher(nn.Module):
         Args:
             logits: per stage, (B, N, classes).
             boxes: per stage, (B, N, 4) xyxy in pixels.
-            targets: per picture.
+            targets: per image.
 
         Returns:
-            ``matches[stage][picture]``: indices of queries and of people, two int64 tensors of
+            ``matches[stage][image]``: indices of queries and of people, two int64 tensors of
             length min(N, people) on the queries' device, ordered by query.
 
         Raises:
@@ -67,7 +67,7 @@ class HungarianMatcher(nn.Module):
             ]
             for stage in zip(logits, boxes, strict=True)
         ]
-        # One copy to the host for all stages and pictures.
+        # One copy to the host for all stages and images.
         flat = (
             torch.cat([cost.flatten() for stage in costs for cost in stage]).float().cpu().numpy()
         )
@@ -93,12 +93,12 @@ class HungarianMatcher(nn.Module):
         return matches
 
     def cost(self, logits: Tensor, boxes: Tensor, target: PersonTargets) -> Tensor:
-        """Cost of every pair of one picture.
+        """Cost of every pair of one image.
 
         Args:
             logits: (N, classes).
             boxes: (N, 4) xyxy in pixels.
-            target: the picture's M people.
+            target: the image's M people.
 
         Returns:
             (N, M), float32.

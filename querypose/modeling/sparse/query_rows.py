@@ -1,4 +1,4 @@
-"""Chosen queries as rows of the queries of all pictures."""
+"""Chosen queries as rows of the queries of all images."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def flat_rows(query_indices: Sequence[Tensor], num_queries: int) -> Tensor:
-    """Pictures' chosen queries as rows of their flattened (B * N, ...) values, (R,) int64.
+    """Images' chosen queries as rows of their flattened (B * N, ...) values, (R,) int64.
 
     Args:
-        query_indices: per picture, indices below N, (R_i,) int64.
+        query_indices: per image, indices below N, (R_i,) int64.
         num_queries: N.
     """
     return torch.cat([index + i * num_queries for i, index in enumerate(query_indices)])

@@ -22,7 +22,7 @@ def _coupling_network(*, bounded: bool, hidden_dim: int) -> nn.Sequential:
 
 
 class RealNVP(nn.Module):
-    """A normalising flow on the plane with a standard normal prior (RLE, section 3.2).
+    """A normalizing flow on the plane with a standard normal prior (RLE, section 3.2).
 
     Args:
         num_couplings: affine couplings; their masks (0, 1), (1, 0) alternate.

@@ -29,7 +29,7 @@ class RowROIAlign(ROIAlign):
 
         Args:
             input: feature maps, (B, C, H, W); channels last in memory saves a copy.
-            rois: (R, 5): picture index, then xyxy in pixels of the network's input.
+            rois: (R, 5): image index, then xyxy in pixels of the network's input.
 
         Returns:
             (R, C, h, w), channels first in memory.
@@ -68,7 +68,7 @@ class RowROIAlign(ROIAlign):
             length: places along the axis.
 
         Returns:
-            Indices and weights, (R, num_bins, 2 samples): two neighbours for each sample.
+            Indices and weights, (R, num_bins, 2 samples): two neighbors for each sample.
         """
         bins = torch.arange(num_bins, device=start.device)[:, None]
         samples = torch.arange(self.sampling_ratio, device=start.device) + 0.5
@@ -78,7 +78,7 @@ class RowROIAlign(ROIAlign):
         position = position.clamp(0, length - 1)
         low = position.floor()
         high_weight = position - low
-        neighbours = torch.stack([low, (low + 1).clamp(max=length - 1)], dim=-1).long()
+        neighbors = torch.stack([low, (low + 1).clamp(max=length - 1)], dim=-1).long()
         weights = torch.stack([1 - high_weight, high_weight], dim=-1)
         weights = weights * inside[..., None] / self.sampling_ratio
-        return neighbours.flatten(2), weights.flatten(2)
+        return neighbors.flatten(2), weights.flatten(2)

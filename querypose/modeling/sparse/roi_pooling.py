@@ -16,20 +16,20 @@ from querypose.modeling.sparse.roi_align import RowROIAlign
 def pool(
     pooler: ROIPooler, features: dict[str, Tensor], names: Sequence[str], boxes: Sequence[Tensor]
 ) -> Tensor:
-    """Pools every picture's boxes from the feature maps of some names.
+    """Pools every image's boxes from the feature maps of some names.
 
     Args:
         pooler: from :func:`build_pooler`.
         features: maps by name, (B, C, H / stride, W / stride).
         names: the maps that the pooler reads.
-        boxes: per picture, (R_i, 4) xyxy in pixels of the network's input.
+        boxes: per image, (R_i, 4) xyxy in pixels of the network's input.
 
     Returns:
-        (R, C, h, w), R = sum of R_i, in the order of the pictures.
+        (R, C, h, w), R = sum of R_i, in the order of the images.
     """
     # Where a diverged model's boxes are NaN or infinite, torchvision's RoIAlign reads outside the
     # map. The boxes of later stages stay so, and are reported.
-    finite = [Boxes(picture.nan_to_num(0.0, 0.0, 0.0)) for picture in boxes]
+    finite = [Boxes(image.nan_to_num(0.0, 0.0, 0.0)) for image in boxes]
     return pooler([features[name] for name in names], finite)
 
 

@@ -1,4 +1,4 @@
-"""Time against people, queries and picture size, as a table and a figure."""
+"""Time against people, queries and image size, as a table and a figure."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _draw(curves: dict[str, list[tuple[float, float, float]]], path: Path) -> No
         values, milliseconds, mebibytes = zip(*curve, strict=True)
         memory = axis.startswith("training")
         panel.plot(values, mebibytes if memory else milliseconds, marker="o")
-        panel.set(xlabel=axis, ylabel="peak MiB" if memory else "ms per picture", ylim=(0, None))
+        panel.set(xlabel=axis, ylabel="peak MiB" if memory else "ms per image", ylim=(0, None))
         panel.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path)

@@ -17,9 +17,9 @@ class Setting:
         opts: keys and values in turn, over the config file.
         height: of the network's input, in pixels.
         width: likewise.
-        batch: pictures per run.
-        people: returned per picture (inference), or annotated per picture (training).
-        image: a picture to read instead of noise; it is resized to ``height`` x ``width``.
+        batch: images per run.
+        people: returned per image (inference), or annotated per image (training).
+        image: an image to read instead of noise; it is resized to ``height`` x ``width``.
         train: measure a training step instead of inference.
         device: "cpu" or "cuda".
     """

@@ -16,7 +16,7 @@ from torch import nn
 
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import add_querypose_config, read_config
-from querypose.data.image import read_picture
+from querypose.data.image import read_image
 from querypose.engine.optimizer import build_optimizer
 from querypose.inference.acceleration import accelerate_inference
 from querypose.modeling.pose_model import PoseModel
@@ -107,7 +107,7 @@ def _config(setting: Setting) -> CfgNode:
 def _inputs(setting: Setting, model: nn.Module) -> list[dict[str, Any]]:
     size = (setting.height, setting.width)
     if setting.image:
-        pixels = read_picture(setting.image, "RGB")
+        pixels = read_image(setting.image, "RGB")
         resize = ResizeTransform(*pixels.shape[:2], *size)
         image = torch.from_numpy(resize.apply_image(pixels).transpose(2, 0, 1).copy())
     else:

@@ -72,30 +72,30 @@ def _with_annotation(**changes: object) -> dict[str, Any]:
 
 
 def test_the_file_declares_the_skeleton(json_file):
-    register_coco_keypoints(NAME, json_file(), "pictures")
+    register_coco_keypoints(NAME, json_file(), "images")
     metadata = MetadataCatalog.get(NAME)
     skeleton = Skeleton.from_metadata(metadata)
     assert skeleton.keypoints == ("left_paw", "right_paw", "tail")
     assert skeleton.flips == (("left_paw", "right_paw"),)
     assert skeleton.edge_indices == ((0, 2), (1, 2))
     assert metadata.evaluator_type == "coco"
-    assert (metadata.json_file, metadata.image_root) == (str(json_file()), "pictures")
+    assert (metadata.json_file, metadata.image_root) == (str(json_file()), "images")
 
 
 def test_a_given_skeleton_and_further_metadata(json_file):
     skeleton = Skeleton(("a", "b", "c"), parts=(("c", "a"), ("b",)))
     register_coco_keypoints(
-        NAME, json_file(), "pictures", skeleton, evaluator_type="crowdpose", colour="red"
+        NAME, json_file(), "images", skeleton, evaluator_type="crowdpose", color="red"
     )
     metadata = MetadataCatalog.get(NAME)
     assert Skeleton.from_metadata(metadata) == skeleton
-    assert (metadata.evaluator_type, metadata.colour) == ("crowdpose", "red")
+    assert (metadata.evaluator_type, metadata.color) == ("crowdpose", "red")
 
 
-def test_loading_moves_keypoints_to_pixel_centres(json_file):
-    register_coco_keypoints(NAME, json_file(), "pictures")
+def test_loading_moves_keypoints_to_pixel_centers(json_file):
+    register_coco_keypoints(NAME, json_file(), "images")
     (record,) = DatasetCatalog.get(NAME)
-    assert record["file_name"] == str(Path("pictures", "dog.jpg"))
+    assert record["file_name"] == str(Path("images", "dog.jpg"))
     assert (record["height"], record["width"], record["image_id"]) == (40, 60, 7)
     (person,) = record["annotations"]
     assert person["keypoints"] == [5.5, 6.5, 2, 10.5, 12.5, 1, 0.5, 0.5, 0]
@@ -107,7 +107,7 @@ def test_loading_moves_keypoints_to_pixel_centres(json_file):
 def test_a_person_without_keypoints_loads(json_file):
     content = copy.deepcopy(CONTENT)
     del content["annotations"][0]["keypoints"]
-    register_coco_keypoints(NAME, json_file(content), "pictures")
+    register_coco_keypoints(NAME, json_file(content), "images")
     (record,) = DatasetCatalog.get(NAME)
     assert record["annotations"][0]["keypoints"][2::3] == [0, 0, 0]
 
@@ -124,7 +124,7 @@ def test_a_person_without_keypoints_loads(json_file):
     ],
 )
 def test_a_bad_annotation_is_named_when_the_dataset_is_used(changes, message, json_file):
-    register_coco_keypoints(NAME, json_file(_with_annotation(**changes)), "pictures")
+    register_coco_keypoints(NAME, json_file(_with_annotation(**changes)), "images")
     with pytest.raises(ValueError, match=rf"dogs\.json: {message}"):
         DatasetCatalog.get(NAME)
 
@@ -132,9 +132,9 @@ def test_a_bad_annotation_is_named_when_the_dataset_is_used(changes, message, js
 def test_a_missing_file_is_named_at_once_or_when_used(tmp_path):
     missing = tmp_path / "none.json"
     with pytest.raises(FileNotFoundError, match=r"no annotation file .*none\.json"):
-        register_coco_keypoints(NAME, missing, "pictures")
+        register_coco_keypoints(NAME, missing, "images")
     assert NAME not in DatasetCatalog
-    register_coco_keypoints(NAME, missing, "pictures", COCO_SKELETON)
+    register_coco_keypoints(NAME, missing, "images", COCO_SKELETON)
     with pytest.raises(FileNotFoundError, match=r"no annotation file .*none\.json"):
         DatasetCatalog.get(NAME)
 
@@ -146,10 +146,10 @@ def test_a_file_behind_an_address(json_file, tmp_path, monkeypatch):
         threading.Thread(target=server.serve_forever).start()
         try:
             address = f"http://127.0.0.1:{server.server_port}"
-            register_coco_keypoints(NAME, f"{address}/dogs.json", "pictures")
+            register_coco_keypoints(NAME, f"{address}/dogs.json", "images")
             assert len(DatasetCatalog.get(NAME)) == 1
             with pytest.raises(OSError, match=rf"{address}/none.json cannot be read: .*404"):
-                register_coco_keypoints("another", f"{address}/none.json", "pictures")
+                register_coco_keypoints("another", f"{address}/none.json", "images")
         finally:
             server.shutdown()
 
@@ -159,7 +159,7 @@ def test_bad_json_is_named(content, tmp_path):
     file = tmp_path / "bad.json"
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"bad\.json is not valid JSON"):
-        register_coco_keypoints(NAME, file, "pictures")
+        register_coco_keypoints(NAME, file, "images")
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ def test_bad_json_is_named(content, tmp_path):
 )
 def test_json_without_keypoints_is_refused(content, message, json_file):
     with pytest.raises(ValueError, match=rf"dogs\.json.*{message}"):
-        register_coco_keypoints(NAME, json_file(content), "pictures")
+        register_coco_keypoints(NAME, json_file(content), "images")
 
 
 def test_a_name_is_taken_once(json_file):
-    register_coco_keypoints(NAME, json_file(), "pictures")
+    register_coco_keypoints(NAME, json_file(), "images")
     with pytest.raises(ValueError, match=f"'{NAME}' is already registered"):
-        register_coco_keypoints(NAME, json_file(), "pictures")
+        register_coco_keypoints(NAME, json_file(), "images")
 
 
 class TestConfiguredDatasets:
@@ -190,7 +190,7 @@ class TestConfiguredDatasets:
         return cfg
 
     def test_entries_are_registered_once(self, json_file):
-        cfg = self._cfg([NAME, str(json_file()), "pictures"])
+        cfg = self._cfg([NAME, str(json_file()), "images"])
         register_configured_datasets(cfg)
         register_configured_datasets(cfg)
         assert MetadataCatalog.get(NAME).keypoint_names == ["left_paw", "right_paw", "tail"]
@@ -199,20 +199,20 @@ class TestConfiguredDatasets:
     def test_an_entry_may_name_a_skeleton_file(self, json_file, tmp_path):
         skeleton = tmp_path / "skeleton.yaml"
         skeleton.write_text(yaml.safe_dump({"keypoints": ["a", "b", "c"], "parts": [[2, 0], [1]]}))
-        register_configured_datasets(self._cfg((NAME, str(json_file()), "pictures", str(skeleton))))
+        register_configured_datasets(self._cfg((NAME, str(json_file()), "images", str(skeleton))))
         parts = Skeleton.from_metadata(MetadataCatalog.get(NAME)).parts
         assert parts == (("c", "a"), ("b",))
 
     def test_two_entries_of_one_name_are_refused(self, json_file):
-        entry = [NAME, str(json_file()), "pictures"]
-        for other in (entry, [NAME, "other.json", "pictures"]):
+        entry = [NAME, str(json_file()), "images"]
+        for other in (entry, [NAME, "other.json", "images"]):
             with pytest.raises(ValueError, match=f"has 2 entries named '{NAME}'; give every"):
                 register_configured_datasets(self._cfg(entry, other))
         assert NAME not in DatasetCatalog
 
-    @pytest.mark.parametrize("other", [["other.json", "pictures"], ["dogs.json", "elsewhere"]])
+    @pytest.mark.parametrize("other", [["other.json", "images"], ["dogs.json", "elsewhere"]])
     def test_a_name_that_is_taken_by_other_files_is_refused(self, json_file, tmp_path, other):
-        register_configured_datasets(self._cfg([NAME, str(json_file()), "pictures"]))
+        register_configured_datasets(self._cfg([NAME, str(json_file()), "images"]))
         (tmp_path / "other.json").write_text(json.dumps(CONTENT))
         entry = [NAME, str(tmp_path / other[0]), other[1]]
         with pytest.raises(ValueError, match=f"'{NAME}' to .*, but a dataset with another file"):
@@ -221,7 +221,7 @@ class TestConfiguredDatasets:
             register_configured_datasets(self._cfg(["crowdpose_val", *entry[1:]]))
 
     def test_a_name_that_is_taken_with_another_skeleton_is_refused(self, json_file, tmp_path):
-        entry = [NAME, str(json_file()), "pictures"]
+        entry = [NAME, str(json_file()), "images"]
         skeleton = tmp_path / "skeleton.yaml"
         skeleton.write_text(yaml.safe_dump({"keypoints": ["a", "b", "c"]}))
         register_configured_datasets(self._cfg([*entry, str(skeleton)]))
@@ -235,7 +235,7 @@ class TestConfiguredDatasets:
         skeleton.write_text(yaml.safe_dump({"keypoints": ["a", "b", "c"]}))
         content = copy.deepcopy(CONTENT)
         content["categories"].insert(0, {"id": 9, "name": "cat"})
-        cfg = self._cfg([NAME, str(json_file(content)), "pictures", str(skeleton)])
+        cfg = self._cfg([NAME, str(json_file(content)), "images", str(skeleton)])
         cfg.DATASETS.TRAIN = (NAME,)
         # Not even registered, registered, and read.
         assert trained_category_ids(cfg) == (3, 9)
@@ -246,7 +246,7 @@ class TestConfiguredDatasets:
         assert trained_category_ids(cfg) == (3, 9)
 
     def test_category_ids_without_a_label_file_are_unknown(self):
-        cfg = self._cfg([NAME, "nowhere.json", "pictures"])
+        cfg = self._cfg([NAME, "nowhere.json", "images"])
         cfg.DATASETS.TRAIN = (NAME,)
         assert trained_category_ids(cfg) == ()
         cfg.DATASETS.TRAIN = ("keypoints_coco_2017_train",)
@@ -263,6 +263,6 @@ class TestConfiguredDatasets:
             register_configured_datasets(self._cfg(entry))
 
     def test_a_missing_skeleton_file_is_named(self, json_file):
-        cfg = self._cfg([NAME, str(json_file()), "pictures", "nowhere.yaml"])
+        cfg = self._cfg([NAME, str(json_file()), "images", "nowhere.yaml"])
         with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml"):
             register_configured_datasets(cfg)

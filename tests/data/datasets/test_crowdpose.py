@@ -33,7 +33,7 @@ def free_names():
 
 
 def write_official_layout(root: Path, split: str) -> None:
-    """One picture with one person, with the oddities of the official files."""
+    """One image with one person, with the oddities of the official files."""
     folder = root / "crowdpose" / "json"
     folder.mkdir(parents=True)
     person = {"id": 1, "image_id": 7, "category_id": 1, "iscrowd": 0, "bbox": [10, 20, 30, 60]}
@@ -74,10 +74,10 @@ def test_file_without_areas_and_with_cocos_edges_loads(tmp_path, free_names):
     write_official_layout(tmp_path, "val")
     register_crowdpose(str(tmp_path))
 
-    (picture,) = DatasetCatalog.get("crowdpose_val")
+    (record,) = DatasetCatalog.get("crowdpose_val")
 
-    assert picture["file_name"] == str(tmp_path / "crowdpose" / "images" / "7.jpg")
-    (person,) = picture["annotations"]
+    assert record["file_name"] == str(tmp_path / "crowdpose" / "images" / "7.jpg")
+    (person,) = record["annotations"]
     # Detectron2 turns pixel indices into continuous coordinates.
     assert person["keypoints"][:6] == [12.5, 25.5, 2, 30.5, 24.5, 1]
     assert person["category_id"] == 0
@@ -90,12 +90,12 @@ def test_missing_split_is_named(tmp_path, free_names):
         DatasetCatalog.get("crowdpose_test")
 
 
-def test_real_pictures_load(real_data, free_names, tmp_path):
+def test_real_images_load(real_data, free_names, tmp_path):
     (tmp_path / "crowdpose").symlink_to(real_data / "crowdpose")
     register_crowdpose(str(tmp_path))
 
-    pictures = DatasetCatalog.get("crowdpose_val")
+    images = DatasetCatalog.get("crowdpose_val")
 
-    assert len(pictures) == 2000
-    assert sum(len(picture["annotations"]) for picture in pictures) == 8527
-    assert sum(Path(picture["file_name"]).is_file() for picture in pictures) >= 39
+    assert len(images) == 2000
+    assert sum(len(image["annotations"]) for image in images) == 8527
+    assert sum(Path(image["file_name"]).is_file() for image in images) >= 39

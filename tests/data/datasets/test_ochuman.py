@@ -30,19 +30,19 @@ def test_splits_are_evaluated_as_coco_keypoints(split):
     assert Skeleton.from_metadata(metadata) == COCO_SKELETON
 
 
-def test_real_pictures_load(real_data):
+def test_real_images_load(real_data):
     name = "ochuman_sample_loading"
     folder = real_data / "ochuman"
     register_coco_keypoints(
         name, folder / "annotations" / "test_ochuman.json", folder / "images", COCO_SKELETON
     )
     try:
-        pictures = DatasetCatalog.get(name)
+        images = DatasetCatalog.get(name)
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
 
-    assert len(pictures) == 3
-    assert all(Path(picture["file_name"]).is_file() for picture in pictures)
-    people = [person for picture in pictures for person in picture["annotations"]]
+    assert len(images) == 3
+    assert all(Path(image["file_name"]).is_file() for image in images)
+    people = [person for image in images for person in image["annotations"]]
     assert [len(person["keypoints"]) for person in people] == [51] * 5

@@ -32,7 +32,7 @@ def load_released() -> Callable[[Backbone, Any], tuple[list[str], list[str]]]:
 
 @pytest.fixture
 def assert_reference_features() -> Callable[[Backbone, Any], None]:
-    """Compares a backbone's p2..p5 with a golden model's, on its pictures."""
+    """Compares a backbone's p2..p5 with a golden model's, on its images."""
 
     def compare(backbone: Backbone, reference: Any) -> None:
         pixels = [(image - PIXEL_MEAN) / PIXEL_STD for image in reference.images]

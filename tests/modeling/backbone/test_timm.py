@@ -92,8 +92,8 @@ def test_network_without_a_pyramid_is_refused():
 
 
 @pytest.mark.parametrize("name", ["efficientformerv2_s0", "halonet26t"])
-def test_network_of_some_picture_sizes_is_refused(name):
-    with pytest.raises(ValueError, match=rf"'{name}' does not take pictures of any size"):
+def test_network_of_some_image_sizes_is_refused(name):
+    with pytest.raises(ValueError, match=rf"'{name}' does not take images of any size"):
         TimmBackbone(name=name)
 
 

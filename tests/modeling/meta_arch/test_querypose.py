@@ -96,7 +96,7 @@ class TestInference:
 
     @pytest.mark.parametrize("changes", [LIGHT, FULL])
     @torch.no_grad()
-    def test_pictures_of_a_batch_equal_single_runs(self, changes, released_model):
+    def test_images_of_a_batch_equal_single_runs(self, changes, released_model):
         """Of different sizes that are padded alike: what padding itself changes is no matter."""
         model = released_model(changes).eval()
         sizes = [(96, 128), (70, 100), (90, 97)]
@@ -107,7 +107,7 @@ class TestInference:
             _assert_close_people(output["instances"], model([given])[0]["instances"])
 
     @torch.no_grad()
-    def test_integer_pictures_equal_float_ones(self, released_model):
+    def test_integer_images_equal_float_ones(self, released_model):
         model = released_model().eval()
         image = torch.randint(256, (3, *SIZE), dtype=torch.uint8)
         outputs = [model([{"image": value}])[0]["instances"] for value in (image, image.float())]
@@ -159,7 +159,7 @@ class TestInference:
 
     @pytest.mark.parametrize("size", [(1, 1), (5, 200)])
     @torch.no_grad()
-    def test_extreme_pictures_run(self, size, released_model):
+    def test_extreme_images_run(self, size, released_model):
         people = released_model().eval()([{"image": torch.rand(3, *size)}])[0]["instances"]
         assert people.pred_keypoints.isfinite().all()
 
@@ -215,8 +215,8 @@ class TestInference:
         image = 255 * torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(0))
         people = model([{"image": image}])[0]["instances"]
         boxes = kept["states"][-1].boxes[0]
-        centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-        expected = centres[:, None] + scale * kept["output"].coordinates * sizes[:, None]
+        centers, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        expected = centers[:, None] + scale * kept["output"].coordinates * sizes[:, None]
         assert len(people) == len(expected)
         torch.testing.assert_close(people.pred_keypoints[..., :2], expected[people.query_indices])
 

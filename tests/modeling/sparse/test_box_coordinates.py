@@ -23,7 +23,7 @@ def test_pixels_and_box_relative_coordinates_are_inverse():
     torch.testing.assert_close(keypoints_to_pixels(keypoints_to_box(points, boxes), boxes), points)
 
 
-def test_boxes_are_enlarged_about_their_centres():
+def test_boxes_are_enlarged_about_their_centers():
     boxes = torch.tensor([[10.0, 20.0, 30.0, 60.0]])
     assert scale_boxes(boxes, 1.5).tolist() == [[5.0, 10.0, 35.0, 70.0]]
     assert scale_boxes(boxes, 1.0) is boxes

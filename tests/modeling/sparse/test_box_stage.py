@@ -25,11 +25,11 @@ def _stage(**changes) -> BoxDecoderStage:
     return BoxDecoderStage(**(settings | changes))
 
 
-def _inputs(pictures: int, queries: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    top_left = 50 * torch.rand(pictures, queries, 2)
-    boxes = torch.cat([top_left, top_left + 5 + 40 * torch.rand(pictures, queries, 2)], dim=-1)
-    rois = torch.randn(pictures * queries, DIM, POOL, POOL)
-    return rois, boxes, torch.randn(pictures, queries, DIM)
+def _inputs(images: int, queries: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    top_left = 50 * torch.rand(images, queries, 2)
+    boxes = torch.cat([top_left, top_left + 5 + 40 * torch.rand(images, queries, 2)], dim=-1)
+    rois = torch.randn(images * queries, DIM, POOL, POOL)
+    return rois, boxes, torch.randn(images, queries, DIM)
 
 
 def _constant_deltas(stage: BoxDecoderStage, deltas: list[float]) -> None:
@@ -48,7 +48,7 @@ def test_deltas_move_and_scale_the_incoming_boxes():
         boxes.flatten(0, 1).tolist(), refined.flatten(0, 1).tolist(), strict=True
     ):
         width, height = before[2] - before[0], before[3] - before[1]
-        # Centre deltas are divided by 2, size deltas by 1.
+        # Center deltas are divided by 2, size deltas by 1.
         x = (before[0] + before[2]) / 2 + 0.5 / 2 * width
         y = (before[1] + before[3]) / 2 - 1.0 / 2 * height
         new_width, new_height = width * math.exp(0.25), height * math.exp(-0.75)
@@ -85,16 +85,16 @@ def test_weights_start_xavier_uniform():
         assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1), name
 
 
-def test_queries_mix_within_a_picture_and_not_across(randomise):
-    stage = randomise(_stage())
+def test_queries_mix_within_an_image_and_not_across(randomize):
+    stage = randomize(_stage())
     rois, boxes, queries = _inputs(2, 3)
     with torch.no_grad():
         together = stage(rois, boxes, queries)
-        for picture in range(2):
-            rows = slice(3 * picture, 3 * picture + 3)
-            alone = stage(rois[rows], boxes[picture, None], queries[picture, None])
+        for image in range(2):
+            rows = slice(3 * image, 3 * image + 3)
+            alone = stage(rois[rows], boxes[image, None], queries[image, None])
             for one, both in zip(alone, together, strict=True):
-                torch.testing.assert_close(one[0], both[picture])
+                torch.testing.assert_close(one[0], both[image])
         changed = queries.clone()
         changed[0, 2] += 1
         after = stage(rois, boxes, changed).queries
@@ -102,8 +102,8 @@ def test_queries_mix_within_a_picture_and_not_across(randomise):
     torch.testing.assert_close(after[1], together.queries[1])
 
 
-def test_each_query_reads_its_own_region(randomise):
-    stage = randomise(_stage())
+def test_each_query_reads_its_own_region(randomize):
+    stage = randomize(_stage())
     rois, boxes, queries = _inputs(2, 3)
     with torch.no_grad():
         before = stage(rois, boxes, queries).queries
@@ -112,8 +112,8 @@ def test_each_query_reads_its_own_region(randomise):
     assert moved.tolist() == [[False, False, False], [False, True, False]]
 
 
-def test_boxes_stay_float32_under_autocast(randomise):
-    stage = randomise(_stage())
+def test_boxes_stay_float32_under_autocast(randomize):
+    stage = randomize(_stage())
     with torch.autocast("cpu", torch.bfloat16):
         output = stage(*_inputs(1, 3))
     assert output.logits.dtype == torch.bfloat16

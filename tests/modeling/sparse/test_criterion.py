@@ -11,7 +11,7 @@ from torch import distributed
 from querypose.modeling.sparse.box_coordinates import keypoints_to_pixels, scale_boxes
 from querypose.modeling.sparse.criterion import QueryPoseCriterion, attention_loss
 from querypose.modeling.sparse.decoder import StageState
-from querypose.modeling.sparse.keypoint_stage import KeypointStageOutput, attention_centres
+from querypose.modeling.sparse.keypoint_stage import KeypointStageOutput, attention_centers
 from querypose.modeling.sparse.matcher import HungarianMatcher
 from querypose.modeling.targets import PersonTargets
 
@@ -31,7 +31,7 @@ def _criterion(**weights: object) -> QueryPoseCriterion:
 
 
 class Case(NamedTuple):
-    """Two pictures of 3 and 0 people, or as asked, with 4 queries each and two stages."""
+    """Two images of 3 and 0 people, or as asked, with 4 queries each and two stages."""
 
     states: list[StageState]
     keypoints: list[KeypointStageOutput]
@@ -58,17 +58,17 @@ def _target(count: int) -> PersonTargets:
 
 def _case(*people: int, num_stages: int = 2) -> Case:
     torch.manual_seed(0)
-    pictures = len(people)
+    images = len(people)
     states, keypoints = [], []
     for _ in range(num_stages):
-        logits = torch.randn(pictures, 4, 1, requires_grad=True)
-        boxes = _boxes(pictures, 4).requires_grad_()
-        states.append(StageState(logits, boxes, boxes.detach(), torch.zeros(pictures, 4, 8), None))
-        coordinates = (torch.rand(4 * pictures, NUM_KEYPOINTS, 2) - 0.5).requires_grad_()
-        sigmas = (0.1 + 0.8 * torch.rand(4 * pictures, NUM_KEYPOINTS, 2)).requires_grad_()
+        logits = torch.randn(images, 4, 1, requires_grad=True)
+        boxes = _boxes(images, 4).requires_grad_()
+        states.append(StageState(logits, boxes, boxes.detach(), torch.zeros(images, 4, 8), None))
+        coordinates = (torch.rand(4 * images, NUM_KEYPOINTS, 2) - 0.5).requires_grad_()
+        sigmas = (0.1 + 0.8 * torch.rand(4 * images, NUM_KEYPOINTS, 2)).requires_grad_()
         nothing = torch.zeros(())
         keypoints.append(KeypointStageOutput(coordinates, sigmas, nothing, nothing))
-    query_indices = [[torch.arange(4)] * pictures] * len(states)
+    query_indices = [[torch.arange(4)] * images] * len(states)
     return Case(states, keypoints, query_indices, [_target(count) for count in people])
 
 
@@ -76,9 +76,9 @@ def test_focal_loss_by_hand():
     case, criterion = _case(3, 1, num_stages=1), _criterion(class_weight=2.0)
     matched = criterion.match(case.states, case.targets)[0]
     expected = 0.0
-    for picture, (queries, _) in enumerate(matched):
+    for image, (queries, _) in enumerate(matched):
         for query in range(4):
-            probability = torch.sigmoid(case.states[0].logits[picture, query, 0]).item()
+            probability = torch.sigmoid(case.states[0].logits[image, query, 0]).item()
             if query in queries.tolist():
                 expected -= 0.25 * (1 - probability) ** 2 * math.log(probability)
             else:
@@ -101,10 +101,10 @@ def test_box_losses_by_hand():
     case, criterion = _case(3, 1, num_stages=1), _criterion(l1_weight=5.0, giou_weight=2.0)
     l1 = giou_loss = 0.0
     matched = criterion.match(case.states, case.targets)[0]
-    for picture, (queries, people) in enumerate(matched):
+    for image, (queries, people) in enumerate(matched):
         for query, person in zip(queries, people, strict=True):
-            box = case.states[0].boxes[picture, query].tolist()
-            truth = case.targets[picture].boxes[person].tolist()
+            box = case.states[0].boxes[image, query].tolist()
+            truth = case.targets[image].boxes[person].tolist()
             l1 += sum(abs(a - b) / s for a, b, s in zip(box, truth, SIZE.tolist(), strict=True))
             giou_loss += 1 - _giou(box, truth)
     losses = case.losses(criterion)
@@ -125,15 +125,15 @@ def _keypoint_loss_by_hand(case: Case, criterion: QueryPoseCriterion, stage: int
     """A supervised keypoint after the other, over people times keypoints."""
     total = 0.0
     matched = criterion.match(case.states, case.targets)[stage]
-    for picture, (queries, people) in enumerate(matched):
+    for image, (queries, people) in enumerate(matched):
         for query, person in zip(queries, people, strict=True):
-            left, top, right, bottom = case.states[stage].boxes[picture, query].tolist()
+            left, top, right, bottom = case.states[stage].boxes[image, query].tolist()
             for keypoint in range(NUM_KEYPOINTS):
-                x, y, visible = case.targets[picture].keypoints[person, keypoint].tolist()
+                x, y, visible = case.targets[image].keypoints[person, keypoint].tolist()
                 target = ((x - left) / (right - left) - 0.5, (y - top) / (bottom - top) - 0.5)
                 if visible == 0 or max(map(abs, target)) > 0.5:
                     continue
-                row = 4 * picture + int(query)
+                row = 4 * image + int(query)
                 total += criterion.keypoint_loss(
                     case.keypoints[stage].coordinates[row, keypoint][None],
                     case.keypoints[stage].sigmas[row, keypoint][None],
@@ -157,16 +157,16 @@ def test_keypoint_loss_by_hand_and_stages_by_suffix():
 def _perfect_boxes(case: Case) -> Case:
     """Every person has a query whose box is the person's."""
     boxes = case.states[0].boxes.detach().clone()
-    for picture, target in enumerate(case.targets):
-        boxes[picture, : len(target.boxes)] = target.boxes
+    for image, target in enumerate(case.targets):
+        boxes[image, : len(target.boxes)] = target.boxes
     state = case.states[0]._replace(boxes=boxes.requires_grad_(), keypoint_boxes=boxes.detach())
     return case._replace(states=[state])
 
 
-@pytest.mark.parametrize("reason", ["unlabelled", "outside"])
-def test_unlabelled_and_outside_keypoints_teach_nothing(reason):
+@pytest.mark.parametrize("reason", ["unlabeled", "outside"])
+def test_unlabeled_and_outside_keypoints_teach_nothing(reason):
     case, criterion = _perfect_boxes(_case(2, num_stages=1)), _criterion()
-    if reason == "unlabelled":
+    if reason == "unlabeled":
         case.targets[0].keypoints[1, 2, 2] = 0
     else:
         left, top = case.targets[0].boxes[1, :2].tolist()
@@ -240,7 +240,7 @@ def test_keypoints_are_learned_in_the_box_that_they_are_looked_for_in():
     assert losses[0]["loss_giou"] == losses[1]["loss_giou"]
 
 
-def test_a_picture_without_people_adds_its_class_loss_alone():
+def test_an_image_without_people_adds_its_class_loss_alone():
     mixed, criterion = _case(3, 0, num_stages=1), _criterion()
     alone = Case(
         [StageState(*(value[:1] for value in mixed.states[0][:4]), None)],
@@ -291,12 +291,12 @@ class TestAttention:
     def test_loss_is_the_cross_entropy_of_the_bilinear_share(self):
         attention = torch.rand(1, 2, 4)
         attention /= attention.sum()
-        # A quarter of a cell to the right of the second column's centre, on the upper row's centre.
+        # A quarter of a cell to the right of the second column's center, on the upper row's center.
         place = torch.tensor([[(1.5 + 0.25) / 4 - 0.5, 0.5 / 2 - 0.5]])
         expected = -(0.75 * attention[0, 0, 1].log() + 0.25 * attention[0, 0, 2].log())
         torch.testing.assert_close(attention_loss(attention, place), expected)
 
-    def test_best_map_is_centred_on_the_place(self):
+    def test_best_map_is_centered_on_the_place(self):
         place = torch.tensor([[0.13, -0.21]])
         logits = torch.zeros(1, 14 * 14, requires_grad=True)
         optimizer = torch.optim.Adam([logits], lr=0.3)
@@ -305,7 +305,7 @@ class TestAttention:
             attention_loss(logits.softmax(dim=1).view(1, 14, 14), place).backward()
             optimizer.step()
         attention = logits.detach().softmax(dim=1).view(1, 1, 14, 14)
-        torch.testing.assert_close(attention_centres(attention)[0], place, atol=1e-3, rtol=0)
+        torch.testing.assert_close(attention_centers(attention)[0], place, atol=1e-3, rtol=0)
 
     def test_certain_and_empty_maps_are_finite(self):
         certain = torch.zeros(1, 3, 3, requires_grad=True)

@@ -12,7 +12,7 @@ SIZES = [(64, 96), (50, 80)]
 
 @pytest.fixture
 def features() -> dict[str, torch.Tensor]:
-    """Feature maps of two pictures in a padded batch of 64 x 96 pixels."""
+    """Feature maps of two images in a padded batch of 64 x 96 pixels."""
     generator = torch.Generator().manual_seed(0)
     return {
         f"p{level}": torch.randn(2, 16, 64 // 2**level, 96 // 2**level, generator=generator)
@@ -38,18 +38,18 @@ def _inputs_of(module: nn.Module, seen: list) -> None:
     module.register_forward_hook(lambda _, inputs, output: seen.append((inputs, output)))
 
 
-def test_untrained_queries_start_from_the_unpadded_picture(small_model, features):
+def test_untrained_queries_start_from_the_unpadded_image(small_model, features):
     decoder = small_model().decoder
     seen: list = []
     _inputs_of(decoder.box_stages[0], seen)
     decoder(features, SIZES)
     boxes = seen[0][0][1]
     assert boxes.shape == (2, 12, 4)
-    for picture, (height, width) in enumerate(SIZES):
-        assert boxes[picture].tolist() == [[0, 0, width, height]] * 12
+    for image, (height, width) in enumerate(SIZES):
+        assert boxes[image].tolist() == [[0, 0, width, height]] * 12
 
 
-def test_proposal_boxes_are_centre_and_size_relative_to_the_picture(small_model, features):
+def test_proposal_boxes_are_center_and_size_relative_to_the_image(small_model, features):
     decoder = small_model().decoder
     with torch.no_grad():
         decoder.proposal_boxes.weight[3] = torch.tensor([0.5, 0.25, 0.5, 0.1])

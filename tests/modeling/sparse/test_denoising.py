@@ -50,7 +50,7 @@ class TestBoxDenoiser:
             assert values.min() <= -0.95 * bound + 1e-3
             assert values.max() >= 0.95 * bound - 1e-3
 
-    def test_a_picture_without_people_gets_boxes_that_belong_to_nobody(self):
+    def test_an_image_without_people_gets_boxes_that_belong_to_nobody(self):
         noised = BoxDenoiser(num_queries=3, noise=1.0)([_target(0), _target(2)])
         assert noised.boxes.shape == (2, 3, 4)
         assert noised.boxes[0].tolist() == [[0, 0, 96, 64]] * 3
@@ -131,11 +131,11 @@ class TestTraining:
 
     @torch.no_grad()
     def test_prediction_knows_nothing_of_it(self, small_model):
-        picture = [{"image": torch.rand(3, *SIZE) * 255}]
+        image = [{"image": torch.rand(3, *SIZE) * 255}]
         torch.manual_seed(0)
         plain = small_model({}).eval()
         noised = small_model(DENOISING).eval()
         noised.load_state_dict(plain.state_dict())
-        expected, actual = plain(picture)[0]["instances"], noised(picture)[0]["instances"]
+        expected, actual = plain(image)[0]["instances"], noised(image)[0]["instances"]
         assert torch.equal(actual.pred_keypoints, expected.pred_keypoints)
         assert torch.equal(actual.scores, expected.scores)

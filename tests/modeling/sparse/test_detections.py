@@ -18,7 +18,7 @@ SIZES = [(80, 100), (64, 64)]
 
 
 class Predictions:
-    """Random predictions of two pictures, decoded on demand and counted."""
+    """Random predictions of two images, decoded on demand and counted."""
 
     def __init__(self, num_queries: int = 30, num_classes: int = 1, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -37,7 +37,7 @@ class Predictions:
         for index in query_indices:
             assert index.tolist() == sorted(set(index.tolist()))
         coordinates, sigmas, boxes = (
-            torch.cat([values[picture, index] for picture, index in enumerate(query_indices)])
+            torch.cat([values[image, index] for image, index in enumerate(query_indices)])
             for values in (self.coordinates, self.sigmas, self.boxes)
         )
         scores = 1 - sigmas.mean(dim=-1)
@@ -55,19 +55,19 @@ class Predictions:
         )
 
     def everything(self, max_detections: int, score_threshold: float = 0.0) -> list[list[int]]:
-        """Per picture the queries that decoding all and sorting would return, best first."""
+        """Per image the queries that decoding all and sorting would return, best first."""
         class_scores = self.logits.sigmoid().amax(dim=-1)
         scores = class_scores * (1 - self.sigmas.mean(dim=-1)).mean(dim=-1)
         chosen = []
-        for picture, (height, width) in enumerate(SIZES):
+        for image, (height, width) in enumerate(SIZES):
             candidates = [
                 query
-                for query, (left, top, right, bottom) in enumerate(self.boxes[picture].tolist())
+                for query, (left, top, right, bottom) in enumerate(self.boxes[image].tolist())
                 if min(right, width) > max(left, 0) and min(bottom, height) > max(top, 0)
-                if scores[picture, query] >= score_threshold
+                if scores[image, query] >= score_threshold
             ]
             # Python's sort is stable: of equal scores the first query wins.
-            candidates.sort(key=lambda query: -scores[picture, query].item())
+            candidates.sort(key=lambda query: -scores[image, query].item())
             chosen.append(candidates[:max_detections])
         return chosen
 
@@ -77,19 +77,19 @@ def _assert_same_as_everything(predictions: Predictions, *limits: float) -> None
     expected = predictions.everything(*limits)
     class_scores, classes = predictions.logits.sigmoid().max(dim=-1)
     keypoint_scores = 1 - predictions.sigmas.mean(dim=-1)
-    for picture, (instances, queries) in enumerate(zip(found, expected, strict=True)):
+    for image, (instances, queries) in enumerate(zip(found, expected, strict=True)):
         assert instances.query_indices.tolist() == queries
-        assert instances.image_size == SIZES[picture]
-        boxes = predictions.boxes[picture, queries]
+        assert instances.image_size == SIZES[image]
+        boxes = predictions.boxes[image, queries]
         assert torch.equal(instances.pred_boxes.tensor, boxes)
-        assert torch.equal(instances.pred_classes, classes[picture, queries])
-        scores = class_scores[picture, queries] * keypoint_scores[picture, queries].mean(dim=-1)
+        assert torch.equal(instances.pred_classes, classes[image, queries])
+        scores = class_scores[image, queries] * keypoint_scores[image, queries].mean(dim=-1)
         torch.testing.assert_close(instances.scores, scores)
-        pixels = keypoints_to_pixels(predictions.coordinates[picture, queries], boxes)
+        pixels = keypoints_to_pixels(predictions.coordinates[image, queries], boxes)
         assert instances.pred_keypoints.shape == (len(queries), K, 3)
         torch.testing.assert_close(instances.pred_keypoints[..., :2], pixels)
         torch.testing.assert_close(
-            instances.pred_keypoints[..., 2], keypoint_scores[picture, queries]
+            instances.pred_keypoints[..., 2], keypoint_scores[image, queries]
         )
 
 
@@ -127,7 +127,7 @@ def test_a_certain_early_query_wins_a_tie_against_a_later_one():
     _assert_same_as_everything(predictions, 1)
 
 
-def test_boxes_without_area_in_their_picture_are_left_out():
+def test_boxes_without_area_in_their_image_are_left_out():
     predictions = Predictions(num_queries=6)
     outside = [[-30, 5, -1, 40], [5, 200, 20, 260], [101, 0, 150, 50], [20, 20, 20, 60]]
     predictions.boxes[0, :4] = torch.tensor(outside, dtype=torch.float32)
@@ -149,7 +149,7 @@ def test_without_candidates_nothing_is_decoded():
         assert instances.pred_boxes.tensor.shape == (0, 4)
 
 
-def test_a_picture_without_candidates_beside_one_with_them():
+def test_an_image_without_candidates_beside_one_with_them():
     predictions = Predictions()
     predictions.boxes[0] += 1000
     assert [len(instances) for instances in predictions.detect(20)] == [0, 20]
@@ -163,7 +163,7 @@ def test_separated_class_scores_spare_most_queries():
     predictions.logits[1, 3] = 4
     predictions.sigmas *= 0.2
     predictions.detect(5)
-    # Picture 0 has five certain people, picture 1 one and a tail that falls by half at each step.
+    # Image 0 has five certain people, image 1 one and a tail that falls by half at each step.
     assert 2 * 5 <= predictions.decoded <= 2 * 5 + 5
     _assert_same_as_everything(predictions, 5)
 

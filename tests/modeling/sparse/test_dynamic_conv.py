@@ -24,8 +24,8 @@ def _by_loops(layer, query, roi):
     return layer.norm3(layer.out_layer(torch.cat(outputs))).relu()
 
 
-def test_equals_a_loop_over_queries_and_positions(randomise):
-    layer = randomise(DynamicConv(dim=DIM, dynamic_dim=DYNAMIC_DIM, num_positions=HEIGHT * WIDTH))
+def test_equals_a_loop_over_queries_and_positions(randomize):
+    layer = randomize(DynamicConv(dim=DIM, dynamic_dim=DYNAMIC_DIM, num_positions=HEIGHT * WIDTH))
     queries, rois = torch.randn(5, DIM), torch.randn(5, DIM, HEIGHT, WIDTH)
     with torch.no_grad():
         expected = torch.stack(
@@ -36,8 +36,8 @@ def test_equals_a_loop_over_queries_and_positions(randomise):
     torch.testing.assert_close(actual, expected)
 
 
-def test_no_query_gives_no_row(randomise):
-    layer = randomise(DynamicConv(dim=DIM, dynamic_dim=DYNAMIC_DIM, num_positions=HEIGHT * WIDTH))
+def test_no_query_gives_no_row(randomize):
+    layer = randomize(DynamicConv(dim=DIM, dynamic_dim=DYNAMIC_DIM, num_positions=HEIGHT * WIDTH))
     output = layer(torch.zeros(0, DIM), torch.zeros(0, DIM, HEIGHT, WIDTH))
     assert output.shape == (0, DIM)
     output.sum().backward()

@@ -11,7 +11,7 @@ from querypose.modeling.sparse.keypoint_stage import (
     PartHeads,
     SelectiveIteration,
     SpatialPartEmbedding,
-    attention_centres,
+    attention_centers,
 )
 
 DIM, PART_DIM, POOL = 8, 16, 3
@@ -37,8 +37,8 @@ def _stage(**changes) -> KeypointDecoderStage:
 
 class TestSpatialPartEmbedding:
     @pytest.fixture
-    def module(self, randomise) -> SpatialPartEmbedding:
-        return randomise(SpatialPartEmbedding(dim=DIM, part_dim=PART_DIM, num_parts=3)).eval()
+    def module(self, randomize) -> SpatialPartEmbedding:
+        return randomize(SpatialPartEmbedding(dim=DIM, part_dim=PART_DIM, num_parts=3)).eval()
 
     def test_attention_is_a_distribution_over_the_doubled_map(self, module):
         _, attention = module(torch.randn(4, DIM, 5, 3), torch.randn(4, DIM))
@@ -78,8 +78,8 @@ class TestSpatialPartEmbedding:
             assert 0.95 * bound < weight.abs().max() <= bound
 
 
-def test_selective_iteration_equals_the_formula(randomise):
-    module = randomise(SelectiveIteration(part_dim=PART_DIM))
+def test_selective_iteration_equals_the_formula(randomize):
+    module = randomize(SelectiveIteration(part_dim=PART_DIM))
     assert module.squeeze.weight.shape == (PART_DIM // 4, PART_DIM)
     assert module.squeeze.bias is None
     embeddings, part_queries = torch.randn(2, 3, PART_DIM), torch.randn(2, 3, PART_DIM)
@@ -96,8 +96,8 @@ def test_selective_iteration_equals_the_formula(randomise):
 
 class TestPartHeads:
     @pytest.fixture
-    def heads(self, randomise) -> PartHeads:
-        return randomise(PartHeads(part_dim=PART_DIM, part_indices=PARTS))
+    def heads(self, randomize) -> PartHeads:
+        return randomize(PartHeads(part_dim=PART_DIM, part_indices=PARTS))
 
     def test_each_keypoint_is_read_off_its_own_part(self, heads):
         part_queries = torch.randn(2, len(PARTS), PART_DIM)
@@ -145,19 +145,19 @@ def test_keypoint_score_is_one_minus_the_mean_sigma():
     torch.testing.assert_close(output.scores, torch.tensor([[0.8, 0.5]]))
 
 
-def test_attention_centres_are_box_relative():
+def test_attention_centers_are_box_relative():
     attention = torch.zeros(1, 3, 2, 4)
     attention[0, 0, 1, 3] = 1  # the last cell of four by two
     attention[0, 1] = 1 / 8  # everywhere
     attention[0, 2, 0, 0] = attention[0, 2, 0, 1] = 0.5  # between two cells
     expected = torch.tensor([[[0.375, 0.25], [0.0, 0.0], [-0.25, -0.25]]])
-    torch.testing.assert_close(attention_centres(attention), expected)
-    torch.testing.assert_close(attention_centres(attention.bfloat16()), expected)
+    torch.testing.assert_close(attention_centers(attention), expected)
+    torch.testing.assert_close(attention_centers(attention.bfloat16()), expected)
 
 
 class TestStage:
-    def test_instances_do_not_mix_in_inference(self, randomise):
-        stage = randomise(_stage(feedback=True)).eval()
+    def test_instances_do_not_mix_in_inference(self, randomize):
+        stage = randomize(_stage(feedback=True)).eval()
         rois, queries = torch.randn(5, DIM, POOL, POOL), torch.randn(5, DIM)
         part_queries = torch.randn(5, len(PARTS), PART_DIM)
         rows = torch.tensor([3, 1])
@@ -167,8 +167,8 @@ class TestStage:
         for chosen, every in zip(some, everything, strict=True):
             torch.testing.assert_close(chosen, every[rows])
 
-    def test_parts_of_an_instance_attend_to_each_other(self, randomise):
-        stage = randomise(_stage()).eval()
+    def test_parts_of_an_instance_attend_to_each_other(self, randomize):
+        stage = randomize(_stage()).eval()
         inputs = torch.randn(2, DIM, POOL, POOL), torch.randn(2, DIM)
         part_queries = torch.randn(2, len(PARTS), PART_DIM)
         before = stage(*inputs, part_queries).part_queries
@@ -176,8 +176,8 @@ class TestStage:
         moved = (stage(*inputs, part_queries).part_queries - before).abs().amax(dim=-1) > 1e-4
         assert moved.tolist() == [[True] * 3, [False] * 3]
 
-    def test_closed_gates_leave_the_previous_part_query_alone_in_play(self, randomise):
-        stage = randomise(_stage()).eval()
+    def test_closed_gates_leave_the_previous_part_query_alone_in_play(self, randomize):
+        stage = randomize(_stage()).eval()
         gates = stage.selective_iteration.gates
         with torch.no_grad():
             gates.weight.zero_()
@@ -192,15 +192,15 @@ class TestStage:
         other = stage(torch.randn(2, DIM, POOL, POOL), torch.randn(2, DIM), part_queries + 1)
         assert (other.coordinates - outputs[0].coordinates).abs().max() > 1e-4
 
-    def test_light_stage_leaves_the_instance_query_as_it_is(self, randomise):
-        stage = randomise(_stage())
+    def test_light_stage_leaves_the_instance_query_as_it_is(self, randomize):
+        stage = randomize(_stage())
         queries = torch.randn(2, DIM)
         features, same = stage.refine(torch.randn(2, DIM, POOL, POOL), queries)
         assert same is queries
         assert features.shape == (2, DIM, POOL, POOL)
 
-    def test_full_stage_refines_the_query_by_the_convolved_features(self, randomise):
-        stage = randomise(_stage(feedback=True))
+    def test_full_stage_refines_the_query_by_the_convolved_features(self, randomize):
+        stage = randomize(_stage(feedback=True))
         rois, queries = torch.randn(2, DIM, POOL, POOL), torch.randn(2, DIM)
         features, refined = stage.refine(rois, queries)
         feedback = stage.feedback
@@ -217,16 +217,16 @@ class TestStage:
         with pytest.raises(ValueError, match="NUM_KEYPOINT_CONVS must be at least 1, got 0"):
             _stage(num_convs=0)
 
-    def test_anchored_keypoints_move_with_the_attention_of_their_part(self, randomise):
+    def test_anchored_keypoints_move_with_the_attention_of_their_part(self, randomize):
         plain, anchored = _stage(), _stage(attention_anchors=True)
-        randomise(plain).eval()
+        randomize(plain).eval()
         anchored.load_state_dict(plain.state_dict())
         inputs = torch.randn(2, DIM, POOL, POOL), torch.randn(2, DIM), torch.randn(2, 3, PART_DIM)
         with torch.no_grad():
             from_box, from_attention = plain(*inputs), anchored.eval()(*inputs)
         moved = from_attention.coordinates - from_box.coordinates
-        centres = attention_centres(from_box.attention)
+        centers = attention_centers(from_box.attention)
         for part, keypoints in enumerate(PARTS):
             for keypoint in keypoints:
-                torch.testing.assert_close(moved[:, keypoint], centres[:, part])
+                torch.testing.assert_close(moved[:, keypoint], centers[:, part])
         torch.testing.assert_close(from_attention.sigmas, from_box.sigmas)

@@ -96,7 +96,7 @@ def test_assignment_is_the_cheapest_of_all(num_queries, num_people, seed):
     assert cost[queries, people].sum().item() == pytest.approx(cheapest, abs=1e-5)
 
 
-def test_stages_and_pictures_are_matched_one_by_one():
+def test_stages_and_images_are_matched_one_by_one():
     torch.manual_seed(0)
     targets = [_target(2), _target(0), _target(3)]
     logits = [torch.randn(3, 4, 1) for _ in range(2)]
@@ -104,11 +104,9 @@ def test_stages_and_pictures_are_matched_one_by_one():
     matcher = _matcher()
     together = matcher(logits, boxes, targets)
     assert [[len(queries) for queries, _ in stage] for stage in together] == [[2, 0, 3]] * 2
-    for stage, picture in itertools.product(range(2), range(3)):
-        alone = matcher(
-            [logits[stage][picture, None]], [boxes[stage][picture, None]], [targets[picture]]
-        )
-        for one, other in zip(alone[0][0], together[stage][picture], strict=True):
+    for stage, image in itertools.product(range(2), range(3)):
+        alone = matcher([logits[stage][image, None]], [boxes[stage][image, None]], [targets[image]])
+        for one, other in zip(alone[0][0], together[stage][image], strict=True):
             assert torch.equal(one, other)
 
 
@@ -121,7 +119,7 @@ def test_a_query_on_a_person_takes_that_person():
     assert people.tolist() == order
 
 
-def test_nobody_in_any_picture():
+def test_nobody_in_any_image():
     matches = _matcher()([torch.zeros(2, 4, 1)], [_boxes(8).view(2, 4, 4)], [_target(0)] * 2)
     assert [[len(index) for index in pair] for pair in matches[0]] == [[0, 0]] * 2
 

@@ -6,11 +6,11 @@ import torch
 from querypose.modeling.sparse.proposals import initial_proposals
 
 
-def test_the_method_starts_from_the_whole_picture():
-    assert (initial_proposals(7, "picture") == torch.tensor([0.5, 0.5, 1.0, 1.0])).all()
+def test_the_method_starts_from_the_whole_image():
+    assert (initial_proposals(7, "image") == torch.tensor([0.5, 0.5, 1.0, 1.0])).all()
 
 
-def test_a_grid_covers_the_picture_at_every_scale():
+def test_a_grid_covers_the_image_at_every_scale():
     boxes = initial_proposals(30, "grid")
     assert boxes.shape == (30, 4) and len(boxes.unique(dim=0)) == 30
     for width, count in ((1, 1), (1 / 2, 4), (1 / 3, 9), (1 / 4, 16)):

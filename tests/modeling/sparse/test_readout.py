@@ -12,7 +12,7 @@ from querypose.skeleton import COCO_SKELETON
 
 K = 3
 OKS_SIGMAS = (0.03, 0.07, 0.1)
-# Of two pictures with four queries each, the readers' five.
+# Of two images with four queries each, the readers' five.
 QUERIES = [torch.tensor([0, 2, 3]), torch.tensor([1, 2])]
 NOTHING = torch.zeros(0)
 

@@ -20,8 +20,8 @@ def _boxes(count: int) -> torch.Tensor:
     size = torch.tensor([WIDTH, HEIGHT]) / SCALE
     corner = (2 * torch.rand(count, 2, generator=generator) - 0.5) * size
     extent = (1.5 * torch.rand(count, 2, generator=generator) - 0.2) * size
-    picture = torch.randint(2, (count, 1), generator=generator)
-    return torch.cat([picture, corner, corner + extent], dim=1)
+    image = torch.randint(2, (count, 1), generator=generator)
+    return torch.cat([image, corner, corner + extent], dim=1)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -34,10 +34,10 @@ def _keypoints(person: Row, context: Context) -> bool:
 
 
 def _num_keypoints(person: Row, context: Context) -> bool:
-    labelled = [flag > 0 for flag in person["keypoints"][2::3]]
+    labeled = [flag > 0 for flag in person["keypoints"][2::3]]
     is_crowdpose = context.skeleton.keypoints == CROWDPOSE_SKELETON.keypoints
-    counted = sum(labelled[:_COUNTED_IN_CROWDPOSE] if is_crowdpose else labelled)
-    if person.get("num_keypoints") in (counted, sum(labelled)):
+    counted = sum(labeled[:_COUNTED_IN_CROWDPOSE] if is_crowdpose else labeled)
+    if person.get("num_keypoints") in (counted, sum(labeled)):
         return False
     person["num_keypoints"] = counted
     return True
@@ -90,7 +90,7 @@ DERIVED: Mapping[str, Callable[[Row, Context], bool]] = {
     "iscrowd is missing: it is 0": _iscrowd,
     "keypoints are missing: the person has no labels": _keypoints,
     "num_keypoints is missing or wrong: it is counted": _num_keypoints,
-    "the box has no extent: it is the extent of the labelled keypoints": _bbox,
+    "the box has no extent: it is the extent of the labeled keypoints": _bbox,
     "the area is missing, 0 or absurd for the box: "
     f"it is {PERSON_AREA_PER_BOX_AREA} of the box": _area,
     "a polygon has less than three points: it is dropped, the person stays": _segmentation,

@@ -88,7 +88,7 @@ def test_an_annotation_is_completed(
 
 
 @pytest.mark.parametrize("box", [[0, 0, 0, 0], [18, 10, 0, 0], [30, 20, 0, 64], [42, 74, -24, -64]])
-def test_a_box_without_extent_is_that_of_the_labelled_keypoints(label_content, write_labels, box):
+def test_a_box_without_extent_is_that_of_the_labeled_keypoints(label_content, write_labels, box):
     keypoints = [30, 20, 2, 40, 45, 1, 20, 45, 2, 36, 70, 2, 99, 99, 0]
     content = changed(label_content(), 2, bbox=box, keypoints=keypoints, num_keypoints=4, area=0)
     labels = read_labels(str(write_labels(content)), FIVE)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps, features
 
-from querypose.data.image import read_picture
+from querypose.data.image import read_image
 
 NAN, INF = float("nan"), float("inf")
 
@@ -126,7 +126,7 @@ BROKEN_NUMBERS = {
 def read(folder: Path, content: bytes) -> np.ndarray:
     file = folder / "image"
     file.write_bytes(content)
-    return read_picture(str(file), "RGB")
+    return read_image(str(file), "RGB")
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -171,13 +171,13 @@ def test_every_orientation_as_pillow_turns_it(name, value, tmp_path):
     Image.fromarray(pixels()).save(file, name.upper(), exif=tags, lossless=True)
     with Image.open(file) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
-    np.testing.assert_array_equal(read_picture(str(file), "RGB"), expected)
+    np.testing.assert_array_equal(read_image(str(file), "RGB"), expected)
 
 
 def test_whatever_a_decoder_raises_is_one_sentence(failing_image, decoder_error, tmp_path):
     file = failing_image(tmp_path / "image.png", decoder_error)
     with pytest.raises(ValueError, match=r"image\.png cannot be read: \S.*[^.]\.$") as error:
-        read_picture(str(file), "RGB")
+        read_image(str(file), "RGB")
     assert "\n" not in str(error.value) and error.value.__cause__ is decoder_error
 
 
@@ -203,7 +203,7 @@ def test_hurt_files_are_read_or_named(suffix, hurt, tmp_path):
         pytest.skip(f"this Pillow writes no {suffix}")
     file.write_bytes(hurt(file.read_bytes()))
     try:
-        assert read_picture(str(file), "RGB").shape[2] == 3
+        assert read_image(str(file), "RGB").shape[2] == 3
     except ValueError as error:
         assert f"hurt{suffix} cannot be read: " in str(error)
 
@@ -213,4 +213,4 @@ def test_of_several_images_the_first_is_read(suffix, tmp_path):
     frames = [Image.new("RGB", (30, 20), (value, value, value)) for value in (10, 200)]
     file = tmp_path / f"several{suffix}"
     frames[0].save(file, save_all=True, append_images=frames[1:])
-    assert abs(int(read_picture(str(file), "RGB").mean()) - 10) < 3
+    assert abs(int(read_image(str(file), "RGB").mean()) - 10) < 3
