@@ -37,12 +37,12 @@ class OnePerson(PoseModel):
             pixel_mean=cfg.MODEL.PIXEL_MEAN,
             pixel_std=cfg.MODEL.PIXEL_STD,
         )
-        channels = self.backbone.output_shape()["p2"].channels
+        channels = self.backbone.output_shape()["concat"].channels
         self.maps = nn.Conv2d(channels, self.skeleton.num_keypoints, 1)
 
     def forward(self, batched_inputs):
         images = self.preprocess_images(batched_inputs)
-        maps = self.maps(self.backbone(images.tensor)["p2"])
+        maps = self.maps(self.backbone(images.tensor)["concat"])
         weights = maps.flatten(2).softmax(dim=-1)
         y, x = torch.meshgrid(*map(torch.arange, maps.shape[2:]), indexing="ij")
         grid = STRIDE * (torch.stack([x, y], dim=-1).flatten(0, 1).to(maps) + 0.5)
@@ -92,6 +92,7 @@ def config(folder, *opts):
         tiny,
         [
             *("MODEL.META_ARCHITECTURE", "OnePerson", "OUTPUT_DIR", str(folder)),
+            *("MODEL.BACKBONE.NAME", "build_timm_concat_backbone"),
             *("INPUT.CROP.ENABLED", False, "SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", 0.0001),
             *("SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.CHECKPOINT_PERIOD", 2),
             *("SOLVER.WARMUP_ITERS", 0, "SOLVER.CLIP_GRADIENTS.ENABLED", False),
