@@ -5,15 +5,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from detectron2.data import DatasetCatalog, detection_utils
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import Instances, Keypoints
 from torch import nn
 
 from querypose.config import read_config
+from querypose.evaluation import KeypointEvaluator
+from querypose.modeling.acceleration import accelerate_inference
+from querypose.modeling.dense.cells import map_size
+from querypose.modeling.dense.instances import poses_to_instances
 from querypose.modeling.dense.part_head import PartMaps
+from querypose.modeling.dense.part_targets import PartTargets
 from querypose.modeling.meta_arch.pinet import PINet, View
+from querypose.skeleton import COCO_SKELETON
 
 LOSSES = {"loss_heatmap", "loss_offset", "loss_refine"}
 
@@ -32,7 +41,7 @@ def test_parameters_of_the_published_models(repository, dataset, count):
 
 def freeze_batch_norms(model: nn.Module) -> nn.Module:
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             module.eval()
     return model
 
@@ -305,3 +314,66 @@ def test_what_depends_on_the_skeleton(pinet, tmp_path):
     assert {name for name in shapes if shapes[name] != others[name]} == {
         name for name in shapes if model.is_skeleton_dependent(name)
     }
+
+
+@pytest.mark.parametrize(
+    ("image_size", "network_size"),
+    [((480, 640), (512, 704)), ((427, 640), (512, 768)), ((375, 500), (512, 704))],
+)
+def test_sizes_of_test_images(repository, pinet, image_size, network_size):
+    cfg = read_config(repository / "configs" / "coco" / "pinet_hrnet_w32.yaml")
+    (resize,) = detection_utils.build_augmentation(cfg, is_train=False)
+    image = np.zeros((*image_size, 3), dtype=np.uint8)
+    resized = resize.get_transform(image).apply_image(image).transpose(2, 0, 1)
+    padded = pinet().preprocess_images([{"image": torch.from_numpy(resized.copy())}])
+    assert padded.tensor.shape[-2:] == network_size
+
+
+@torch.no_grad()
+def test_faster_inference_changes_nothing(pinet_cfg, pinet, fill_batch_norms, training_image):
+    model = fill_batch_norms(pinet()).eval()
+    nn.init.normal_(model.head.parts.weight, std=0.1)
+    nn.init.normal_(model.head.heatmaps.weight, std=0.1)
+    images = [{"image": training_image(0)["image"]}]
+    expected = model(images)[0]["instances"]
+    found = accelerate_inference(model, pinet_cfg())(images)[0]["instances"]
+    assert len(found) == len(expected) > 0
+    torch.testing.assert_close(found.pred_keypoints, expected.pred_keypoints, atol=1e-2, rtol=1e-3)
+
+
+def test_ideal_maps_give_every_person(twenty_images, pinet):
+    """Targets in place of the head's maps: every person comes back, though cells are 4 pixels."""
+    model = pinet("MODEL.PINET.REFINEMENT", False, "DATASETS.TRAIN", f"('{twenty_images}',)")
+    evaluator = KeypointEvaluator(
+        twenty_images, tasks=("keypoints",), kpt_oks_sigmas=list(COCO_SKELETON.sigmas)
+    )
+    evaluator.reset()
+    for record in DatasetCatalog.get(twenty_images):
+        given = record | {"image": torch.zeros(3, record["height"], record["width"])}
+        size = model.preprocess_images([given]).tensor.shape[-2:]
+        given["instances"] = labeled_instances(record)
+        targets = model._targets([given], map_size(size))
+        (poses,) = model._find_poses(ideal_view(model, targets), None)
+        evaluator.process([record], [{"instances": poses_to_instances(*poses, given)}])
+    assert evaluator.evaluate()["keypoints"]["AP"] > 99.9
+
+
+def labeled_instances(record: dict) -> Instances:
+    keypoints = torch.tensor([person["keypoints"] for person in record["annotations"]])
+    areas = [person["bbox"][2] * person["bbox"][3] for person in record["annotations"]]
+    return Instances(
+        (record["height"], record["width"]),
+        gt_keypoints=Keypoints(keypoints.view(-1, 17, 3)),
+        gt_box_areas=torch.tensor(areas),
+    )
+
+
+def ideal_view(model: PINet, targets: PartTargets) -> View:
+    """What a head says that has learned the targets of one image by heart."""
+    heatmaps, parts = targets.maps.split([17, targets.maps.shape[1] - 17], dim=1)
+    offsets = torch.zeros(1, parts.shape[1], 17, 2, *parts.shape[-2:])
+    images, part, rows, columns = targets.cells
+    offsets[images, part, :, :, rows, columns] = targets.offsets
+    return View(
+        torch.zeros(1, 1, *parts.shape[-2:]), PartMaps(heatmaps, parts, offsets.flatten(1, 3))
+    )
