@@ -18,7 +18,6 @@ from querypose.config import read_config
 from querypose.evaluation import KeypointEvaluator
 from querypose.modeling.acceleration import accelerate_inference
 from querypose.modeling.dense.cells import map_size
-from querypose.modeling.dense.instances import poses_to_instances
 from querypose.modeling.dense.part_head import PartMaps
 from querypose.modeling.dense.part_targets import PartTargets
 from querypose.modeling.meta_arch.pinet import PINet, View
@@ -174,9 +173,10 @@ def test_three_parts_propose_one_person(without_refinement):
     torch.manual_seed(0)
     person = 10 + 20 * torch.rand(1, 17, 2)
     view = drawn_view(without_refinement, person, (40, 48))
-    ((keypoints, scores),) = without_refinement._find_poses(view, None)
-    assert len(keypoints) == 1 and 0.9 < scores[0] <= 1
-    torch.testing.assert_close(keypoints[..., :2], person)
+    (found,) = without_refinement._find_persons(view, None)
+    assert len(found.poses) == 3 and found.persons.person_of_pose.tolist() == [0, 0, 0]
+    assert 0.9 < found.persons.scores[0] <= 1
+    torch.testing.assert_close(found.persons.keypoints[..., :2], person)
 
 
 def test_two_persons_whose_bodies_share_a_center_are_two(without_refinement):
@@ -188,7 +188,8 @@ def test_two_persons_whose_bodies_share_a_center_are_two(without_refinement):
     person[:, 13:, 0] += torch.tensor([[14.0], [-14.0]])
     person[:, 13:, 1] += 12
     view = drawn_view(without_refinement, person, (48, 48))
-    ((keypoints, _),) = without_refinement._find_poses(view, None)
+    (found,) = without_refinement._find_persons(view, None)
+    keypoints = found.persons.keypoints
     assert len(keypoints) == 2
     order = keypoints[:, 0, 0].argsort()
     torch.testing.assert_close(keypoints[order, :, :2], person)
@@ -243,6 +244,24 @@ def test_persons_come_in_the_wanted_size_above_the_threshold(pinet, training_ima
     threshold = own.scores.median().item()
     fewer = model([{"image": image, "score_threshold": threshold}])[0]["instances"]
     assert len(fewer) == (own.scores >= threshold).sum() < len(own)
+
+
+@torch.no_grad()
+def test_maps_and_proposals_come_on_request(pinet, training_image):
+    model = pinet().eval()
+    nn.init.normal_(model.head.parts.weight, std=0.1)
+    nn.init.normal_(model.head.heatmaps.weight, std=0.1)
+    image = training_image(0)["image"][:, :90, :120]
+    asked = {"image": image, "return_maps": True, "height": 180, "width": 240}
+    assert "maps" not in model([{"image": image}])[0]
+    output = model([asked])[0]
+    maps, persons = output["maps"], output["instances"]
+    assert maps["parts"].shape == (3, 23, 30)
+    assert maps["proposals"].shape == (len(maps["persons"]), 17, 2)
+    assert set(maps["persons"].tolist()) == set(range(len(persons)))
+    for index, keypoints in enumerate(persons.pred_keypoints):
+        own = 2 * maps["proposals"][maps["persons"] == index]
+        assert (own - keypoints[:, :2]).abs().amax(dim=-1).amin(dim=0).max() < 1e-2
 
 
 @pytest.mark.parametrize(
@@ -353,8 +372,8 @@ def test_ideal_maps_give_every_person(twenty_images, pinet):
         size = model.preprocess_images([given]).tensor.shape[-2:]
         given["instances"] = labeled_instances(record)
         targets = model._targets([given], map_size(size))
-        (poses,) = model._find_poses(ideal_view(model, targets), None)
-        evaluator.process([record], [{"instances": poses_to_instances(*poses, given)}])
+        (found,) = model._find_persons(ideal_view(model, targets), None)
+        evaluator.process([record], [model._output(found, given)])
     assert evaluator.evaluate()["keypoints"]["AP"] > 99.9
 
 
