@@ -26,7 +26,7 @@ from querypose.modeling.dense.part_targets import PartTargetBuilder, PartTargets
 from querypose.modeling.dense.peaks import find_peaks, kernel_for_size
 from querypose.modeling.dense.persons import LabeledPersons, padded_ignore_masks
 from querypose.modeling.dense.pose_refinement import PoseRefinement
-from querypose.modeling.pose_model import Inputs, PoseModel
+from querypose.modeling.pose_model import Inputs, PoseModel, wanted_size
 from querypose.modeling.querypose import skeleton_from_config
 from querypose.skeleton import Skeleton
 
@@ -65,6 +65,7 @@ class PINet(PoseModel):
         backbone: gives one feature map, of stride 4.
         head: makes keypoint maps, part maps and poses of it.
         refinement: corrects poses, or None.
+        part_names: of the parts that the head knows.
         target_builder: makes what the head learns of labeled persons.
         skeleton: the keypoints that the model predicts.
         pixel_mean: per channel, in 0..255.
@@ -82,6 +83,7 @@ class PINet(PoseModel):
         backbone: Backbone,
         head: PartHead,
         refinement: PoseRefinement | None,
+        part_names: Sequence[str],
         target_builder: PartTargetBuilder,
         skeleton: Skeleton,
         pixel_mean: Sequence[float],
@@ -100,6 +102,7 @@ class PINet(PoseModel):
         )
         self.head = head
         self.refinement = refinement
+        self.part_names = part_names
         self.target_builder = target_builder
         self.criterion = criterion
         self.fusion = fusion
@@ -134,6 +137,7 @@ class PINet(PoseModel):
             "backbone": backbone,
             "head": head,
             "refinement": refinement,
+            "part_names": layout.names,
             "target_builder": PartTargetBuilder(
                 parts=layout.parts,
                 center_only=layout.center_only,
@@ -164,10 +168,10 @@ class PINet(PoseModel):
         Training also needs ``gt_box_areas`` in the ``instances``, and takes ``ignore_mask``, see
         :class:`querypose.data.PoseAffineMapper`. The losses are ``loss_heatmap``, ``loss_offset``
         and, with a refinement, ``loss_refine``. In inference an input may ask by ``return_maps``
-        for ``maps`` beside its ``instances``: ``parts``, (P, h, w), what peaks were searched for
-        in; ``proposals``, (n, K, 2), the poses that were fused, in pixels of the ``image``; and
-        ``persons``, (n,), the place in ``instances`` of the person each went to, which is beyond
-        the last where that person is left out.
+        for more beside its ``instances``: ``maps``, (h, w) of every part's centers by its name;
+        ``proposals``, (n, K, 2), the poses that were fused, in the pixels of the instances; and
+        ``proposal_persons``, (n,), the place in ``instances`` of the person each went to, which is
+        beyond the last where that person is left out.
         """
         images = self.preprocess_images(batched_inputs)
         view = self._look_at(images.tensor)
@@ -248,18 +252,18 @@ class PINet(PoseModel):
             return poses
         return poses + self.refinement(view.features, poses, cells)
 
-    @staticmethod
-    def _output(found: FoundPersons, given: dict[str, Any]) -> dict[str, Any]:
+    def _output(self, found: FoundPersons, given: dict[str, Any]) -> dict[str, Any]:
         persons = found.persons
         output = {"instances": poses_to_instances(persons.keypoints, persons.scores, given)}
         if given.get("return_maps"):
-            height, width = map_size(given["image"].shape[-2:])
+            size = tuple(given["image"].shape[-2:])
+            (height, width), wanted = map_size(size), wanted_size(given, size)
+            scale = persons.scores.new_tensor([wanted[1] / size[1], wanted[0] / size[0]])
             rank = persons.scores.argsort(descending=True, stable=True).argsort()
-            output["maps"] = {
-                "parts": found.part_maps[:, :height, :width],
-                "proposals": cells_to_pixels(found.poses),
-                "persons": rank[persons.person_of_pose],
-            }
+            maps = found.part_maps[:, :height, :width]
+            output["maps"] = dict(zip(self.part_names, maps, strict=True))
+            output["proposals"] = cells_to_pixels(found.poses) * scale
+            output["proposal_persons"] = rank[persons.person_of_pose]
         return output
 
     def parts(self) -> dict[str, nn.Module]:

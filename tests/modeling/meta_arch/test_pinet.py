@@ -253,14 +253,16 @@ def test_maps_and_proposals_come_on_request(pinet, training_image):
     nn.init.normal_(model.head.heatmaps.weight, std=0.1)
     image = training_image(0)["image"][:, :90, :120]
     asked = {"image": image, "return_maps": True, "height": 180, "width": 240}
-    assert "maps" not in model([{"image": image}])[0]
+    assert model([{"image": image}])[0].keys() == {"instances"}
     output = model([asked])[0]
-    maps, persons = output["maps"], output["instances"]
-    assert maps["parts"].shape == (3, 23, 30)
-    assert maps["proposals"].shape == (len(maps["persons"]), 17, 2)
-    assert set(maps["persons"].tolist()) == set(range(len(persons)))
-    for index, keypoints in enumerate(persons.pred_keypoints):
-        own = 2 * maps["proposals"][maps["persons"] == index]
+    assert {name: part.shape for name, part in output["maps"].items()} == dict.fromkeys(
+        ("upper", "middle", "bottom"), (23, 30)
+    )
+    persons, proposals = output["proposal_persons"], output["proposals"]
+    assert proposals.shape == (len(persons), 17, 2)
+    assert set(persons.tolist()) == set(range(len(output["instances"])))
+    for index, keypoints in enumerate(output["instances"].pred_keypoints):
+        own = proposals[persons == index]
         assert (own - keypoints[:, :2]).abs().amax(dim=-1).amin(dim=0).max() < 1e-2
 
 
