@@ -246,6 +246,19 @@ def test_persons_come_in_the_wanted_size_above_the_threshold(pinet, training_ima
     assert len(fewer) == (own.scores >= threshold).sum() < len(own)
 
 
+def test_half_precision_trains_and_predicts(pinet, training_image):
+    model = pinet()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model([training_image(2), training_image(1, seed=1)])
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    nn.init.normal_(model.head.parts.weight, std=0.1)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model.eval()([{"image": training_image(0)["image"]}])[0]["instances"]
+    assert len(found) > 0 and found.pred_keypoints.dtype == torch.float32
+
+
 @torch.no_grad()
 def test_maps_and_proposals_come_on_request(pinet, training_image):
     model = pinet().eval()
