@@ -175,6 +175,11 @@ class PoseAffineMapper:
                     f"{file_name}: a person has {numbers} keypoint numbers, "
                     f"not 3 x {self.num_keypoints}; check the annotations or the skeleton."
                 )
+            if annotation["category_id"] != 0:
+                raise ValueError(
+                    f"{file_name}: a person has category {annotation['category_id']}, but the "
+                    "dense methods know one category; leave the others out of the dataset."
+                )
 
 
 def _box(annotation: dict[str, Any]) -> Sequence[float]:

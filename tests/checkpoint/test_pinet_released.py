@@ -113,3 +113,21 @@ def test_plain_load_state_dict_reads_published_names(published, build):
     missing = model.load_state_dict(dict(weights), strict=False).missing_keys
     assert all(name.startswith("backbone.") for name in missing)
     assert torch.equal(model.head.offsets.weight, -weights["ppg.offset_head.weight"])
+
+
+def test_an_imagenet_hrnet_becomes_the_backbone(repository, tmp_path):
+    cfg = read_config(repository / "configs" / "coco" / "pinet_hrnet_w32.yaml")
+    cfg.MODEL.HRNET.NAME, cfg.MODEL.DEVICE = "hrnet_w18_small", "cpu"
+    model = PINet(cfg)
+    head = {name: value.clone() for name, value in model.head.state_dict().items()}
+    torch.manual_seed(1)
+    published = {
+        name: torch.randn(value.shape).to(value.dtype)
+        for name, value in model.backbone.bottom_up.state_dict().items()
+    }
+    path = tmp_path / "hrnet.pth"
+    torch.save(published | {"classifier.weight": torch.zeros(1000, 2048)}, path)
+    QueryPoseCheckpointer(model).load(str(path))
+    state = model.backbone.bottom_up.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in published.items())
+    assert all(torch.equal(value, head[name]) for name, value in model.head.state_dict().items())

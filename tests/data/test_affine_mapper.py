@@ -208,3 +208,8 @@ def test_keypoints_of_another_skeleton_are_named(make_mapper, image_file):
     assert isinstance(mapper, PoseAffineMapper)
     with pytest.raises(ValueError, match=r"image.png: a person has 42 .* not 3 x 17"):
         mapper(record(image_file, person(keypoints=[1.0] * 42)))
+
+
+def test_a_second_category_is_named(make_mapper, image_file):
+    with pytest.raises(ValueError, match=r"image.png: a person has category 1, but"):
+        make_mapper()(record(image_file, person(category_id=1)))

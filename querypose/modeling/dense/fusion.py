@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -65,46 +68,70 @@ def group_poses(
     return torch.tensor(seeds, dtype=torch.long, device=device), torch.cat(groups).to(device)
 
 
-def fuse_poses(
-    poses: Tensor,
-    keypoint_scores: Tensor,
-    part_scores: Tensor,
-    sigmas: Tensor,
-    *,
-    threshold: float,
-    sort_by: str,
-    fuse: bool,
-) -> tuple[Tensor, Tensor]:
+class FusedPoses(NamedTuple):
+    """m persons made of n poses, in the order of their seeds.
+
+    Attributes:
+        keypoints: (m, K, 3) places and scores.
+        scores: (m,).
+        person_of_pose: (n,) int64, to whom each pose belongs.
+    """
+
+    keypoints: Tensor
+    scores: Tensor
+    person_of_pose: Tensor
+
+
+class PoseFusion:
     """Makes one pose of every group of poses (supplement, algorithm 1).
 
     Args:
-        poses: (n, K, 2).
-        keypoint_scores: (n, K).
-        part_scores: (n,), of the parts that proposed the poses.
         sigmas: (K,), OKS standard deviations.
         threshold: see :func:`group_poses`.
         sort_by: one of :data:`SORT_KEYS`.
         fuse: every keypoint becomes the best of its group; False keeps the seeds as they are.
 
-    Returns:
-        (m, K, 3) poses with keypoint scores, and their scores, (m,), in the order of the seeds.
+    Raises:
+        ValueError: there is no such sort key.
     """
-    if len(poses) == 0:
-        return poses.new_zeros(0, poses.shape[1], 3), poses.new_zeros(0)
-    # Of equal scores the earlier pose's wins: let that be the better pose's.
-    by_pose_score = keypoint_scores.mean(dim=1).argsort(descending=True, stable=True)
-    poses, keypoint_scores = poses[by_pose_score], keypoint_scores[by_pose_score]
-    order = torch.arange(len(poses), device=poses.device)
-    if sort_by == "part_score":
-        order = part_scores[by_pose_score].argsort(descending=True, stable=True)
-    seeds, groups = group_poses(poses, order, sigmas, threshold)
-    chosen = seeds[:, None].expand(-1, poses.shape[1])
-    if fuse:
-        chosen = _best_members(groups, seeds, keypoint_scores)
-    keypoints = torch.arange(poses.shape[1], device=poses.device)
-    scores = keypoint_scores[chosen, keypoints]
-    fused = torch.cat([poses[chosen, keypoints], scores[..., None]], dim=-1)
-    return fused, scores.mean(dim=1)
+
+    def __init__(
+        self, sigmas: Sequence[float], *, threshold: float, sort_by: str, fuse: bool
+    ) -> None:
+        if sort_by not in SORT_KEYS:
+            raise ValueError(f"MODEL.PINET.SORT_BY is one of {SORT_KEYS}, not {sort_by!r}.")
+        self.sigmas = sigmas
+        self.threshold = threshold
+        self.sort_by = sort_by
+        self.fuse = fuse
+
+    def __call__(self, poses: Tensor, keypoint_scores: Tensor, part_scores: Tensor) -> FusedPoses:
+        """Fuses the poses of one image.
+
+        Args:
+            poses: (n, K, 2).
+            keypoint_scores: (n, K).
+            part_scores: (n,), of the parts that proposed the poses.
+        """
+        if len(poses) == 0:
+            nobody = poses.new_zeros(0, dtype=torch.int64)
+            return FusedPoses(poses.new_zeros(0, poses.shape[1], 3), poses.new_zeros(0), nobody)
+        # Of equal scores the earlier pose's wins: let that be the better pose's.
+        by_pose_score = keypoint_scores.mean(dim=1).argsort(descending=True, stable=True)
+        poses, keypoint_scores = poses[by_pose_score], keypoint_scores[by_pose_score]
+        order = torch.arange(len(poses), device=poses.device)
+        if self.sort_by == "part_score":
+            order = part_scores[by_pose_score].argsort(descending=True, stable=True)
+        seeds, groups = group_poses(poses, order, poses.new_tensor(self.sigmas), self.threshold)
+        chosen = seeds[:, None].expand(-1, poses.shape[1])
+        if self.fuse:
+            chosen = _best_members(groups, seeds, keypoint_scores)
+        keypoints = torch.arange(poses.shape[1], device=poses.device)
+        scores = keypoint_scores[chosen, keypoints]
+        person_of_pose = torch.empty_like(order)
+        person_of_pose[by_pose_score] = groups.int().argmax(dim=0)
+        fused = torch.cat([poses[chosen, keypoints], scores[..., None]], dim=-1)
+        return FusedPoses(fused, scores.mean(dim=1), person_of_pose)
 
 
 def _best_members(groups: Tensor, seeds: Tensor, keypoint_scores: Tensor) -> Tensor:

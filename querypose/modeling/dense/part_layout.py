@@ -18,11 +18,13 @@ class PartLayout(NamedTuple):
     """Parts and graph of one skeleton.
 
     Attributes:
+        names: of the parts.
         parts: keypoint indices of every part.
         edges: pairs of keypoint indices.
         center_only: whether the only part is the whole person.
     """
 
+    names: tuple[str, ...]
     parts: tuple[tuple[int, ...], ...]
     edges: tuple[tuple[int, int], ...]
     center_only: bool
@@ -55,14 +57,15 @@ _NECK_EDGES = (("head", "neck"), ("neck", "left_shoulder"), ("neck", "right_shou
 _TORSO = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
 _LEGS = ("left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle")
 
+_FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
 # By the names of the skeleton's keypoints: parts (supplement, section 1) and edges.
-_DECLARED: dict[Names, tuple[tuple[Names, ...], tuple[tuple[str, str], ...]]] = {
+_DECLARED: dict[Names, tuple[dict[str, Names], tuple[tuple[str, str], ...]]] = {
     COCO_SKELETON.keypoints: (
-        (("nose", "left_eye", "right_eye", "left_ear", "right_ear"), _TORSO, _LEGS),
+        {"upper": _FACE, "middle": _TORSO, "bottom": _LEGS},
         (*_FACE_EDGES, *_BODY_EDGES),
     ),
     CROWDPOSE_SKELETON.keypoints: (
-        (("head", "neck"), _TORSO, _LEGS),
+        {"upper": ("head", "neck"), "middle": _TORSO, "bottom": _LEGS},
         (*_NECK_EDGES, *_BODY_EDGES),
     ),
 }
@@ -79,18 +82,21 @@ def part_layout(skeleton: Skeleton, parts: Sequence[Sequence[str]] = ()) -> Part
     Raises:
         ValueError: a part is empty or names an unknown keypoint.
     """
-    whole = (skeleton.keypoints,)
-    declared_parts, edges = _DECLARED.get(skeleton.keypoints, (whole, skeleton.edges))
-    names = [tuple(part) for part in parts or declared_parts]
-    unknown = sorted({name for part in names for name in part} - set(skeleton.keypoints))
-    if unknown or not all(names):
+    whole = {"whole": skeleton.keypoints}
+    named, edges = _DECLARED.get(skeleton.keypoints, (whole, skeleton.edges))
+    if parts:
+        named = {f"part {number}": tuple(part) for number, part in enumerate(parts, start=1)}
+    unknown = {name for part in named.values() for name in part} - set(skeleton.keypoints)
+    if unknown or not all(named.values()):
         raise ValueError(
             "MODEL.PINET.PARTS lists groups of keypoint names of the skeleton "
-            f"({', '.join(skeleton.keypoints)}), not {[list(part) for part in names]}."
+            f"({', '.join(skeleton.keypoints)}), not {[list(part) for part in named.values()]}."
         )
     index = {name: i for i, name in enumerate(skeleton.keypoints)}
+    indices = tuple(tuple(index[name] for name in part) for part in named.values())
     return PartLayout(
-        parts=tuple(tuple(index[name] for name in part) for part in names),
+        names=tuple(named),
+        parts=indices,
         edges=tuple((index[start], index[end]) for start, end in edges),
-        center_only=len(names) == 1 and set(names[0]) == set(skeleton.keypoints),
+        center_only=len(indices) == 1 and len(set(indices[0])) == skeleton.num_keypoints,
     )

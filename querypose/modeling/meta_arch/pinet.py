@@ -15,9 +15,9 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from torch import Tensor, nn
 
 from querypose.checkpoint import convert_on_load
-from querypose.modeling.dense.cells import map_size
+from querypose.modeling.dense.cells import cells_to_pixels, map_size
 from querypose.modeling.dense.flip import average_maps, mirror_images, mirror_poses
-from querypose.modeling.dense.fusion import SORT_KEYS, fuse_poses, score_keypoints
+from querypose.modeling.dense.fusion import FusedPoses, PoseFusion, score_keypoints
 from querypose.modeling.dense.instances import poses_to_instances
 from querypose.modeling.dense.part_criterion import PartCriterion
 from querypose.modeling.dense.part_head import PartCells, PartHead, PartMaps
@@ -26,7 +26,7 @@ from querypose.modeling.dense.part_targets import PartTargetBuilder, PartTargets
 from querypose.modeling.dense.peaks import find_peaks, kernel_for_size
 from querypose.modeling.dense.persons import LabeledPersons, padded_ignore_masks
 from querypose.modeling.dense.pose_refinement import PoseRefinement
-from querypose.modeling.pose_model import Inputs, PoseModel, skeleton_from_config
+from querypose.modeling.pose_model import Inputs, PoseModel, skeleton_from_config, wanted_size
 from querypose.skeleton import Skeleton
 
 
@@ -42,6 +42,20 @@ class View(NamedTuple):
     maps: PartMaps
 
 
+class FoundPersons(NamedTuple):
+    """What is found in one image.
+
+    Attributes:
+        persons: in cells.
+        part_maps: (P, H, W), in which centers of parts were searched for.
+        poses: (n, K, 2), in cells, that the persons were made of.
+    """
+
+    persons: FusedPoses
+    part_maps: Tensor
+    poses: Tensor
+
+
 @META_ARCH_REGISTRY.register()
 class PINet(PoseModel):
     """Pose-level inference (Wang et al., NeurIPS 2021).
@@ -50,19 +64,15 @@ class PINet(PoseModel):
         backbone: gives one feature map, of stride 4.
         head: makes keypoint maps, part maps and poses of it.
         refinement: corrects poses, or None.
+        part_names: of the parts that the head knows.
         target_builder: makes what the head learns of labeled persons.
         skeleton: the keypoints that the model predicts.
         pixel_mean: per channel, in 0..255.
         pixel_std: per channel.
         criterion: its losses.
+        fusion: makes persons of poses.
         flip_test: average the answers for an image and its mirror image.
         max_peaks: poses that the centers of one part propose at most.
-        oks_threshold: poses of a higher OKS are of one person.
-        fuse: put the best keypoints of a person's poses together.
-        sort_by: one of :data:`querypose.modeling.dense.fusion.SORT_KEYS`.
-
-    Raises:
-        ValueError: ``sort_by`` is not one of them.
     """
 
     @configurable
@@ -72,16 +82,15 @@ class PINet(PoseModel):
         backbone: Backbone,
         head: PartHead,
         refinement: PoseRefinement | None,
+        part_names: Sequence[str],
         target_builder: PartTargetBuilder,
         skeleton: Skeleton,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         criterion: PartCriterion,
+        fusion: PoseFusion,
         flip_test: bool,
         max_peaks: int,
-        oks_threshold: float,
-        fuse: bool,
-        sort_by: str,
     ) -> None:
         super().__init__(
             backbone=backbone,
@@ -90,17 +99,14 @@ class PINet(PoseModel):
             pixel_mean=pixel_mean,
             pixel_std=pixel_std,
         )
-        if sort_by not in SORT_KEYS:
-            raise ValueError(f"MODEL.PINET.SORT_BY is one of {SORT_KEYS}, not {sort_by!r}.")
         self.head = head
         self.refinement = refinement
+        self.part_names = part_names
         self.target_builder = target_builder
         self.criterion = criterion
+        self.fusion = fusion
         self.flip_test = flip_test
         self.max_peaks = max_peaks
-        self.oks_threshold = oks_threshold
-        self.fuse = fuse
-        self.sort_by = sort_by
         # Detectron2's own predictor and checkpointer may load a released or backbone's file, too.
         self.register_load_state_dict_pre_hook(convert_on_load)
 
@@ -130,6 +136,7 @@ class PINet(PoseModel):
             "backbone": backbone,
             "head": head,
             "refinement": refinement,
+            "part_names": layout.names,
             "target_builder": PartTargetBuilder(
                 parts=layout.parts,
                 center_only=layout.center_only,
@@ -144,11 +151,14 @@ class PINet(PoseModel):
                 offset_weight=node.OFFSET_WEIGHT,
                 refinement_weight=node.REFINEMENT_WEIGHT,
             ),
+            "fusion": PoseFusion(
+                skeleton.sigmas,
+                threshold=node.OKS_THRESHOLD,
+                sort_by=node.SORT_BY,
+                fuse=node.FUSION,
+            ),
             "flip_test": node.FLIP_TEST,
             "max_peaks": node.MAX_PEAKS,
-            "oks_threshold": node.OKS_THRESHOLD,
-            "fuse": node.FUSION,
-            "sort_by": node.SORT_BY,
         }
 
     def forward(self, batched_inputs: Inputs) -> dict[str, Tensor] | list[dict[str, Any]]:
@@ -156,7 +166,11 @@ class PINet(PoseModel):
 
         Training also needs ``gt_box_areas`` in the ``instances``, and takes ``ignore_mask``, see
         :class:`querypose.data.PoseAffineMapper`. The losses are ``loss_heatmap``, ``loss_offset``
-        and, with a refinement, ``loss_refine``.
+        and, with a refinement, ``loss_refine``. In inference an input may ask by ``return_maps``
+        for more beside its ``instances``: ``maps``, (h, w) of every part's centers by its name;
+        ``proposals``, (n, K, 2), the poses that were fused, in the pixels of the instances; and
+        ``proposal_persons``, (n,), the place in ``instances`` of the person each went to, which is
+        beyond the last where that person is left out.
         """
         images = self.preprocess_images(batched_inputs)
         view = self._look_at(images.tensor)
@@ -164,9 +178,9 @@ class PINet(PoseModel):
             targets = self._targets(batched_inputs, view.features.shape[-2:])
             return self.criterion(view.features, view.maps, self.refinement, targets)
         mirrored = self._look_at(mirror_images(images.tensor)) if self.flip_test else None
+        persons = self._find_persons(view, mirrored)
         return [
-            {"instances": poses_to_instances(*poses, given)}
-            for poses, given in zip(self._find_poses(view, mirrored), batched_inputs, strict=True)
+            self._output(found, given) for found, given in zip(persons, batched_inputs, strict=True)
         ]
 
     def _look_at(self, images: Tensor) -> View:
@@ -192,8 +206,7 @@ class PINet(PoseModel):
         size = map_size(self.preprocess_images(batched_inputs).tensor.shape[-2:])
         return self.criterion.normalizers(self._targets(batched_inputs, size))
 
-    def _find_poses(self, view: View, mirrored: View | None) -> list[tuple[Tensor, Tensor]]:
-        """Per image the fused poses, (n, K, 3) with keypoint scores, in cells, and their scores."""
+    def _find_persons(self, view: View, mirrored: View | None) -> list[FoundPersons]:
         heatmaps, part_maps = view.maps.heatmaps, view.maps.parts
         if mirrored is not None:
             swapped = self.skeleton.flip_indices
@@ -202,13 +215,18 @@ class PINet(PoseModel):
         cells = self._peaks(part_maps)
         poses = self._averaged_poses(view, mirrored, cells)
         counts = cells.images.bincount(minlength=len(heatmaps)).tolist()
-        by_image = zip(
+        found = []
+        for own_heatmaps, own_parts, own_poses, part_scores in zip(
             heatmaps,
+            part_maps,
             poses.split(counts),
             cells.read_parts(part_maps).split(counts),
             strict=True,
-        )
-        return [self._fuse(*of_image) for of_image in by_image]
+        ):
+            scores = score_keypoints(own_heatmaps, own_poses, part_scores)
+            persons = self.fusion(own_poses, scores, part_scores)
+            found.append(FoundPersons(persons, own_parts, own_poses))
+        return found
 
     def _peaks(self, part_maps: Tensor) -> PartCells:
         kernel = kernel_for_size(part_maps.shape[-2:])
@@ -233,16 +251,19 @@ class PINet(PoseModel):
             return poses
         return poses + self.refinement(view.features, poses, cells)
 
-    def _fuse(self, heatmaps: Tensor, poses: Tensor, part_scores: Tensor) -> tuple[Tensor, Tensor]:
-        return fuse_poses(
-            poses,
-            score_keypoints(heatmaps, poses, part_scores),
-            part_scores,
-            poses.new_tensor(self.skeleton.sigmas),
-            threshold=self.oks_threshold,
-            sort_by=self.sort_by,
-            fuse=self.fuse,
-        )
+    def _output(self, found: FoundPersons, given: dict[str, Any]) -> dict[str, Any]:
+        persons = found.persons
+        output = {"instances": poses_to_instances(persons.keypoints, persons.scores, given)}
+        if given.get("return_maps"):
+            size = tuple(given["image"].shape[-2:])
+            (height, width), wanted = map_size(size), wanted_size(given, size)
+            scale = persons.scores.new_tensor([wanted[1] / size[1], wanted[0] / size[0]])
+            rank = persons.scores.argsort(descending=True, stable=True).argsort()
+            maps = found.part_maps[:, :height, :width]
+            output["maps"] = dict(zip(self.part_names, maps, strict=True))
+            output["proposals"] = cells_to_pixels(found.poses) * scale
+            output["proposal_persons"] = rank[persons.person_of_pose]
+        return output
 
     def parts(self) -> dict[str, nn.Module]:
         """See :meth:`PoseModel.parts`."""

@@ -3,18 +3,21 @@ from __future__ import annotations
 import pytest
 import torch
 
-from querypose.modeling.dense.fusion import fuse_poses, group_poses, score_keypoints
+from querypose.modeling.dense.fusion import PoseFusion, group_poses, score_keypoints
 from querypose.oks import pairwise_pose_oks
 from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON
 
-SIGMAS = torch.tensor([0.1, 0.1])
+SIGMAS = (0.1, 0.1)
 POSE = torch.tensor([[0.0, 0.0], [10.0, 10.0]])
-OPTIONS = {"threshold": 0.7, "sort_by": "pose_score", "fuse": True}
+
+
+def fusion(sigmas=SIGMAS, sort_by="pose_score", fuse=True) -> PoseFusion:
+    return PoseFusion(sigmas, threshold=0.7, sort_by=sort_by, fuse=fuse)
 
 
 def test_the_similarity_that_poses_are_matched_by():
     other = POSE + torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-    similarity = pairwise_pose_oks(POSE[None], other[None], SIGMAS)
+    similarity = pairwise_pose_oks(POSE[None], other[None], torch.tensor(SIGMAS))
     assert similarity.item() == pytest.approx(0.938355, abs=1e-6)
 
 
@@ -23,7 +26,8 @@ def test_two_poses_of_one_person_are_fused():
     part_scores = torch.tensor([0.9, 0.6])
     scores = part_scores[:, None] * torch.tensor([[0.5, 0.2], [0.4, 0.6]])
     torch.testing.assert_close(scores, torch.tensor([[0.45, 0.18], [0.24, 0.36]]))
-    fused, fused_scores = fuse_poses(poses, scores, part_scores, SIGMAS, **OPTIONS)
+    fused, fused_scores, person_of_pose = fusion()(poses, scores, part_scores)
+    assert person_of_pose.tolist() == [0, 0]
     expected = torch.tensor([[[0.0, 0.0, 0.45], [10.2, 10.0, 0.36]]])
     torch.testing.assert_close(fused, expected)
     torch.testing.assert_close(fused_scores, torch.tensor([0.405]))
@@ -35,20 +39,21 @@ CHAIN_SCORES = CHAIN_PART_SCORES[:, None] * torch.tensor([[0.2, 0.2], [0.9, 0.9]
 
 
 def test_a_chain_of_poses_depends_on_what_comes_first():
-    similarity = pairwise_pose_oks(CHAIN, CHAIN, SIGMAS)
+    similarity = pairwise_pose_oks(CHAIN, CHAIN, torch.tensor(SIGMAS))
     assert similarity[0, 1].item() == pytest.approx(0.754840, abs=1e-6)
     assert similarity[0, 2].item() == pytest.approx(0.324652, abs=1e-6)
-    arguments = (CHAIN, CHAIN_SCORES, CHAIN_PART_SCORES, SIGMAS)
-    _, scores = fuse_poses(*arguments, **OPTIONS | {"sort_by": "part_score"})
-    torch.testing.assert_close(scores, torch.tensor([0.54, 0.15]))
-    _, scores = fuse_poses(*arguments, **OPTIONS)
-    torch.testing.assert_close(scores, torch.tensor([0.54]))
+    chain = (CHAIN, CHAIN_SCORES, CHAIN_PART_SCORES)
+    by_part = fusion(sort_by="part_score")(*chain)
+    torch.testing.assert_close(by_part.scores, torch.tensor([0.54, 0.15]))
+    assert by_part.person_of_pose.tolist() == [0, 0, 1]
+    by_pose = fusion()(*chain)
+    torch.testing.assert_close(by_pose.scores, torch.tensor([0.54]))
+    assert by_pose.person_of_pose.tolist() == [0, 0, 0]
 
 
 def test_without_fusion_seeds_stay_as_they_are():
-    arguments = (CHAIN, CHAIN_SCORES, CHAIN_PART_SCORES, SIGMAS)
-    options = OPTIONS | {"sort_by": "part_score", "fuse": False}
-    poses, scores = fuse_poses(*arguments, **options)
+    keep_seeds = fusion(sort_by="part_score", fuse=False)
+    poses, scores, _ = keep_seeds(CHAIN, CHAIN_SCORES, CHAIN_PART_SCORES)
     torch.testing.assert_close(poses[..., :2], CHAIN[[0, 2]])
     torch.testing.assert_close(scores, torch.tensor([0.18, 0.15]))
 
@@ -56,12 +61,12 @@ def test_without_fusion_seeds_stay_as_they_are():
 def test_of_equal_scores_the_seed_wins_then_the_better_pose():
     poses = torch.stack([POSE + torch.tensor([shift, 0.0]) for shift in (0.0, 0.1, 0.2)])
     scores = torch.tensor([[0.2, 0.3], [0.2, 0.9], [0.9, 0.9]])
-    fused, _ = fuse_poses(poses, scores, torch.tensor([0.9, 0.5, 0.5]), SIGMAS, **OPTIONS)
+    part_scores = torch.tensor([0.9, 0.5, 0.5])
+    fused = fusion()(poses, scores, part_scores).keypoints
     torch.testing.assert_close(fused[0, :, 0], torch.tensor([0.2, 10.2]))
     # The worst pose is the seed, and shares its second keypoint's score with a better one.
     scores = torch.tensor([[0.1, 0.9], [0.2, 0.9], [0.3, 0.9]])
-    options = OPTIONS | {"sort_by": "part_score"}
-    fused, _ = fuse_poses(poses, scores, torch.tensor([0.9, 0.5, 0.5]), SIGMAS, **options)
+    fused = fusion(sort_by="part_score")(poses, scores, part_scores).keypoints
     torch.testing.assert_close(fused[0, :, 0], torch.tensor([0.2, 10.0]))
 
 
@@ -69,14 +74,12 @@ def test_two_persons_on_one_spot_stay_two():
     tall = torch.tensor([[0.0, 0.0], [2.0, 20.0]])
     wide = torch.tensor([[-9.0, 10.0], [11.0, 10.0]])
     scores = torch.full((2, 2), 0.5)
-    _, fused = fuse_poses(torch.stack([tall, wide]), scores, torch.ones(2), SIGMAS, **OPTIONS)
-    assert len(fused) == 2
+    fused = fusion()(torch.stack([tall, wide]), scores, torch.ones(2))
+    assert fused.person_of_pose.tolist() == [0, 1]
 
 
 def test_nobody():
-    fused, scores = fuse_poses(
-        torch.zeros(0, 2, 2), torch.zeros(0, 2), torch.zeros(0), SIGMAS, **OPTIONS
-    )
+    fused, scores, _ = fusion()(torch.zeros(0, 2, 2), torch.zeros(0, 2), torch.zeros(0))
     assert fused.shape == (0, 2, 3) and scores.shape == (0,)
 
 
@@ -121,7 +124,9 @@ def test_scores_and_fusion_equal_the_reference(case, dense_arrays, assert_close_
         ("nms", {"fuse": False}),
         ("fused_by_rp", {"sort_by": "part_score"}),
     ):
-        fused, fused_scores = fuse_poses(poses, scores, part_scores, sigmas, **OPTIONS | changes)
+        fused, fused_scores, group = fusion(skeleton.sigmas, **changes)(poses, scores, part_scores)
+        if name != "fused_by_rp":
+            assert torch.equal(group.int(), arrays["group"])
         fused[..., :2] = 4 * fused[..., :2] + 0.5
         assert_close_to(fused, arrays[name], 1e-5)
         assert_close_to(fused_scores, arrays[f"{name}_scores"], 1e-5)

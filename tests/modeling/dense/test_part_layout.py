@@ -14,6 +14,7 @@ def test_coco():
     expected |= {(11, 13), (13, 15), (12, 14), (14, 16)}
     assert {tuple(sorted(edge)) for edge in layout.edges} == expected
     assert len(layout.edges) == 17
+    assert layout.names == ("upper", "middle", "bottom")
     assert not layout.center_only
 
 
@@ -29,11 +30,12 @@ SKELETON = Skeleton(("a", "b", "c"), edges=(("c", "a"),))
 
 def test_another_skeleton_is_one_part_with_its_own_edges():
     layout = part_layout(SKELETON)
-    assert layout == (((0, 1, 2),), ((2, 0),), True)
+    assert layout == (("whole",), ((0, 1, 2),), ((2, 0),), True)
 
 
 def test_parts_may_be_named():
     layout = part_layout(SKELETON, [["c", "a"], ["a"]])
+    assert layout.names == ("part 1", "part 2")
     assert layout.parts == ((2, 0), (0,))
     assert not layout.center_only
     assert not part_layout(SKELETON, [["a"]]).center_only

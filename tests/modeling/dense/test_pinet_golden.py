@@ -75,7 +75,7 @@ def _assert_poses(model, view, mirrored, arrays, prefix, assert_close_to):
     model.refinement = refinement
     part_scores = cells.read_parts(part_maps)
     places = torch.stack([cells.parts, cells.rows, cells.columns], dim=1)
-    for i, (fused, scores) in enumerate(model._find_poses(view, mirrored)):
+    for i, found in enumerate(model._find_persons(view, mirrored)):
         own = (cells.images == i).nonzero().flatten()
         row_of = {tuple(place): row for place, row in zip(places[own].tolist(), own, strict=True)}
         expected = [tuple(place) for place in arrays[f"{kind}{i}_cells"].tolist()]
@@ -86,12 +86,13 @@ def _assert_poses(model, view, mirrored, arrays, prefix, assert_close_to):
         assert_close_to(poses[rows], arrays[f"{prefix}{i}_refined"])
         keypoint_scores = score_keypoints(heatmaps[i], poses[rows], part_scores[rows])
         assert_close_to(keypoint_scores, arrays[f"{prefix}{i}_joint_scores"])
-        _assert_fused(fused, scores, arrays, f"{prefix}{i}", assert_close_to)
+        _assert_fused(found.persons, arrays, f"{prefix}{i}", assert_close_to)
 
 
-def _assert_fused(fused, scores, arrays, prefix, assert_close_to):
+def _assert_fused(persons, arrays, prefix, assert_close_to):
     expected = torch.from_numpy(arrays[f"{prefix}_fused"])
-    keypoints = torch.cat([cells_to_pixels(fused[..., :2]), fused[..., 2:]], dim=-1)
+    keypoints, scores, _ = persons
+    keypoints = torch.cat([cells_to_pixels(keypoints[..., :2]), keypoints[..., 2:]], dim=-1)
     distances = torch.cdist(expected[..., :2].flatten(1), keypoints[..., :2].flatten(1))
     nearest = distances.argmin(dim=1)
     assert sorted(nearest.tolist()) == list(range(len(keypoints)))

@@ -5,15 +5,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from detectron2.data import DatasetCatalog, detection_utils
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import Instances, Keypoints
 from torch import nn
 
 from querypose.config import read_config
+from querypose.evaluation import KeypointEvaluator
+from querypose.inference.acceleration import accelerate_inference
+from querypose.modeling.dense.cells import map_size
 from querypose.modeling.dense.part_head import PartMaps
+from querypose.modeling.dense.part_targets import PartTargets
 from querypose.modeling.meta_arch.pinet import PINet, View
+from querypose.skeleton import COCO_SKELETON
 
 LOSSES = {"loss_heatmap", "loss_offset", "loss_refine"}
 
@@ -32,7 +40,7 @@ def test_parameters_of_the_published_models(repository, dataset, count):
 
 def freeze_batch_norms(model: nn.Module) -> nn.Module:
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
             module.eval()
     return model
 
@@ -165,9 +173,10 @@ def test_three_parts_propose_one_person(without_refinement):
     torch.manual_seed(0)
     person = 10 + 20 * torch.rand(1, 17, 2)
     view = drawn_view(without_refinement, person, (40, 48))
-    ((keypoints, scores),) = without_refinement._find_poses(view, None)
-    assert len(keypoints) == 1 and 0.9 < scores[0] <= 1
-    torch.testing.assert_close(keypoints[..., :2], person)
+    (found,) = without_refinement._find_persons(view, None)
+    assert len(found.poses) == 3 and found.persons.person_of_pose.tolist() == [0, 0, 0]
+    assert 0.9 < found.persons.scores[0] <= 1
+    torch.testing.assert_close(found.persons.keypoints[..., :2], person)
 
 
 def test_two_persons_whose_bodies_share_a_center_are_two(without_refinement):
@@ -179,7 +188,8 @@ def test_two_persons_whose_bodies_share_a_center_are_two(without_refinement):
     person[:, 13:, 0] += torch.tensor([[14.0], [-14.0]])
     person[:, 13:, 1] += 12
     view = drawn_view(without_refinement, person, (48, 48))
-    ((keypoints, _),) = without_refinement._find_poses(view, None)
+    (found,) = without_refinement._find_persons(view, None)
+    keypoints = found.persons.keypoints
     assert len(keypoints) == 2
     order = keypoints[:, 0, 0].argsort()
     torch.testing.assert_close(keypoints[order, :, :2], person)
@@ -234,6 +244,39 @@ def test_persons_come_in_the_wanted_size_above_the_threshold(pinet, training_ima
     threshold = own.scores.median().item()
     fewer = model([{"image": image, "score_threshold": threshold}])[0]["instances"]
     assert len(fewer) == (own.scores >= threshold).sum() < len(own)
+
+
+def test_half_precision_trains_and_predicts(pinet, training_image):
+    model = pinet()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model([training_image(2), training_image(1, seed=1)])
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    nn.init.normal_(model.head.parts.weight, std=0.1)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model.eval()([{"image": training_image(0)["image"]}])[0]["instances"]
+    assert len(found) > 0 and found.pred_keypoints.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_maps_and_proposals_come_on_request(pinet, training_image):
+    model = pinet().eval()
+    nn.init.normal_(model.head.parts.weight, std=0.1)
+    nn.init.normal_(model.head.heatmaps.weight, std=0.1)
+    image = training_image(0)["image"][:, :90, :120]
+    asked = {"image": image, "return_maps": True, "height": 180, "width": 240}
+    assert model([{"image": image}])[0].keys() == {"instances"}
+    output = model([asked])[0]
+    assert {name: part.shape for name, part in output["maps"].items()} == dict.fromkeys(
+        ("upper", "middle", "bottom"), (23, 30)
+    )
+    persons, proposals = output["proposal_persons"], output["proposals"]
+    assert proposals.shape == (len(persons), 17, 2)
+    assert set(persons.tolist()) == set(range(len(output["instances"])))
+    for index, keypoints in enumerate(output["instances"].pred_keypoints):
+        own = proposals[persons == index]
+        assert (own - keypoints[:, :2]).abs().amax(dim=-1).amin(dim=0).max() < 1e-2
 
 
 @pytest.mark.parametrize(
@@ -305,3 +348,66 @@ def test_what_depends_on_the_skeleton(pinet, tmp_path):
     assert {name for name in shapes if shapes[name] != others[name]} == {
         name for name in shapes if model.is_skeleton_dependent(name)
     }
+
+
+@pytest.mark.parametrize(
+    ("image_size", "network_size"),
+    [((480, 640), (512, 704)), ((427, 640), (512, 768)), ((375, 500), (512, 704))],
+)
+def test_sizes_of_test_images(repository, pinet, image_size, network_size):
+    cfg = read_config(repository / "configs" / "coco" / "pinet_hrnet_w32.yaml")
+    (resize,) = detection_utils.build_augmentation(cfg, is_train=False)
+    image = np.zeros((*image_size, 3), dtype=np.uint8)
+    resized = resize.get_transform(image).apply_image(image).transpose(2, 0, 1)
+    padded = pinet().preprocess_images([{"image": torch.from_numpy(resized.copy())}])
+    assert padded.tensor.shape[-2:] == network_size
+
+
+@torch.no_grad()
+def test_faster_inference_changes_nothing(pinet_cfg, pinet, fill_batch_norms, training_image):
+    model = fill_batch_norms(pinet()).eval()
+    nn.init.normal_(model.head.parts.weight, std=0.1)
+    nn.init.normal_(model.head.heatmaps.weight, std=0.1)
+    images = [{"image": training_image(0)["image"]}]
+    expected = model(images)[0]["instances"]
+    found = accelerate_inference(model, pinet_cfg())(images)[0]["instances"]
+    assert len(found) == len(expected) > 0
+    torch.testing.assert_close(found.pred_keypoints, expected.pred_keypoints, atol=1e-2, rtol=1e-3)
+
+
+def test_ideal_maps_give_every_person(twenty_images, pinet):
+    """Targets in place of the head's maps: every person comes back, though cells are 4 pixels."""
+    model = pinet("MODEL.PINET.REFINEMENT", False, "DATASETS.TRAIN", f"('{twenty_images}',)")
+    evaluator = KeypointEvaluator(
+        twenty_images, tasks=("keypoints",), kpt_oks_sigmas=list(COCO_SKELETON.sigmas)
+    )
+    evaluator.reset()
+    for record in DatasetCatalog.get(twenty_images):
+        given = record | {"image": torch.zeros(3, record["height"], record["width"])}
+        size = model.preprocess_images([given]).tensor.shape[-2:]
+        given["instances"] = labeled_instances(record)
+        targets = model._targets([given], map_size(size))
+        (found,) = model._find_persons(ideal_view(model, targets), None)
+        evaluator.process([record], [model._output(found, given)])
+    assert evaluator.evaluate()["keypoints"]["AP"] > 99.9
+
+
+def labeled_instances(record: dict) -> Instances:
+    keypoints = torch.tensor([person["keypoints"] for person in record["annotations"]])
+    areas = [person["bbox"][2] * person["bbox"][3] for person in record["annotations"]]
+    return Instances(
+        (record["height"], record["width"]),
+        gt_keypoints=Keypoints(keypoints.view(-1, 17, 3)),
+        gt_box_areas=torch.tensor(areas),
+    )
+
+
+def ideal_view(model: PINet, targets: PartTargets) -> View:
+    """What a head says that has learned the targets of one image by heart."""
+    heatmaps, parts = targets.maps.split([17, targets.maps.shape[1] - 17], dim=1)
+    offsets = torch.zeros(1, parts.shape[1], 17, 2, *parts.shape[-2:])
+    images, part, rows, columns = targets.cells
+    offsets[images, part, :, :, rows, columns] = targets.offsets
+    return View(
+        torch.zeros(1, 1, *parts.shape[-2:]), PartMaps(heatmaps, parts, offsets.flatten(1, 3))
+    )

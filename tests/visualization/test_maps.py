@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from querypose.visualization import draw_maps
+
+LABEL, GAP = 24, 4
+
+
+def test_the_highest_cell_is_the_hottest_place():
+    image = np.full((80, 120, 3), 100, np.uint8)
+    score = torch.zeros(10, 15)
+    score[4, 9] = 0.5
+    drawn = draw_maps(image, {"maps": {"score": score}}, edges=[])
+    assert drawn.shape == (80 + LABEL, 120 + GAP, 3)
+    tile = drawn[LABEL:, :120].astype(int)
+    changed = abs(tile - 100).sum(axis=-1)
+    row, column = np.unravel_index(changed.argmax(), changed.shape)
+    assert abs(row - 4 * 8) <= 1 and abs(column - 9 * 8) <= 1
+    assert not changed[:20].any() and not changed[:, :60].any()
+
+
+def test_proposals_have_the_colors_of_their_persons():
+    image = np.zeros((80, 120, 3), np.uint8)
+    output = {
+        "maps": {"head": torch.zeros(10, 15), "feet": torch.zeros(10, 15)},
+        "proposals": torch.tensor(
+            [[[10.0, 10], [50, 10]], [[10.0, 40], [50, 40]], [[10.0, 70], [5000, 70]]]
+        ),
+        "proposal_persons": torch.tensor([0, 1, 0]),
+    }
+    drawn = draw_maps(image, output, edges=[(0, 1)])
+    assert drawn.shape == (80 + LABEL, 3 * (120 + GAP), 3)
+    tile = drawn[LABEL:, -(120 + GAP) : -GAP]
+    first, second, third = (tile[row - 2 : row + 2, 30].max(axis=0) for row in (10, 40, 70))
+    assert (first == third).all() and (first != second).any() and second.any()
+
+
+def test_no_proposals():
+    output = {"maps": {"body": torch.zeros(10, 15)}, "proposals": torch.zeros(0, 2, 2)}
+    output["proposal_persons"] = torch.zeros(0, dtype=torch.int64)
+    image = np.zeros((80, 120, 3), np.uint8)
+    assert draw_maps(image, output, edges=[(0, 1)]).shape[1] == 2 * (120 + GAP)
