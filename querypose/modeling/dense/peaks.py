@@ -39,5 +39,14 @@ def find_peaks(scores: Tensor, *, kernel: int, max_peaks: int) -> Tensor:
     return torch.cat([of_map[:max_peaks] for of_map in peaks.split(_count(is_peak))])
 
 
+def spread_cells(scores: Tensor, count: int) -> Tensor:
+    """So many cells of every one of (C, H, W) maps, far from each other, as :func:`find_peaks`."""
+    num_maps, height, width = scores.shape
+    cells = torch.linspace(0, height * width - 1, count, device=scores.device).long()
+    maps = torch.arange(num_maps, device=scores.device).repeat_interleave(count)
+    rows, columns = (cells // width).repeat(num_maps), (cells % width).repeat(num_maps)
+    return torch.stack([maps, rows, columns], dim=1)
+
+
 def _count(is_peak: Tensor) -> list[int]:
     return is_peak.flatten(1).sum(dim=1).tolist()

@@ -11,7 +11,7 @@ from torch import Tensor
 from querypose.modeling.dense.cells import Cells
 from querypose.modeling.dense.flip import mirror_poses
 from querypose.modeling.dense.nms import oks_nms
-from querypose.modeling.dense.peaks import MIN_PEAK_VALUE, find_peaks
+from querypose.modeling.dense.peaks import MIN_PEAK_VALUE, find_peaks, spread_cells
 from querypose.skeleton import Skeleton
 
 # Cells that a peak is the highest of, along each axis (AdaptivePose's published code).
@@ -57,7 +57,7 @@ class QualityReadout:
     def peaks(self, scores: Tensor) -> Cells:
         """The peaks of every one of (B, 1, H, W) maps, best first."""
         if self._fixed_count is not None:
-            return _spread_cells(self._fixed_count, scores)
+            return Cells(*spread_cells(scores[:, 0], self._fixed_count).unbind(dim=1))
         peaks = find_peaks(scores[:, 0], kernel=_PEAK_KERNEL, max_peaks=self.max_peaks)
         return Cells(*peaks.unbind(dim=1))
 
@@ -116,14 +116,6 @@ def merge_scales(scales: Sequence[float], found: Sequence[ScoredPoses]) -> Score
         for scale, poses, highest in zip(scales, found, best, strict=True)
     ]
     return ScoredPoses(torch.cat([poses.places for poses in found]), torch.cat(scores))
-
-
-def _spread_cells(count: int, scores: Tensor) -> Cells:
-    """So many cells of every one of (B, 1, H, W) maps, far from each other."""
-    num_images, _, height, width = scores.shape
-    cells = torch.linspace(0, height * width - 1, count, device=scores.device).long()
-    images = torch.arange(num_images, device=scores.device).repeat_interleave(count)
-    return Cells(images, (cells // width).repeat(num_images), (cells % width).repeat(num_images))
 
 
 def _best(scores: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from querypose.modeling.dense.part_criterion import PartCriterion
 from querypose.modeling.dense.part_head import PartCells, PartHead, PartMaps
 from querypose.modeling.dense.part_layout import part_layout
 from querypose.modeling.dense.part_targets import PartTargetBuilder, PartTargets
-from querypose.modeling.dense.peaks import find_peaks, kernel_for_size
+from querypose.modeling.dense.peaks import find_peaks, kernel_for_size, spread_cells
 from querypose.modeling.dense.persons import LabeledPersons, padded_ignore_masks
 from querypose.modeling.dense.pose_refinement import PoseRefinement
 from querypose.modeling.pose_model import Inputs, PoseModel, skeleton_from_config, wanted_size
@@ -107,6 +107,7 @@ class PINet(PoseModel):
         self.fusion = fusion
         self.flip_test = flip_test
         self.max_peaks = max_peaks
+        self._fixed_count: int | None = None
         # Detectron2's own predictor and checkpointer may load a released or backbone's file, too.
         self.register_load_state_dict_pre_hook(convert_on_load)
 
@@ -229,8 +230,13 @@ class PINet(PoseModel):
         return found
 
     def _peaks(self, part_maps: Tensor) -> PartCells:
-        kernel = kernel_for_size(part_maps.shape[-2:])
-        peaks = [find_peaks(maps, kernel=kernel, max_peaks=self.max_peaks) for maps in part_maps]
+        if self._fixed_count is not None:
+            peaks = [spread_cells(maps, self._fixed_count) for maps in part_maps]
+        else:
+            kernel = kernel_for_size(part_maps.shape[-2:])
+            peaks = [
+                find_peaks(maps, kernel=kernel, max_peaks=self.max_peaks) for maps in part_maps
+            ]
         images = torch.cat([torch.full_like(found[:, 0], i) for i, found in enumerate(peaks)])
         return PartCells(images, *torch.cat(peaks).unbind(dim=1))
 
@@ -265,10 +271,14 @@ class PINet(PoseModel):
             output["proposal_persons"] = rank[persons.person_of_pose]
         return output
 
-    def parts(self) -> dict[str, nn.Module]:
-        """See :meth:`PoseModel.parts`."""
-        parts = {"backbone": self.backbone, "head": self.head, "refinement": self.refinement}
-        return {name: module for name, module in parts.items() if module is not None}
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Backbone, head and refinement."""
+        refinement = [] if self.refinement is None else [self.refinement]
+        return {"backbone": [self.backbone], "head": [self.head], "refinement": refinement}
+
+    def fix_num_people(self, count: int) -> None:
+        """Every part proposes ``count`` poses, at cells that its map does not choose."""
+        self._fixed_count = count
 
     def is_skeleton_dependent(self, tensor_name: str) -> bool:
         """See :meth:`PoseModel.is_skeleton_dependent`."""

@@ -102,7 +102,7 @@ def test_part_centers_equal_the_reference(reference):
     arrays, persons, _, build = reference
     for i, image_persons in enumerate(persons):
         centers, present = build().part_centers(image_persons)
-        expected = arrays[f"target{i}_part_centers"]
+        expected = arrays[f"target{i}_part_centres"]
         known, expected = torch.tensor(expected[..., 2] > 0), torch.tensor(expected[..., :2])
         # The reference also tells of centers beyond the map.
         assert torch.equal(present, known & is_in_map(expected, image_persons.size))

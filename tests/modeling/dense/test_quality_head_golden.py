@@ -114,7 +114,7 @@ def test_losses_and_gradients_equal_the_reference(
     assert ("loss_quality" in losses) == ("loss_quality" in arrays)
     assert normalizers["loss_displacement"] == arrays["entries"]
     if variant != "pixel":
-        assert normalizers["loss_cir"] == arrays["normalizer"]
+        assert normalizers["loss_cir"] == arrays["normaliser"]
     oks = criterion.oks(poses, targets)
     if "target" in arrays:
         assert_close_to(criterion.labels(oks, targets), arrays["target"])

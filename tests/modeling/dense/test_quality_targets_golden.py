@@ -18,7 +18,7 @@ def test_targets_equal_the_reference(dataset, quality, dense_arrays, assert_clos
     targets, masks = quality.targets_and_masks(arrays, prefix)
     assert (targets.owners.numpy() == arrays[f"{prefix}owner"]).all()
     for index in range(len(masks)):
-        expected = arrays[f"{prefix}gt{index}_centers"]
+        expected = arrays[f"{prefix}gt{index}_centres"]
         persons = quality.persons_of(arrays, index, prefix)
         centers, present = person_centers(persons, quality.MIN_AREA[persons.labeled.shape[1]])
         assert (present.numpy() == expected[:, 2].astype(bool)).all()
@@ -57,7 +57,7 @@ def test_losses_of_given_maps_equal_the_reference(
     assert_close_to(labels, arrays[f"{prefix}{label}_target"], 1e-5)
     assert normalizers["loss_displacement"] == arrays[f"{prefix}entries"]
     if reduction == "omega":
-        assert normalizers["loss_cir"] == arrays[f"{prefix}normalizer"]
+        assert normalizers["loss_cir"] == arrays[f"{prefix}normaliser"]
 
 
 @pytest.mark.parametrize("view", ["plain", "flip"])
