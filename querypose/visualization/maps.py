@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from querypose.visualization.labels import draw_text
-from querypose.visualization.visualizer import person_colour
+from querypose.visualization.visualizer import person_color
 
 _DARK = (32, 32, 32)
 _OPACITY = 0.75
@@ -73,7 +73,7 @@ def _proposals(
     for pose, person in zip(points, persons, strict=True):
         for start, end in edges:
             line = tuple(pose[start]), tuple(pose[end])
-            cv2.line(drawing, *line, person_colour(person), 1, cv2.LINE_AA, _FRACTION_BITS)
+            cv2.line(drawing, *line, person_color(person), 1, cv2.LINE_AA, _FRACTION_BITS)
     return drawing
 
 
