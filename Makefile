@@ -29,8 +29,9 @@ $(VENV)/.complete: requirements/build.txt requirements/lock.txt requirements/det
 demo: setup
 	$(PY) demo/quickstart.py $(IMAGES)
 
+# A test file at a time on every core; more threads would get in each other's way.
 test: setup
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --dist loadfile
 
 test-slow: setup
 	$(PY) -m pytest -m slow
