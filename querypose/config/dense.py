@@ -71,7 +71,7 @@ def _add_quality_pose(cfg: CfgNode) -> None:
     # "sp", or "auto", as many learned positions as there are keypoints.
     node.POSE_QUERY = "kq"
 
-    # Target of the score map: "cir", the OKS of the pose predicted at a cell; "gaussian", a Gaussian
+    # Target of the score map: "cir", the OKS of the pose predicted at a cell; "gaussian", a bump
     # around a person's center; or "discrete", 1 near it.
     node.INSTANCE_LABEL = "cir"
     # A second map learns the OKS; the product of both is the score. For "gaussian" and "discrete".

@@ -29,7 +29,7 @@ def _add_backbones(cfg: CfgNode) -> None:
     # Download timm's ImageNet weights.
     cfg.MODEL.TIMM.PRETRAINED = False
     cfg.MODEL.TIMM.FREEZE_BN = False
-    # Freeze the layers that lead to this many feature maps, counted from the finest; 0 freezes none.
+    # Freeze the layers that lead to this many feature maps, from the finest on; 0 freezes none.
     cfg.MODEL.TIMM.FREEZE_AT = 0
 
 
