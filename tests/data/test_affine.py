@@ -60,9 +60,9 @@ def test_keypoints_and_their_flip_equal_the_reference(reference, case):
 @pytest.mark.parametrize("case", CASES)
 def test_image_and_mask_equal_the_reference(reference, filler, case):
     crop, (width, height) = crop_of_case(reference, case), reference[f"{case}_size_wh"]
-    image = filler.image(height, width, int(reference[f"{case}_image_seed"]))
+    image = filler.image(height, width, int(reference[f"{case}_picture_seed"]))
     image = image.permute(1, 2, 0).round().byte().numpy()
-    difference = crop.apply_image(image).astype(int) - reference[f"{case}_crop_image"]
+    difference = crop.apply_image(image).astype(int) - reference[f"{case}_crop_picture"]
     assert abs(difference).max() <= 2
     mask = crop.apply_image(255 * reference[f"{case}_mask"])[::4, ::4] > 127
     assert (mask == reference[f"{case}_crop_mask"]).mean() >= 0.98

@@ -131,7 +131,7 @@ def test_sets_of_different_classes_are_refused(register, content):
 def test_a_category_without_a_class_is_named(register, content):
     record = {"file_name": "a.png", "annotations": [{"category_id": 3, "keypoints": [1, 1, 2]}]}
     name = register(content, "json_file", loader=lambda: [record])
-    with pytest.raises(ValueError, match="no class: .*category_id=3"):
+    with pytest.raises(ValueError, match=r"no class: .*category_id=3"):
         training_records(name)
 
 
