@@ -138,7 +138,9 @@ def image_to_array(image: ImageLike, channel_order: str, image_format: str) -> n
     if isinstance(image, (str, PathLike)):
         # PathManager would download the image and keep a copy.
         if str(image).startswith(_NETWORK_ADDRESSES):
-            raise ValueError(f"{image} is a URL: download the image and pass the file's path.")
+            raise ValueError(
+                f"Images come from files, not from the network: download {image} first."
+            )
         return read_image(str(image), image_format)
     if isinstance(image, Image.Image):
         return _reordered(pillow_to_array(image), "RGB", image_format)

@@ -130,7 +130,7 @@ def test_nobody_in_the_crop(dataset, tiny_config, start):
 
 def test_an_id_that_stands_twice_is_named(dataset, tiny_config, start):
     name = dataset([person(id=7), person(id=7)])
-    with pytest.raises(ValueError, match=r"annotation 7 stands there twice"):
+    with pytest.raises(ValueError, match=r"annotation 7 occurs twice"):
         start(tiny_config(*OPTS, "DATASETS.TRAIN", (name,)))
 
 
