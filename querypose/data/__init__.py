@@ -1,4 +1,4 @@
-"""Datasets and the mapper; importing this package registers the built-in datasets."""
+"""Datasets and mappers; importing this package registers the built-in datasets."""
 
 from querypose.data import datasets
 from querypose.data.affine_mapper import PoseAffineMapper

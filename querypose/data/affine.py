@@ -1,4 +1,4 @@
-"""Affine crops: one warp that zooms, rotates, shifts and cuts out."""
+"""Affine crops: one warp that zooms, rotates, shifts and crops."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import numpy as np
 
 
 class AffineTransform(T.Transform):
-    """An affine map of an image into another one; black where the source has nothing.
+    """Warps an image by an affine map; pixels from outside the source are black.
 
     Args:
-        matrix: (2, 3), from pixel indices of the source to those of the result.
+        matrix: (2, 3), maps pixel indices of the source to those of the result.
         size: (height, width) of the result.
     """
 
@@ -21,7 +21,7 @@ class AffineTransform(T.Transform):
 
     @property
     def area_factor(self) -> float:
-        """How many times larger areas become."""
+        """The factor by which areas grow."""
         return abs(float(np.linalg.det(self.matrix[:, :2])))
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
@@ -32,27 +32,27 @@ class AffineTransform(T.Transform):
         return cv2.warpAffine(img, self.matrix, self.size[::-1], flags=cv2.INTER_LINEAR)
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        """Warps an (H, W) map of labels, which are never mixed."""
+        """Warps an (H, W) map of labels, by nearest neighbor."""
         import cv2
 
         return cv2.warpAffine(segmentation, self.matrix, self.size[::-1], flags=cv2.INTER_NEAREST)
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        """Maps (N, 2) continuous coordinates, in which pixel 0's center is 0.5."""
+        """Maps (N, 2) continuous coordinates; the center of pixel 0 is at 0.5."""
         return (np.asarray(coords) - 0.5) @ self.matrix[:, :2].T + self.matrix[:, 2] + 0.5
 
 
 class RandomAffineCrop(T.Augmentation):
-    """Cuts a square out, of random size, direction and place, and resizes it.
+    """Crops a square of random size, rotation and position, and resizes it.
 
     The augmentation of dense pose estimators (DEKR, Geng et al., CVPR 2021).
 
     Args:
         size: side of the result, in pixels.
-        zoom: the square's smallest and largest side, relative to the image's short side.
+        zoom: smallest and largest side of the square, relative to the image's short side.
         degrees: largest rotation to either side.
-        shift: how far the square's center is from the image's at most, in x and in y, relative to
-            the square's side.
+        shift: largest distance between the centers of square and image, in x and in y, relative
+            to the square's side.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RandomAffineCrop(T.Augmentation):
         self.shift = shift
 
     def get_transform(self, image: np.ndarray) -> AffineTransform:
-        """Draws a crop of a (H, W, 3) image."""
+        """Draws a crop for an (H, W, 3) image."""
         height, width = image.shape[:2]
         side = min(height, width) * np.random.uniform(*self.zoom)
         degrees = np.random.uniform(-self.degrees, self.degrees)
@@ -77,16 +77,13 @@ class RandomAffineCrop(T.Augmentation):
 
 
 def crop_matrix(center: np.ndarray, side: float, degrees: float, size: int) -> np.ndarray:
-    """The map of a rotated square to an upright one, on pixel indices.
+    """The (2, 3) affine map from a rotated square to an upright one, on pixel indices.
 
     Args:
-        center: of the square, (x, y).
+        center: (x, y) of the square.
         side: of the square.
-        degrees: by which the square is rotated.
+        degrees: rotation of the square.
         size: side of the result.
-
-    Returns:
-        (2, 3).
     """
     scale, angle = size / side, np.deg2rad(degrees)
     rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

@@ -1,4 +1,4 @@
-"""From a dataset's dict to what a dense method trains on: a random affine crop."""
+"""Maps dataset records to the training inputs of dense methods: random affine crops."""
 
 from __future__ import annotations
 
@@ -11,36 +11,41 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils as utils
-from detectron2.structures import Boxes, BoxMode, Instances, Keypoints
+from detectron2.structures import Boxes, Instances, Keypoints
 
 from querypose.data.affine import RandomAffineCrop
+from querypose.data.annotations import (
+    box_xyxy,
+    check_keypoints,
+    has_labeled_keypoint,
+    shared_skeleton,
+)
 from querypose.data.augmentation import build_photometric_augmentations
-from querypose.data.ignore_mask import has_labeled_keypoint, unlabeled_regions
+from querypose.data.ignore_mask import unlabeled_regions
 from querypose.data.image import read_image
-from querypose.data.mapper import shared_skeleton
 from querypose.data.mapper_registry import MAPPER_REGISTRY
 from querypose.oks import PERSON_AREA_PER_BOX_AREA
 from querypose.skeleton import Skeleton
 
-# Of the maps that a dense method predicts.
+# Pixels per cell of a dense method's maps.
 _STRIDE = 4
 
 
 @MAPPER_REGISTRY.register()
 class PoseAffineMapper:
-    """Reads an image, warps a random square out of it and maps the annotations with it.
+    """Reads an image, crops a random square and transforms the annotations with it.
 
-    Keypoints outside the crop stay labeled: they count in the centers and extents of persons.
+    Keypoints outside the crop stay labeled: centers and extents of persons depend on them.
     Crowds and persons without labeled keypoints are left out.
 
     Args:
-        crop: chooses the square.
-        flip_probability: of mirroring the square.
-        photometric: change colors alone.
+        crop: draws the square.
+        flip_probability: probability of mirroring the square.
+        photometric: augmentations that change colors only.
         image_format: as ``INPUT.FORMAT``.
         skeleton: the dataset's keypoints.
-        ignore_regions: whether crowds and persons without labeled keypoints are ignored, rather
-            than background.
+        ignore_regions: mask out crowds and persons without labeled keypoints; otherwise they are
+            background.
     """
 
     @configurable
@@ -66,16 +71,20 @@ class PoseAffineMapper:
         """Reads ``INPUT``; the keypoints come from the datasets' metadata.
 
         Raises:
-            ValueError: ``is_train`` is False, or a number makes no sense.
+            ValueError: ``is_train`` is False, or a value is out of range.
         """
         if not is_train:
-            raise ValueError("PoseAffineMapper is for training; test images are not cropped.")
+            raise ValueError(
+                "PoseAffineMapper is for training; use QueryPoseDatasetMapper for test images."
+            )
         node = cfg.INPUT.AFFINE
         if node.SIZE < 1 or node.SIZE % 32:
-            raise ValueError(f"INPUT.AFFINE.SIZE is a multiple of 32, not {node.SIZE}.")
+            raise ValueError(f"INPUT.AFFINE.SIZE must be a multiple of 32, got {node.SIZE}.")
         low, high = node.ZOOM
         if not 0 < low <= high:
-            raise ValueError(f"INPUT.AFFINE.ZOOM is (smallest, largest), not {tuple(node.ZOOM)}.")
+            raise ValueError(
+                f"INPUT.AFFINE.ZOOM must be [smallest, largest], got {list(node.ZOOM)}."
+            )
         crop = RandomAffineCrop(
             size=node.SIZE, zoom=(low, high), degrees=node.DEGREES, shift=node.SHIFT
         )
@@ -92,16 +101,16 @@ class PoseAffineMapper:
         """Maps one image.
 
         Args:
-            dataset_dict: in Detectron2's standard format; left as it is.
+            dataset_dict: in Detectron2's standard format; not changed.
 
         Returns:
-            The dict with ``image``, a (3, S, S) uint8 tensor; ``ignore_mask``, (S/4, S/4) float32:
-            1 where the image has labels or background, 0 where it is ignored or where the crop
-            leaves the image; and ``instances`` with ``gt_boxes``, ``gt_classes``, ``gt_keypoints``,
-            ``gt_areas`` and ``gt_box_areas``, in pixels of the crop.
+            The dict with ``image``, a (3, S, S) uint8 tensor; ``ignore_mask``, (S/4, S/4) float32,
+            0 in ignored regions and outside the image, 1 elsewhere; and ``instances`` with
+            ``gt_boxes``, ``gt_classes``, ``gt_keypoints``, ``gt_areas`` and ``gt_box_areas``, in
+            pixels of the crop.
 
         Raises:
-            FileNotFoundError: the image is not there.
+            FileNotFoundError: the image does not exist.
             ValueError: the image is broken, or an annotation does not fit the dataset.
         """
         dataset_dict = copy.deepcopy(dataset_dict)
@@ -109,10 +118,12 @@ class PoseAffineMapper:
         image = read_image(file_name, self.image_format)
         utils.check_image_size(dataset_dict, image)
         annotations = dataset_dict.pop("annotations", [])
-        self._check(annotations, file_name)
-        known = np.full(image.shape[:2], 255, dtype=np.uint8)
+        for annotation in annotations:
+            check_keypoints(annotation, self.num_keypoints, file_name)
+            _check_category(annotation, file_name)
+        mask = np.full(image.shape[:2], 255, dtype=np.uint8)
         if self.ignore_regions:
-            known[unlabeled_regions(annotations, image.shape[:2], file_name)] = 0
+            mask[unlabeled_regions(annotations, image.shape[:2], file_name)] = 0
 
         augmented = T.AugInput(image)
         transforms = self.geometric(augmented)
@@ -121,8 +132,8 @@ class PoseAffineMapper:
         pixels = np.ascontiguousarray(augmented.image.transpose(2, 0, 1))
         dataset_dict["image"] = torch.from_numpy(pixels)
         # Cell j lies on pixel 4j.
-        mask = transforms.apply_image(known)[::_STRIDE, ::_STRIDE] > 127
-        dataset_dict["ignore_mask"] = torch.from_numpy(mask.astype(np.float32))
+        cells = transforms.apply_image(mask)[::_STRIDE, ::_STRIDE] > 127
+        dataset_dict["ignore_mask"] = torch.from_numpy(cells.astype(np.float32))
         dataset_dict["instances"] = self._instances(annotations, transforms, size)
         return dataset_dict
 
@@ -137,8 +148,8 @@ class PoseAffineMapper:
             for annotation in annotations
             if not annotation.get("iscrowd", 0) and has_labeled_keypoint(annotation)
         ]
-        boxes = np.array([_box(person) for person in persons]).reshape(-1, 4)
-        box_areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+        boxes_xyxy = np.array([box_xyxy(person) for person in persons]).reshape(-1, 4)
+        box_areas = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(axis=1)
         areas = [
             person.get("area") or PERSON_AREA_PER_BOX_AREA * area
             for person, area in zip(persons, box_areas, strict=True)
@@ -148,7 +159,7 @@ class PoseAffineMapper:
         area_factor = transforms.transforms[0].area_factor
         return Instances(
             image_size,
-            gt_boxes=Boxes(torch.from_numpy(transforms.apply_box(boxes))),
+            gt_boxes=Boxes(torch.from_numpy(transforms.apply_box(boxes_xyxy))),
             gt_classes=torch.tensor([int(p["category_id"]) for p in persons], dtype=torch.int64),
             gt_keypoints=Keypoints(self._transformed_keypoints(keypoints, transforms)),
             gt_areas=torch.tensor(areas, dtype=torch.float32) * area_factor,
@@ -158,29 +169,18 @@ class PoseAffineMapper:
     def _transformed_keypoints(
         self, keypoints: np.ndarray, transforms: T.TransformList
     ) -> np.ndarray:
-        """Moves (N, K, 3) keypoints; unlike Detectron2's function it unlabels none."""
-        places = transforms.apply_coords(keypoints[..., :2].reshape(-1, 2))
-        moved = np.dstack([places.reshape(*keypoints.shape[:2], 2), keypoints[..., 2]])
-        moved[moved[..., 2] == 0] = 0
+        """Transforms (N, K, 3) keypoints; unlike Detectron2's function it keeps those outside."""
+        points = transforms.apply_coords(keypoints[..., :2].reshape(-1, 2))
+        transformed = np.dstack([points.reshape(*keypoints.shape[:2], 2), keypoints[..., 2]])
+        transformed[transformed[..., 2] == 0] = 0
         if any(isinstance(transform, T.HFlipTransform) for transform in transforms.transforms):
-            moved = moved[:, self.flip_indices]
-        return moved.astype(np.float32)
-
-    def _check(self, annotations: Sequence[dict[str, Any]], file_name: str) -> None:
-        for annotation in annotations:
-            keypoints = annotation.get("keypoints")
-            numbers = 0 if keypoints is None else np.size(keypoints)
-            if numbers not in (0, 3 * self.num_keypoints):
-                raise ValueError(
-                    f"{file_name}: a person has {numbers} keypoint numbers, "
-                    f"not 3 x {self.num_keypoints}; check the annotations or the skeleton."
-                )
-            if annotation["category_id"] != 0:
-                raise ValueError(
-                    f"{file_name}: a person has category {annotation['category_id']}, but the "
-                    "dense methods know one category; leave the others out of the dataset."
-                )
+            transformed = transformed[:, self.flip_indices]
+        return transformed.astype(np.float32)
 
 
-def _box(annotation: dict[str, Any]) -> Sequence[float]:
-    return BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS)
+def _check_category(annotation: dict[str, Any], file_name: str) -> None:
+    if annotation["category_id"] != 0:
+        raise ValueError(
+            f"{file_name}: a person has category {annotation['category_id']}, but the dense "
+            "methods know one category; leave the others out of the dataset."
+        )

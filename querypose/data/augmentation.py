@@ -1,4 +1,4 @@
-"""What happens to an image and its people before training sees them."""
+"""Augmentations of training images, beyond those of Detectron2."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import detection_utils as utils
 
-# Of the sides of an erased rectangle, either way.
+# Erased rectangles are at most twice as wide as high, and the other way round.
 _LOG_LARGEST_RATIO = np.log(2)
 
 
-class PeopleRotationTransform(T.RotationTransform):
-    """A rotation after which boxes stay close to people.
+class PersonRotationTransform(T.RotationTransform):
+    """A rotation that keeps boxes tight around persons.
 
-    The corners of a box are empty: Detectron2's transform, which encloses them, would add as much
-    as 40 % to each side. The box of the rotated inscribed ellipse is nearer to the person's.
+    A box has no person in its corners. Detectron2's transform encloses the rotated corners, which
+    lengthens each side by up to 40 %. This one encloses the rotated ellipse inside the box.
     """
 
     def apply_box(self, box: np.ndarray) -> np.ndarray:
@@ -30,8 +30,8 @@ class PeopleRotationTransform(T.RotationTransform):
         return np.hstack([center - half / 2, center + half / 2])
 
 
-class RandomPeopleRotation(T.Augmentation):
-    """Rotates about the image's center; what leaves the image is lost.
+class RandomPersonRotation(T.Augmentation):
+    """Rotates around the image's center and keeps the image's size.
 
     Args:
         degrees: largest angle to either side.
@@ -42,17 +42,16 @@ class RandomPeopleRotation(T.Augmentation):
         self.degrees = degrees
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        """Draws an angle for a (H, W, 3) image."""
+        """Draws an angle for an (H, W, 3) image."""
         angle = np.random.uniform(-self.degrees, self.degrees)
-        return PeopleRotationTransform(*image.shape[:2], angle, expand=False)
+        return PersonRotationTransform(*image.shape[:2], angle, expand=False)
 
 
 class RandomAspectRatio(T.Augmentation):
-    """Stretches an image in one direction and shrinks it in the other; its area stays.
+    """Changes the ratio of width to height; the area stays the same.
 
     Args:
-        strength: the ratio of width to height changes by a factor of at most one plus this, up or
-            down.
+        strength: the ratio is multiplied or divided by at most ``1 + strength``.
     """
 
     def __init__(self, strength: float) -> None:
@@ -60,7 +59,7 @@ class RandomAspectRatio(T.Augmentation):
         self.strength = strength
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        """Draws a factor for a (H, W, 3) image."""
+        """Draws a factor for an (H, W, 3) image."""
         limit = np.log1p(self.strength)
         stretch = np.exp(np.random.uniform(-limit, limit) / 2)
         height, width = image.shape[:2]
@@ -69,11 +68,11 @@ class RandomAspectRatio(T.Augmentation):
 
 
 class EraseTransform(T.NoOpTransform):
-    """Paints over rectangles of an image; boxes and keypoints stay.
+    """Fills rectangles of an image; boxes and keypoints stay.
 
     Args:
         rectangles: (N, 4) xyxy integers within the image.
-        colors: (N, 3), what each is filled with, 0..255.
+        colors: (N, 3), the rectangles' colors, 0..255.
     """
 
     def __init__(self, rectangles: np.ndarray, colors: np.ndarray) -> None:
@@ -82,26 +81,26 @@ class EraseTransform(T.NoOpTransform):
         self.colors = colors
 
     def apply_image(self, image: np.ndarray) -> np.ndarray:
-        """Returns a changed copy of a (H, W, 3) image."""
+        """Returns a changed copy of an (H, W, 3) image."""
         image = image.copy()
         for (left, top, right, bottom), color in zip(self.rectangles, self.colors, strict=True):
             image[top:bottom, left:right] = color
         return image
 
     def inverse(self) -> T.Transform:
-        """Nothing moved; what was painted over is lost."""
+        """Does nothing: coordinates did not change, and erased pixels are lost."""
         return T.NoOpTransform()
 
 
 class RandomErasing(T.Augmentation):
-    """Paints over rectangles, so that what is hidden must be told from the rest.
+    """Fills random rectangles, so that hidden keypoints must be inferred from the rest.
 
-    Random erasing (Zhong et al., AAAI 2020), several small rectangles instead of a large one: those
-    hide limbs, not people.
+    Random erasing (Zhong et al., AAAI 2020) with several small rectangles instead of a large one:
+    they hide limbs instead of whole persons.
 
     Args:
-        count: how many rectangles.
-        area: the smallest and the largest part of the image that one of them takes.
+        count: number of rectangles.
+        area: smallest and largest area of a rectangle, as a fraction of the image's.
     """
 
     def __init__(self, count: int = 3, area: tuple[float, float] = (0.01, 0.04)) -> None:
@@ -110,7 +109,7 @@ class RandomErasing(T.Augmentation):
         self.area = area
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
-        """Draws places and colors for a (H, W, 3) image."""
+        """Draws rectangles and colors for an (H, W, 3) image."""
         height, width = image.shape[:2]
         ratio = np.exp(np.random.uniform(-_LOG_LARGEST_RATIO, _LOG_LARGEST_RATIO, self.count))
         area = np.random.uniform(*self.area, self.count) * height * width
@@ -122,15 +121,15 @@ class RandomErasing(T.Augmentation):
 
 
 def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
-    """Detectron2's flip and resize, and what ``INPUT`` asks for beyond them.
+    """Detectron2's flip and resize, and the augmentations that ``INPUT`` turns on.
 
     Raises:
-        ValueError: a strength or a range makes no sense.
+        ValueError: a strength or a range is out of bounds.
     """
     node = cfg.INPUT
     resize, *flip = utils.build_augmentation(cfg, is_train=True)
     sizes = _scale_jitter(node.SCALE_JITTER) if node.SCALE_JITTER.ENABLED else [resize]
-    rotation = RandomPeopleRotation(node.ROTATION.DEGREES)
+    rotation = RandomPersonRotation(node.ROTATION.DEGREES)
     return [
         *_sometimes("INPUT.ROTATION.PROBABILITY", node.ROTATION.PROBABILITY, rotation),
         *_aspect_jitter(node.ASPECT_JITTER),
@@ -142,10 +141,10 @@ def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
 
 
 class RandomOrder(T.Augmentation):
-    """Applies augmentations in an order that is drawn anew for every image.
+    """Applies all augmentations, in a new random order for every image.
 
     Args:
-        augmentations: all of them are applied.
+        augmentations: in any order.
     """
 
     def __init__(self, augmentations: Sequence[T.Augmentation]) -> None:
@@ -153,23 +152,23 @@ class RandomOrder(T.Augmentation):
         self.augmentations = augmentations
 
     def __call__(self, aug_input: T.AugInput) -> T.Transform:
-        """Changes the input in place; returns what was applied."""
+        """Changes the input in place and returns the transform."""
         order = np.random.permutation(len(self.augmentations))
         return T.AugmentationList([self.augmentations[index] for index in order])(aug_input)
 
 
 def build_photometric_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
-    """What changes colors alone: ``INPUT.COLOR_JITTER`` in random order, then ``INPUT.LIGHTING``.
+    """``INPUT.COLOR_JITTER`` in random order, then ``INPUT.LIGHTING``.
 
     Raises:
-        ValueError: a strength makes no sense.
+        ValueError: a strength is out of bounds.
     """
     jitter, lighting = _color_jitter(cfg.INPUT.COLOR_JITTER), cfg.INPUT.LIGHTING
     if lighting < 0:
-        raise ValueError(f"INPUT.LIGHTING is not negative, unlike {lighting}.")
+        raise ValueError(f"INPUT.LIGHTING must not be negative, got {lighting}.")
     return [
         *([RandomOrder(jitter)] if jitter else []),
-        # Detectron2's works on images in 0..1 as on those in 0..255.
+        # Detectron2 adds the same amount whether colors are in 0..1 or in 0..255.
         *([T.RandomLighting(255 * lighting)] if lighting else []),
     ]
 
@@ -186,13 +185,13 @@ def build_crop_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
 
 def _sometimes(key: str, probability: float, augmentation: T.Augmentation) -> list[T.Augmentation]:
     if not 0 <= probability <= 1:
-        raise ValueError(f"{key} is between 0 and 1, not {probability}.")
+        raise ValueError(f"{key} must be between 0 and 1, got {probability}.")
     return [T.RandomApply(augmentation, probability)] if probability else []
 
 
 def _aspect_jitter(strength: float) -> list[T.Augmentation]:
     if strength < 0:
-        raise ValueError(f"INPUT.ASPECT_JITTER is not negative, unlike {strength}.")
+        raise ValueError(f"INPUT.ASPECT_JITTER must not be negative, got {strength}.")
     return [RandomAspectRatio(strength)] if strength else []
 
 
@@ -200,7 +199,7 @@ def _scale_jitter(node: CfgNode) -> list[T.Augmentation]:
     """Large-scale jitter (Ghiasi et al., CVPR 2021); smaller images are not padded."""
     (low, high), (height, width) = node.RANGE, node.SIZE
     if not 0 < low <= high:
-        raise ValueError(f"INPUT.SCALE_JITTER.RANGE is (low, high), not {tuple(node.RANGE)}.")
+        raise ValueError(f"INPUT.SCALE_JITTER.RANGE must be [low, high], got {list(node.RANGE)}.")
     return [
         T.ResizeScale(low, high, height, width),
         T.FixedSizeCrop((height, width), pad=False),
@@ -209,7 +208,7 @@ def _scale_jitter(node: CfgNode) -> list[T.Augmentation]:
 
 def _color_jitter(strength: float) -> list[T.Augmentation]:
     if not 0 <= strength < 1:
-        raise ValueError(f"INPUT.COLOR_JITTER is in [0, 1), not {strength}.")
+        raise ValueError(f"INPUT.COLOR_JITTER must be at least 0 and below 1, got {strength}.")
     if not strength:
         return []
     low, high = 1 - strength, 1 + strength

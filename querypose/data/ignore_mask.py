@@ -1,4 +1,4 @@
-"""Where in an image a dense score means nothing: people are there whom nobody labeled."""
+"""Image regions that dense methods ignore, because their people are not labeled."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from detectron2.structures import BoxMode
 from pycocotools import mask as coco_mask
+
+from querypose.data.annotations import box_xyxy, has_labeled_keypoint
 
 
 def unlabeled_regions(
     annotations: Sequence[dict[str, Any]], image_size: tuple[int, int], file_name: str
 ) -> np.ndarray:
-    """Marks crowds and persons without any labeled keypoint.
+    """Marks crowds and persons without labeled keypoints.
 
-    A region is the annotation's segmentation, or its box where there is none.
+    The region of an annotation is its segmentation, or its box if it has none.
 
     Args:
         annotations: in Detectron2's format.
         image_size: (height, width).
-        file_name: for messages.
+        file_name: for error messages.
 
     Returns:
         (height, width) bool.
 
     Raises:
-        ValueError: a segmentation is broken or of an image of another size.
+        ValueError: a segmentation is broken or has another size than the image.
     """
     marked = np.zeros(image_size, dtype=bool)
     for annotation in annotations:
@@ -39,12 +40,6 @@ def unlabeled_regions(
     return marked
 
 
-def has_labeled_keypoint(annotation: dict[str, Any]) -> bool:
-    """Whether any keypoint of an annotation, in Detectron2's format, has a visibility above 0."""
-    keypoints = annotation.get("keypoints")
-    return keypoints is not None and bool((np.asarray(keypoints).reshape(-1, 3)[:, 2] > 0).any())
-
-
 def _segmentation(segmentation: Any, image_size: tuple[int, int], file_name: str) -> np.ndarray:
     try:
         rle = segmentation
@@ -53,8 +48,10 @@ def _segmentation(segmentation: Any, image_size: tuple[int, int], file_name: str
         elif isinstance(segmentation["counts"], list):
             rle = coco_mask.frPyObjects(segmentation, *segmentation["size"])
         mask = coco_mask.decode(rle)
-    except Exception as error:  # pycocotools refuses in many ways.
-        raise ValueError(f"{file_name}: a segmentation is broken ({error!r:.100}).") from error
+    except Exception as error:  # pycocotools raises many types.
+        raise ValueError(
+            f"{file_name}: a segmentation is broken ({error!r:.100}); correct it or leave it out."
+        ) from error
     if mask.shape != image_size:
         raise ValueError(
             f"{file_name}: a segmentation is of an image of {mask.shape[1]} x {mask.shape[0]}, "
@@ -64,7 +61,7 @@ def _segmentation(segmentation: Any, image_size: tuple[int, int], file_name: str
 
 
 def _mark_box(marked: np.ndarray, annotation: dict[str, Any]) -> None:
-    box = BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS)
+    box = box_xyxy(annotation)
     left, top = (max(0, int(np.floor(value))) for value in box[:2])
     right, bottom = (max(0, int(np.ceil(value))) for value in box[2:])
     marked[top:bottom, left:right] = True

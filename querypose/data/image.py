@@ -1,4 +1,4 @@
-"""Images of any kind as arrays of eight bits and three channels."""
+"""Reads and converts images of any kind to 8-bit arrays with three channels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 ImageLike = np.ndarray | Image.Image | str | PathLike[str]
 
 CHANNEL_ORDERS = ("RGB", "BGR")
-# Pillow modes of more than 8 bits, which a plain conversion would cut off at 255.
+# Pillow modes with more than 8 bits, which a plain conversion would clip at 255.
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 _UNBOUNDED_MODES = ("I", "F")
 _NETWORK_ADDRESSES = ("http://", "https://", "ftp://")
-# By the value of EXIF's orientation tag.
-_TURNS = {
+# The transposition for each value of EXIF's orientation tag.
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -28,15 +28,15 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# The header of EXIF, and how many tags follow it.
+# The header of EXIF and the number of its tags.
 _EXIF_START = re.compile(rb"(II\*\0.{4}|MM\0\*.{4})..", re.DOTALL)
 
 
 def read_image(file_name: str, image_format: str) -> np.ndarray:
-    """Reads an image, upright by its EXIF orientation; gray and RGBA ones become color.
+    """Reads an image file as color, upright by its EXIF orientation.
 
-    Of an animation or of several pages it reads the first. Broken EXIF is passed over: what can
-    be read of it counts.
+    The first frame of an animation and the first page of a document are read. Broken EXIF data are
+    ignored, as far as they cannot be read.
 
     Args:
         file_name: any path that Detectron2's ``PathManager`` opens.
@@ -47,14 +47,14 @@ def read_image(file_name: str, image_format: str) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no image, cut short, or broken in any other way.
+        ValueError: the file is not an image, is truncated or is broken in another way.
     """
     try:
         with PathManager.open(file_name, "rb") as file:
             image = _decode_file(file)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no image {file_name}.") from error
-    # Decoders raise whatever a broken file leads them to, struct.error and KeyError among it.
+    # Decoders raise many types for broken files, struct.error and KeyError among them.
     except Exception as error:
         reason = why_unreadable(error)
         raise ValueError(f"The image {file_name} cannot be read: {reason}.") from error
@@ -68,10 +68,10 @@ def decode(image: Image.Image) -> np.ndarray:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        Exception: of any kind, where the file is broken.
+        Exception: of any type, if the file is broken.
     """
     if image.format == "TIFF":
-        # Pillow would follow them after the last pixel, wherever they lead.
+        # Pillow would follow these pointers after the last pixel, even if they are broken.
         exif = image.getexif()
         for pointer in set(ExifTags.IFD).intersection(exif):
             del exif[pointer]
@@ -80,7 +80,7 @@ def decode(image: Image.Image) -> np.ndarray:
 
 
 def why_unreadable(error: Exception) -> str:
-    """The end of a sentence, without its full stop, from what a decoder raised."""
+    """The reason in a decoder's error, to end a sentence; without the period."""
     if isinstance(error, UnidentifiedImageError):
         return "it is empty or in no known format"
     text = " ".join(str(getattr(error, "strerror", None) or error).split()).rstrip(".")
@@ -100,10 +100,10 @@ def _decode_file(file: IO[bytes]) -> np.ndarray:
 
 
 def _without_exif(file: IO[bytes]) -> IO[bytes] | None:
-    """An AVIF file with its EXIF emptied; None for others.
+    """A copy of an AVIF file with empty EXIF; None for other files.
 
-    Pillow adds the container's own rotation to an AVIF file's EXIF as it opens it, which fails
-    where another number of it is broken.
+    When Pillow opens an AVIF file, it writes the container's rotation into the EXIF data. That
+    fails if any other tag is broken.
     """
     if not file.seekable():
         return None
@@ -115,30 +115,32 @@ def _without_exif(file: IO[bytes]) -> IO[bytes] | None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turns an image by its EXIF orientation, the one tag that is looked at."""
+    """Transposes an image by its EXIF orientation; no other tag is read."""
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        transposition = _TRANSPOSITIONS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:
         return image
-    return image if turn is None else image.transpose(turn)
+    return image if transposition is None else image.transpose(transposition)
 
 
 def image_to_array(image: ImageLike, channel_order: str, image_format: str) -> np.ndarray:
-    """Any accepted image as (H, W, 3) uint8 in ``image_format`` order.
+    """Converts an image to (H, W, 3) uint8 in ``image_format`` order.
 
     Args:
         image: a path, a Pillow image, or a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
         channel_order: of arrays, "RGB" or "BGR".
-        image_format: wanted, "RGB" or "BGR".
+        image_format: of the result, "RGB" or "BGR".
 
     Raises:
-        FileNotFoundError: the path leads nowhere.
-        ValueError: the image is of another kind, an address on the network, or cannot be read.
+        FileNotFoundError: there is no such file.
+        ValueError: the image has another type, is a URL or cannot be read.
     """
     if isinstance(image, (str, PathLike)):
-        # PathManager would fetch it and keep a copy, which a call to predict should not.
+        # PathManager would download the image and keep a copy.
         if str(image).startswith(_NETWORK_ADDRESSES):
-            raise ValueError(f"Images come from files, not from the network as {image} does.")
+            raise ValueError(
+                f"Images come from files, not from the network: download {image} first."
+            )
         return read_image(str(image), image_format)
     if isinstance(image, Image.Image):
         return _reordered(pillow_to_array(image), "RGB", image_format)
@@ -148,10 +150,10 @@ def image_to_array(image: ImageLike, channel_order: str, image_format: str) -> n
 
 
 def pillow_to_array(image: Image.Image) -> np.ndarray:
-    """A Pillow image as (H, W, 3) uint8 RGB; of sixteen bits the upper eight.
+    """Converts a Pillow image to (H, W, 3) uint8 RGB; of 16 bits it keeps the upper 8.
 
     Raises:
-        ValueError: the image's mode has no known range.
+        ValueError: the values of the image's mode have no known range.
     """
     if image.mode in _SIXTEEN_BIT_MODES:
         gray = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)

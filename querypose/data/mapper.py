@@ -1,4 +1,4 @@
-"""From a dataset's dict to what the model trains on."""
+"""Maps dataset records to a model's inputs, for training and testing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
 from detectron2.data import detection_utils as utils
 from detectron2.structures import Instances, Keypoints
 
+from querypose.data.annotations import check_keypoints, count_keypoint_numbers, shared_skeleton
 from querypose.data.augmentation import build_crop_augmentations, build_train_augmentations
 from querypose.data.image import read_image
 from querypose.data.mapper_registry import MAPPER_REGISTRY
@@ -29,13 +29,13 @@ class QueryPoseDatasetMapper:
     Crowd annotations are dropped. Keypoints that leave the image become unlabeled.
 
     Args:
-        is_train: augment, and keep annotations.
+        is_train: keep the annotations.
         image_format: as ``INPUT.FORMAT``.
-        augmentations: for every image.
-        crop_augmentations: before them, where an image is cropped; empty never crops.
+        augmentations: applied to every image.
+        crop_augmentations: applied before them to cropped images; empty never crops.
         skeleton: the dataset's keypoints.
-        num_classes: categories the model knows.
-        crop_probability: of cropping.
+        num_classes: number of classes of the model.
+        crop_probability: probability of cropping.
     """
 
     @configurable
@@ -80,14 +80,14 @@ class QueryPoseDatasetMapper:
         """Maps one image.
 
         Args:
-            dataset_dict: in Detectron2's standard format; left as it is.
+            dataset_dict: in Detectron2's standard format; not changed.
 
         Returns:
             The dict with ``image``, a (3, H, W) uint8 tensor, and in training ``instances`` with
             ``gt_boxes``, ``gt_classes`` and ``gt_keypoints``, in pixels of that image.
 
         Raises:
-            FileNotFoundError: the image is not there.
+            FileNotFoundError: the image does not exist.
             ValueError: the image is broken, or an annotation does not fit the dataset.
         """
         dataset_dict = copy.deepcopy(dataset_dict)
@@ -120,54 +120,23 @@ class QueryPoseDatasetMapper:
                 continue
             self._check(annotation, file_name)
             annotation.pop("segmentation", None)
-            if _count_numbers(annotation) == 0:
+            if count_keypoint_numbers(annotation) == 0:
                 annotation["keypoints"] = [0.0] * 3 * self.num_keypoints
             people.append(
                 utils.transform_instance_annotations(
                     annotation, transforms, image_size, keypoint_hflip_indices=self.flip_indices
                 )
             )
-        # Detectron2 would leave the field out of an image without people.
+        # Detectron2 would omit the field for an image without people.
         keypoints = np.array([person.pop("keypoints") for person in people], dtype=np.float32)
         instances = utils.annotations_to_instances(people, image_size)
         instances.gt_keypoints = Keypoints(keypoints.reshape(-1, self.num_keypoints, 3))
         return utils.filter_empty_instances(instances)
 
     def _check(self, annotation: dict[str, Any], file_name: str) -> None:
-        numbers = _count_numbers(annotation)
-        if numbers not in (0, 3 * self.num_keypoints):
-            raise ValueError(
-                f"{file_name}: a person has {numbers} keypoint numbers, "
-                f"not 3 x {self.num_keypoints}; check the annotations or the skeleton."
-            )
+        check_keypoints(annotation, self.num_keypoints, file_name)
         if not 0 <= annotation["category_id"] < self.num_classes:
             raise ValueError(
                 f"{file_name}: a person has category {annotation['category_id']}, but "
                 f"MODEL.QUERYPOSE.NUM_CLASSES is {self.num_classes}."
             )
-
-
-def _count_numbers(annotation: dict[str, Any]) -> int:
-    """How many numbers an annotation's keypoints are; like Detectron2, an array may hold them."""
-    keypoints = annotation.get("keypoints")
-    return 0 if keypoints is None else np.size(keypoints)
-
-
-def shared_skeleton(datasets: Sequence[str]) -> Skeleton:
-    """The skeleton of several datasets.
-
-    Raises:
-        ValueError: there is no dataset, or their keypoints differ.
-    """
-    if not datasets:
-        raise ValueError(
-            "The mapper learns of keypoints from datasets: name one in DATASETS.TRAIN, or in "
-            "DATASETS.TEST where is_train is False."
-        )
-    skeletons = [Skeleton.from_metadata(MetadataCatalog.get(name)) for name in datasets]
-    for name, skeleton in zip(datasets[1:], skeletons[1:], strict=True):
-        if skeleton.keypoints != skeletons[0].keypoints:
-            raise ValueError(
-                f"{datasets[0]} and {name} have different keypoints; train on them one by one."
-            )
-    return skeletons[0]

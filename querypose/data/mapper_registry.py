@@ -1,4 +1,4 @@
-"""Mappers by name, so that a config chooses one."""
+"""The registry of training mappers; ``INPUT.MAPPER`` names one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from detectron2.utils.registry import Registry
 
 MAPPER_REGISTRY = Registry("POSE_MAPPER")
 MAPPER_REGISTRY.__doc__ = """
-Classes that are built of a config (``is_train`` is True) and map one dataset dict to what a model
-trains on. ``INPUT.MAPPER`` names one.
+Registry of mappers, which turn one dataset dict into a model's training input. The registered
+class is called with a config and ``is_train=True``.
 """
 
 
 def build_train_mapper(cfg: CfgNode) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """The mapper that ``INPUT.MAPPER`` names.
+    """Builds the mapper that ``INPUT.MAPPER`` names.
 
     Raises:
         ValueError: no mapper is registered under this name.
@@ -24,5 +24,5 @@ def build_train_mapper(cfg: CfgNode) -> Callable[[dict[str, Any]], dict[str, Any
     name = cfg.INPUT.MAPPER
     if name not in MAPPER_REGISTRY:
         known = sorted(known for known, _ in MAPPER_REGISTRY)
-        raise ValueError(f"INPUT.MAPPER is one of {', '.join(known)}, not {name!r}.")
+        raise ValueError(f"INPUT.MAPPER must be one of {', '.join(known)}, got {name!r}.")
     return MAPPER_REGISTRY.get(name)(cfg, is_train=True)

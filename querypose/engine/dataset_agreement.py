@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 
 from querypose.data.datasets.coco import set_classes
+from querypose.data.datasets.records import load_records
 from querypose.evaluation.build import evaluator_class
 from querypose.evaluation.coco import oks_sigmas
 from querypose.modeling.pose_model import skeleton_from_config
@@ -88,7 +89,7 @@ def _read_classes(datasets: Sequence[str]) -> None:
     for name in datasets:
         if not MetadataCatalog.get(name).get("thing_classes"):
             with contextlib.suppress(FileNotFoundError):
-                DatasetCatalog.get(name)
+                load_records(name)
 
 
 def _has_annotations_above(name: str, num_classes: int) -> bool:
@@ -96,7 +97,7 @@ def _has_annotations_above(name: str, num_classes: int) -> bool:
         return False
     return any(
         annotation["category_id"] >= num_classes
-        for record in DatasetCatalog.get(name)
+        for record in load_records(name)
         for annotation in record.get("annotations", ())
         if not annotation.get("iscrowd", 0)
     )

@@ -7,6 +7,7 @@ import itertools
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from querypose.data.datasets.records import load_training_records
 from querypose.engine.seeding import mixed_seed, seed_everything
 
 # Enough for the iteration under way and its checkpoint.
@@ -107,22 +109,26 @@ class ResumableTrainLoader:
         """Reads ``DATASETS``, ``DATALOADER``, ``SOLVER.IMS_PER_BATCH`` and ``SEED``.
 
         Raises:
-            ValueError: the batch cannot be shared out evenly, or there is nothing to train on.
+            FileNotFoundError: a label file does not exist.
+            ValueError: the batch cannot be divided among the processes, there is no image to train
+                on, or a label file contradicts itself.
         """
-        try:
-            parts = build_detection_train_loader.from_config(cfg, mapper=mapper)
-        except AssertionError as error:
-            raise ValueError(
-                f"DATASETS.TRAIN has no image to train on: label people in one. ({error})"
-            ) from error
+        keypoint_head = cfg.MODEL.ROI_KEYPOINT_HEAD
+        loaded = load_training_records(
+            cfg.DATASETS.TRAIN,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            min_keypoints=keypoint_head.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
+        )
         # Serialized, so that worker processes share it.
-        records = DatasetFromList(parts["dataset"], copy=False)
+        records = DatasetFromList(loaded, copy=False)
+        build = partial(
+            build_detection_train_loader.from_config, cfg, mapper=mapper, dataset=records
+        )
+        parts = build()
 
         def build_sampler(seed: int) -> Iterable[int]:
             with _numpy_seed(seed):
-                return build_detection_train_loader.from_config(
-                    cfg, mapper=mapper, dataset=records
-                )["sampler"]
+                return build()["sampler"]
 
         batch_size, rest = divmod(parts["total_batch_size"], comm.get_world_size())
         if rest or batch_size == 0:
@@ -132,7 +138,7 @@ class ResumableTrainLoader:
             )
         wide = None
         if parts["aspect_ratio_grouping"]:
-            wide = [record["width"] > record["height"] for record in parts["dataset"]]
+            wide = [record["width"] > record["height"] for record in loaded]
         return {
             "records": records,
             "mapper": mapper,

@@ -1,4 +1,4 @@
-"""What Detectron2's evaluators cannot do."""
+"""Keypoint evaluators for COCO's and CrowdPose's metrics."""
 
 from querypose.evaluation.coco import KeypointEvaluator
 from querypose.evaluation.crowdpose import CrowdPoseEvaluator, evaluate_crowdpose

@@ -11,7 +11,7 @@ from querypose.evaluation.crowdpose import evaluate_crowdpose
 
 
 def main() -> None:
-    """Prints the table of CrowdPose's metrics, in percent."""
+    """Prints a table of CrowdPose's metrics, in percent."""
     parser = argparse.ArgumentParser(
         prog="python -m querypose.evaluation", description="Evaluate CrowdPose results."
     )

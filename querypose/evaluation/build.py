@@ -1,4 +1,4 @@
-"""From a dataset's metadata to its evaluator."""
+"""Chooses a dataset's evaluator by its metadata."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _EVALUATORS = {"coco": KeypointEvaluator, "crowdpose": CrowdPoseEvaluator}
 
 
 def evaluator_class(dataset_name: str) -> type[KeypointEvaluator]:
-    """The evaluator that a dataset's ``evaluator_type`` asks for, COCO's where there is none.
+    """The evaluator for a dataset's ``evaluator_type``; COCO's by default.
 
     Raises:
-        ValueError: no evaluator is known by this name.
+        ValueError: the type is unknown.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
     if kind not in _EVALUATORS:

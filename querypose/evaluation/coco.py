@@ -1,4 +1,4 @@
-"""COCO's evaluation of keypoints, on label files made sound."""
+"""COCO's keypoint evaluation, on checked and completed label files."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from querypose.evaluation.ground_truth import GroundTruth, warn_of_no_annotation
 from querypose.evaluation.results_file import check_image_ids
 from querypose.skeleton import Skeleton
 
-_PREDICTED = ("pred_boxes", "scores", "pred_keypoints")
+_PREDICTED_FIELDS = ("pred_boxes", "scores", "pred_keypoints")
 
 
 class KeypointEvaluator(COCOEvaluator):
     """Detectron2's ``COCOEvaluator`` on labels as :mod:`querypose.data.datasets.labels` reads them.
 
-    Images go by the ids of the label file, here and in the results that are saved. Every metric is
-    NaN where nobody was predicted, or the file has no annotations.
+    Images have the ids of the label file, also in the saved results. Every metric is NaN if no
+    person was predicted or the file has no annotations.
 
     Args:
-        dataset_name: a dataset of keypoints.
-        *args: further arguments of ``COCOEvaluator``; without ``kpt_oks_sigmas``, the skeleton's
-            count.
+        dataset_name: a keypoint dataset.
+        *args: further arguments of ``COCOEvaluator``; ``kpt_oks_sigmas`` defaults to the
+            skeleton's sigmas.
         **kwargs: likewise.
 
     Raises:
-        FileNotFoundError: there is no label file.
-        ValueError: the label file contradicts itself, or the sigmas are not one a keypoint.
+        FileNotFoundError: the label file does not exist.
+        ValueError: the label file contradicts itself, or there is not one sigma per keypoint.
     """
 
     metric_names: Mapping[str, Sequence[str]] = {
@@ -54,7 +54,7 @@ class KeypointEvaluator(COCOEvaluator):
                 super().__init__(name, *args, **kwargs)
             self._metadata = metadata
         else:
-            # It writes the file, and names it in the metadata.
+            # Detectron2 writes the file and adds its path to the metadata.
             super().__init__(dataset_name, *args, **kwargs)
             labels = self.read_labels(dataset_name)
         set_classes(dataset_name, labels)
@@ -64,20 +64,20 @@ class KeypointEvaluator(COCOEvaluator):
 
     @classmethod
     def read_labels(cls, dataset_name: str) -> Labels:
-        """Reads what a dataset's predictions are compared with.
+        """Reads the ground truth of a dataset.
 
         Raises:
-            FileNotFoundError: there is no label file.
+            FileNotFoundError: the label file does not exist.
             ValueError: the label file contradicts itself.
         """
         return read_registered_labels(dataset_name)
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Takes the predictions of some images; see Detectron2's ``COCOEvaluator``.
+        """Collects the predictions of a batch; see Detectron2's ``COCOEvaluator``.
 
         Raises:
             ValueError: an image is not in the label file.
-            FloatingPointError: a prediction is not finite.
+            FloatingPointError: a prediction is NaN or infinite.
         """
         image_ids = [image["image_id"] for image in inputs]
         check_image_ids(image_ids, self._coco_api.labels)
@@ -87,10 +87,10 @@ class KeypointEvaluator(COCOEvaluator):
         super().process(inputs, outputs)
 
     def evaluate(self, img_ids: Sequence[int | str] | None = None) -> dict[str, Any]:
-        """Metrics in percent by task, in the main process; empty in the others.
+        """Computes metrics in percent by task, in the main process; empty in the others.
 
         Args:
-            img_ids: of the images to evaluate on, as the label file has them; None takes all.
+            img_ids: ids of the images to evaluate on, from the label file; None takes all.
         """
         labels = self._coco_api.labels
         if img_ids is not None:
@@ -105,24 +105,24 @@ class KeypointEvaluator(COCOEvaluator):
         }
 
 
-def oks_sigmas(metadata: Metadata, given: Sequence[float] = ()) -> list[float]:
-    """The sigmas that are given, or the dataset's own where there are none.
+def oks_sigmas(metadata: Metadata, sigmas: Sequence[float] = ()) -> list[float]:
+    """Checks OKS sigmas against a dataset's skeleton; empty ones default to the skeleton's.
 
     Raises:
-        ValueError: there are some, but not one for each keypoint.
+        ValueError: there is not one sigma per keypoint.
     """
     skeleton = Skeleton.from_metadata(metadata)
-    if len(given) not in (0, skeleton.num_keypoints):
+    if len(sigmas) not in (0, skeleton.num_keypoints):
         raise ValueError(
-            f"There are {len(given)} OKS sigmas (TEST.KEYPOINT_OKS_SIGMAS) for the "
+            f"There are {len(sigmas)} OKS sigmas (TEST.KEYPOINT_OKS_SIGMAS) for the "
             f"{skeleton.num_keypoints} keypoints of {metadata.name!r}; give one for each, or none."
         )
-    return list(given) or list(skeleton.sigmas)
+    return list(sigmas) or list(skeleton.sigmas)
 
 
 @contextlib.contextmanager
 def _empty_dataset() -> Iterator[str]:
-    """The name of a dataset for Detectron2's constructor, which reads label files by itself."""
+    """Registers a dataset without labels, for Detectron2's constructor: it reads a label file."""
     with tempfile.TemporaryDirectory() as folder:
         json_file = Path(folder, "empty.json")
         json_file.write_text('{"annotations": []}')
@@ -133,12 +133,12 @@ def _empty_dataset() -> Iterator[str]:
             MetadataCatalog.remove(folder)
 
 
-def _check_finite(people: Instances, image_id: int | str) -> None:
-    for field in _PREDICTED:
-        values = people.get(field) if people.has(field) else None
+def _check_finite(instances: Instances, image_id: int | str) -> None:
+    for field in _PREDICTED_FIELDS:
+        values = instances.get(field) if instances.has(field) else None
         tensor = values.tensor if isinstance(values, Boxes) else values
         if tensor is not None and not tensor.isfinite().all():
             raise FloatingPointError(
-                f"The {field} of image {image_id!r} hold NaN or an infinity, which no metric can "
+                f"The {field} of image {image_id!r} contain NaN or infinity, which no metric can "
                 "count; look for such numbers in the model's weights."
             )

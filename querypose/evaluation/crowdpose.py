@@ -1,7 +1,7 @@
 """CrowdPose's evaluation: COCO's keypoint AP with areas from boxes, and AP by crowding.
 
-The definitions are those of the benchmark's official tool, crowdposetools. It is a copy of
-pycocotools with the changes made here, so pycocotools itself does the counting.
+The definitions are those of the benchmark's official tool, crowdposetools, a modified copy of
+pycocotools. This module makes the same changes and leaves the counting to pycocotools.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from querypose.evaluation.ground_truth import GroundTruth, warn_of_no_annotation
 from querypose.evaluation.results_file import read_results
 from querypose.skeleton import CROWDPOSE_SKELETON
 
-# Where pycocotools' summary of keypoints holds what CrowdPose reports.
+# Indices into pycocotools' summary of keypoint metrics.
 _STATS = {"AP": 0, "AP50": 1, "AP75": 2, "AR": 5, "AR50": 6, "AR75": 7}
 _LEVELS = ("easy", "medium", "hard")
-# crowdIndex at which the medium and the hard level begin.
+# The lowest crowdIndex of the medium and of the hard level.
 _LEVEL_STARTS = (0.2, 0.8)
 
 METRICS = (*_STATS, *(f"AP_{level}" for level in _LEVELS))
@@ -40,18 +40,18 @@ class CrowdPoseEvaluator(KeypointEvaluator):
     """Evaluates keypoints as the CrowdPose benchmark does.
 
     :meth:`evaluate` returns ``{"keypoints": {...}}`` with, in percent, AP, AP50, AP75, AR, AR50,
-    AR75, AP_easy, AP_medium and AP_hard. Every metric is NaN where nobody was predicted in any
-    image or the file has no annotations, and so is the AP of a level without people.
+    AR75, AP_easy, AP_medium and AP_hard. Every metric is NaN if no person was predicted or the
+    file has no annotations; the AP of a level is NaN if the level has no people.
 
     Args:
         dataset_name: a dataset whose label file gives every image a ``crowdIndex``.
         tasks: ``"keypoints"`` and, for the AP of boxes by COCO's definition, ``"bbox"``.
         distributed: collect the predictions of all processes.
-        output_dir: where the predictions are saved; None saves nothing.
+        output_dir: folder for the predictions; None saves none.
         kpt_oks_sigmas: per keypoint; empty takes the benchmark's own.
 
     Raises:
-        FileNotFoundError: there is no label file.
+        FileNotFoundError: the label file does not exist.
         ValueError: the label file contradicts itself, or an image has no ``crowdIndex``.
     """
 
@@ -77,10 +77,10 @@ class CrowdPoseEvaluator(KeypointEvaluator):
 
     @classmethod
     def read_labels(cls, dataset_name: str) -> Labels:
-        """As :meth:`KeypointEvaluator.read_labels`, with the benchmark's areas and levels.
+        """Reads the ground truth of a dataset, with the benchmark's areas and levels.
 
         Raises:
-            FileNotFoundError: there is no label file.
+            FileNotFoundError: the label file does not exist.
             ValueError: the label file contradicts itself, or an image has no ``crowdIndex``.
         """
         labels = read_registered_labels(dataset_name, areas_from_boxes=True)
@@ -93,7 +93,7 @@ class CrowdPoseEvaluator(KeypointEvaluator):
         if iou_type != "keypoints":
             return super()._derive_coco_results(coco_eval, iou_type, class_names)
         if coco_eval is None:
-            self._logger.warning("The model predicted no one.")
+            self._logger.warning("The model predicted no person.")
             return dict.fromkeys(METRICS, float("nan"))
         results = _crowdpose_metrics(coco_eval)
         self._logger.info("CrowdPose results for keypoints:\n" + create_small_table(results))
@@ -105,13 +105,13 @@ def evaluate_crowdpose(annotation_file: str | Path, results_file: str | Path) ->
 
     Args:
         annotation_file: CrowdPose's annotations of the split.
-        results_file: results in COCO's format, of fourteen keypoints.
+        results_file: results in COCO's format, with fourteen keypoints.
 
     Returns:
-        The metrics of :class:`CrowdPoseEvaluator`, in percent; NaN where the list is empty.
+        The metrics of :class:`CrowdPoseEvaluator`, in percent; NaN if there are no results.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: a file does not exist.
         ValueError: the annotations contradict themselves, an image has no ``crowdIndex``, or a
             result does not fit the annotations.
     """
@@ -120,8 +120,7 @@ def evaluate_crowdpose(annotation_file: str | Path, results_file: str | Path) ->
     results = read_results(results_file, labels, CROWDPOSE_SKELETON.num_keypoints)
     if not labels.content["annotations"]:
         warn_of_no_annotations(labels)
-        return dict.fromkeys(METRICS, float("nan"))
-    if not results:
+    if not labels.content["annotations"] or not results:
         return dict.fromkeys(METRICS, float("nan"))
     with contextlib.redirect_stdout(io.StringIO()):
         ground_truth = GroundTruth(labels)
@@ -137,8 +136,8 @@ def _check_crowd_indices(labels: Labels) -> None:
     images = {image["id"]: image for image in labels.content["images"]}
     without = [
         image_id
-        for image_id, inner in labels.image_ids.items()
-        if not is_number(images[inner].get("crowdIndex"))
+        for image_id, new_id in labels.image_ids.items()
+        if not is_number(images[new_id].get("crowdIndex"))
     ]
     if without:
         raise ValueError(
@@ -149,11 +148,11 @@ def _check_crowd_indices(labels: Labels) -> None:
 
 
 def _crowdpose_metrics(coco_eval: COCOeval) -> dict[str, float]:
-    """The benchmark's metrics, in percent, of a summarized evaluation of keypoints."""
+    """The benchmark's metrics, in percent, from a summarized keypoint evaluation."""
     metrics = {name: coco_eval.stats[index] for name, index in _STATS.items()}
     for level, image_ids in _images_by_level(coco_eval).items():
         metrics[f"AP_{level}"] = _average_precision(coco_eval, image_ids)
-    # Detectron2 says NaN where pycocotools says -1: nothing was there to be found.
+    # pycocotools returns -1 where there is no ground truth; Detectron2 reports that as NaN.
     return {name: float(value * 100 if value >= 0 else "nan") for name, value in metrics.items()}
 
 
@@ -166,16 +165,16 @@ def _images_by_level(coco_eval: COCOeval) -> dict[str, list[int]]:
 
 
 def _average_precision(coco_eval: COCOeval, image_ids: Sequence[int]) -> float:
-    """AP over some images alone, 0 to 1; -1 where they show no one.
+    """AP over the given images only, 0 to 1; -1 if they have no people.
 
-    The official tool averages the whole precision array, with the -1 entries that pycocotools masks
-    out in its summary. They stand for a category without people; CrowdPose has one category, so
-    either all entries are -1 or none is, and the two averages agree.
+    Like the official tool, this averages the whole precision array, including the -1 entries that
+    pycocotools' summary masks out. They stand for categories without people. CrowdPose has one
+    category, so either all entries are -1 or none is, and the two averages agree.
     """
     subset = copy.copy(coco_eval)
     subset.params = copy.deepcopy(coco_eval.params)
     subset.params.imgIds = list(image_ids)
-    # CrowdPose does not tell sizes apart.
+    # CrowdPose has no metrics by size.
     subset.params.areaRng = subset.params.areaRng[:1]
     subset.params.areaRngLbl = subset.params.areaRngLbl[:1]
     with contextlib.redirect_stdout(io.StringIO()):

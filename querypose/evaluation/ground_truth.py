@@ -1,4 +1,4 @@
-"""Labels as pycocotools takes them."""
+"""Labels in pycocotools' form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from querypose.data.datasets.labels import Labels
 
 
 class GroundTruth(COCO):
-    """The people of a label file, to be compared with results that have the file's own ids.
+    """Ground truth of a label file, for results with the file's own ids.
 
     Attributes:
         labels: the label file.
@@ -27,10 +27,10 @@ class GroundTruth(COCO):
             self.createIndex()
 
     def loadRes(self, resFile: list[dict[str, Any]]) -> COCO:  # noqa: N802, N803
-        """Results as pycocotools takes them; the list stays as it is.
+        """Converts results to pycocotools' form; the list is not changed.
 
         Args:
-            resFile: results in COCO's format, of images and categories of the label file.
+            resFile: results in COCO's format, with image and category ids of the label file.
         """
         return super().loadRes(
             [
@@ -45,7 +45,7 @@ class GroundTruth(COCO):
 
 
 def warn_of_no_annotations(labels: Labels) -> None:
-    """Says in the log why every metric is NaN."""
+    """Logs why every metric is NaN."""
     logging.getLogger(__name__).warning(
         "%s has no annotations: there is nothing to evaluate.", labels.json_file
     )

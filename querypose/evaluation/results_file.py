@@ -1,4 +1,4 @@
-"""Files of predicted people in COCO's results format."""
+"""Reads files of predictions in COCO's results format."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _FIELDS = ("image_id", "category_id", "keypoints", "score")
 def read_results(
     results_file: str | Path, labels: Labels, num_keypoints: int
 ) -> list[dict[str, Any]]:
-    """Reads results and checks them against the labels that they will be compared with.
+    """Reads results and checks them against the ground truth.
 
     Args:
-        results_file: a JSON list of ``image_id``, ``category_id``, ``keypoints`` (x, y, any number;
-            K times; x and y are pixel indices) and ``score``.
-        labels: what was to be predicted.
+        results_file: a JSON list of objects with ``image_id``, ``category_id``, ``score`` and
+            ``keypoints``: 3K numbers, per keypoint x and y, as pixel indices, and any number.
+        labels: the ground truth.
         num_keypoints: K.
 
     Returns:
-        The results with these fields alone.
+        The results with these fields only.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not such a list, or a result does not fit the labels.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not such a list, or a result does not fit the labels.
     """
     with PathManager.open(str(results_file)) as file:
         try:
@@ -48,10 +48,10 @@ def read_results(
 
 
 def check_image_ids(image_ids: Iterable[int | str], labels: Labels) -> None:
-    """Looks whether results are of images that the labels know.
+    """Checks that all images of results are in the label file.
 
     Raises:
-        ValueError: some are not.
+        ValueError: an image is not.
     """
     unknown = sorted(set(image_ids) - labels.image_ids.keys(), key=str)
     if unknown:
@@ -62,7 +62,7 @@ def check_image_ids(image_ids: Iterable[int | str], labels: Labels) -> None:
 
 
 def _fault(result: Any, labels: Labels, num_keypoints: int) -> str:
-    """What is wrong with a result, as the end of a sentence; empty where nothing is."""
+    """What is wrong with a result, as the end of a sentence; empty if it is valid."""
     missing = set(_FIELDS) - set(result if isinstance(result, dict) else ())
     if missing:
         return f"lacks {sorted(missing)}"

@@ -192,10 +192,10 @@ def test_broken_segmentations_are_named(segmentation, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"INPUT__AFFINE__SIZE": 100}, "INPUT.AFFINE.SIZE is a multiple of 32, not 100"),
-        ({"INPUT__AFFINE__ZOOM": [1.5, 0.7]}, "INPUT.AFFINE.ZOOM is"),
-        ({"INPUT__LIGHTING": -0.1}, "INPUT.LIGHTING is not negative"),
-        ({"INPUT__MAPPER": "AffineMapper"}, "INPUT.MAPPER is one of PoseAffineMapper, Query"),
+        ({"INPUT__AFFINE__SIZE": 100}, "INPUT.AFFINE.SIZE must be a multiple of 32, got 100"),
+        ({"INPUT__AFFINE__ZOOM": [1.5, 0.7]}, "INPUT.AFFINE.ZOOM must be"),
+        ({"INPUT__LIGHTING": -0.1}, "INPUT.LIGHTING must not be negative"),
+        ({"INPUT__MAPPER": "AffineMapper"}, "INPUT.MAPPER must be one of PoseAffineMapper, Query"),
     ],
 )
 def test_senseless_options_are_named(make_mapper, changes, message):

@@ -6,7 +6,7 @@ import pytest
 
 from querypose.config import read_config
 from querypose.data.augmentation import (
-    PeopleRotationTransform,
+    PersonRotationTransform,
     RandomAspectRatio,
     RandomErasing,
     build_crop_augmentations,
@@ -39,7 +39,7 @@ def outline(box, count=360):
 
 @pytest.mark.parametrize("angle", [-170, -30, 7, 45, 90])
 def test_rotated_box_encloses_the_ellipse_in_it(angle):
-    transform = PeopleRotationTransform(120, 200, angle, expand=False)
+    transform = PersonRotationTransform(120, 200, angle, expand=False)
     box = np.array([50.0, 20.0, 90.0, 110.0])
     points = transform.apply_coords(outline(box))
     expected = np.concatenate([points.min(axis=0), points.max(axis=0)])
@@ -48,7 +48,7 @@ def test_rotated_box_encloses_the_ellipse_in_it(angle):
 
 
 def test_a_quarter_turn_is_exact():
-    transform = PeopleRotationTransform(100, 100, 90, expand=False)
+    transform = PersonRotationTransform(100, 100, 90, expand=False)
     rotated = transform.apply_box([[10, 20, 30, 60]])
     np.testing.assert_allclose(rotated, [[20, 70, 60, 90]], atol=1e-9)
 
@@ -150,5 +150,5 @@ def test_all_is_off_by_default(repository):
     ],
 )
 def test_nonsense_is_named(augmented, opts):
-    with pytest.raises(ValueError, match=rf"{opts[-2]} is"):
+    with pytest.raises(ValueError, match=rf"{opts[-2]} must"):
         augmented(*opts)

@@ -369,7 +369,7 @@ class TestConfig:
     @pytest.mark.parametrize("is_train", [True, False])
     def test_without_a_dataset_it_asks_for_one(self, is_train, tiny_cfg):
         cfg = tiny_cfg({"DATASETS.TRAIN": (), "DATASETS.TEST": ()})
-        with pytest.raises(ValueError, match=r"name one in DATASETS\.TRAIN, or"):
+        with pytest.raises(ValueError, match=r"name a dataset in DATASETS\.TRAIN, or"):
             QueryPoseDatasetMapper(cfg, is_train=is_train)
 
     def test_datasets_of_different_keypoints_are_refused(self, tiny_cfg):

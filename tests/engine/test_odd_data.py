@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
@@ -58,6 +58,7 @@ def dataset(tmp_path):
     yield make
     for name in names:
         DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 NAN, INF = float("nan"), float("inf")
@@ -100,8 +101,10 @@ def test_what_another_loader_lets_pass(dataset, tiny_config, start, tmp_path, sc
     with pytest.raises(ValueError, match=r"annotation 1 has .*finite number"):
         DatasetCatalog.get(name)
     DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
     json_file = str(tmp_path / "a.json")
     DatasetCatalog.register(name, lambda: load_coco_json(json_file, str(tmp_path), name))
+    MetadataCatalog.get(name).set(**COCO_SKELETON.metadata())
     train_two_iterations(tiny_config(*OPTS, "DATASETS.TRAIN", (name,)), start)
 
 
@@ -127,7 +130,7 @@ def test_nobody_in_the_crop(dataset, tiny_config, start):
 
 def test_an_id_that_stands_twice_is_named(dataset, tiny_config, start):
     name = dataset([person(id=7), person(id=7)])
-    with pytest.raises(ValueError, match=r"annotation 7 stands there twice"):
+    with pytest.raises(ValueError, match=r"annotation 7 occurs twice"):
         start(tiny_config(*OPTS, "DATASETS.TRAIN", (name,)))
 
 

@@ -6,9 +6,13 @@ import time
 
 import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.data.samplers import TrainingSampler
 
+from querypose.data import build_train_mapper
 from querypose.engine.train_loader import ResumableTrainLoader
+from querypose.skeleton import COCO_SKELETON
 
 SIZES = [(4, 3), (3, 4), (5, 5), (8, 3), (2, 9)]
 
@@ -110,3 +114,24 @@ def test_detectron2s_samplers_follow_the_seed_of_the_checkpoint(tiny_config, sam
 def test_batch_too_small_for_the_processes(tiny_config):
     with pytest.raises(ValueError, match=r"IMS_PER_BATCH \(0\) must be a multiple"):
         ResumableTrainLoader(tiny_config("SOLVER.IMS_PER_BATCH", 0), lambda record: record)
+
+
+def test_areas_of_a_set_that_detectron2_registered_arrive(
+    tiny_config, label_content, write_labels, tmp_path
+):
+    """As ``keypoints_coco_2017_train`` is registered; Detectron2's own loader drops them."""
+    name = f"coco_{tmp_path.name}"
+    json_file = write_labels(label_content(COCO_SKELETON.keypoints))
+    keypoints = {"thing_classes": ["person"], "keypoint_names": list(COCO_SKELETON.keypoints)}
+    register_coco_instances(name, keypoints, str(json_file), str(tmp_path))
+    affine = ("ZOOM", [1.0, 1.0], "DEGREES", 0.0, "SHIFT", 0.0, "SIZE", 192)
+    options = [f"INPUT.AFFINE.{item}" if isinstance(item, str) else item for item in affine]
+    cfg = tiny_config("DATASETS.TRAIN", (name,), "INPUT.MAPPER", "PoseAffineMapper", *options)
+    try:
+        batch = next(iter(ResumableTrainLoader(cfg, build_train_mapper(cfg))))
+        areas = [area for given in batch for area in given["instances"].gt_areas.tolist()]
+        # The crop is a square of the images' 96 rows, twice as large; the boxes would say 814.
+        assert areas == pytest.approx([800 * 4] * 4)
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

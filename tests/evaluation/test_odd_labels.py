@@ -17,7 +17,8 @@ from querypose.data.datasets.labels import read_labels
 from querypose.evaluation import CrowdPoseEvaluator, KeypointEvaluator, evaluate_crowdpose
 from querypose.evaluation.ground_truth import GroundTruth
 from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON
-from querypose.tools import score_threshold
+from querypose.tools.judged_results import read_dataset_results
+from querypose.tools.score_threshold import judge_people
 
 EVALUATORS = {"coco": KeypointEvaluator, "crowdpose": CrowdPoseEvaluator}
 
@@ -103,7 +104,7 @@ def test_own_labels_are_perfect_and_results_keep_the_ids(content, build, tmp_pat
     saved_file = tmp_path / "out" / "coco_instances_results.json"
     json_file = evaluator._metadata.json_file
     assert evaluate_crowdpose(json_file, saved_file)["AP"] == pytest.approx(100)
-    people = score_threshold._judge_dataset(evaluator._metadata.name, saved_file)
+    people = judge_people(*read_dataset_results(evaluator._metadata.name, saved_file))
     assert people.right.tolist() == [True] * 4 and people.num_labeled == 4
 
 
@@ -155,7 +156,7 @@ def test_predictions_that_are_not_finite_are_refused(content, build, field, valu
     people = people_of(content, 2)
     numbers = people.get(field)
     getattr(numbers, "tensor", numbers)[-1].fill_(value)
-    with pytest.raises(FloatingPointError, match=f"The {field} of image 2 hold NaN or an infin"):
+    with pytest.raises(FloatingPointError, match=f"The {field} of image 2 contain NaN or infin"):
         evaluator.process([{"image_id": 2}], [{"instances": people}])
 
 

@@ -1,4 +1,4 @@
-"""One file a dataset; importing this package registers them."""
+"""The built-in datasets, one per file; importing this package registers them."""
 
 from querypose.data.datasets import crowdpose, ochuman
 

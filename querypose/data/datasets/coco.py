@@ -36,22 +36,22 @@ def register_coco_keypoints(
 ) -> None:
     """Registers keypoint annotations in COCO's format under ``name``.
 
-    The annotations are read, and checked, when the dataset is first used. Without a ``skeleton``
-    the file's category is read at once: it names the keypoints, from which flips follow by ``left``
-    and ``right``; every keypoint is then a part of its own, unless the names are COCO's or
-    CrowdPose's.
+    The annotations are read and checked when the dataset is first used. Without a ``skeleton``,
+    the file is read at once, for the keypoint names in its category. If these are COCO's or
+    CrowdPose's, the skeleton is theirs; otherwise flips follow from ``left`` and ``right`` in the
+    names, and every keypoint is a part of its own.
 
     Args:
-        name: by which ``DATASETS.TRAIN`` and ``DATASETS.TEST`` know the dataset.
+        name: the dataset's name in ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
         json_file: annotations.
-        image_root: the folder that the images' ``file_name`` starts from.
+        image_root: the folder that the images' ``file_name`` is relative to.
         skeleton: keypoints, flips, sigmas, edges, parts.
-        evaluator_type: which evaluator the dataset wants.
+        evaluator_type: "coco" or "crowdpose".
         metadata: further fields of the dataset's metadata.
 
     Raises:
-        FileNotFoundError: ``skeleton`` is None and there is no such file.
-        ValueError: the file is not COCO keypoint JSON, or the name is taken.
+        FileNotFoundError: ``skeleton`` is None and the file does not exist.
+        ValueError: the file is not COCO keypoint JSON, or the name is already registered.
     """
     json_file, image_root = str(json_file), str(image_root)
     if name in DatasetCatalog:
@@ -70,11 +70,11 @@ def register_coco_keypoints(
 
 
 def register_configured_datasets(cfg: CfgNode) -> None:
-    """Registers what ``DATASETS.REGISTER`` lists, once per process.
+    """Registers the datasets that ``DATASETS.REGISTER`` lists, once per process.
 
     Raises:
         ValueError: an entry is not ``[name, json, folder]`` or ``[name, json, folder, skeleton
-            file]``, or its name is that of another dataset.
+            file]``, or another dataset has the name.
     """
     entries = _entries(cfg)
     counts = Counter(name for name, *_ in entries)
@@ -106,7 +106,7 @@ def _entries(cfg: CfgNode) -> list[Sequence[str]]:
 
 
 def _is_registered(name: str, json_file: str, image_root: str, skeleton: Skeleton | None) -> bool:
-    """Whether a name stands for the same dataset already; without a skeleton any will do."""
+    """Whether the same dataset is registered; None stands for any skeleton."""
     metadata = MetadataCatalog.get(name)
     registered = (metadata.get("json_file"), metadata.get("image_root"))
     return list(map(_absolute, registered)) == list(
@@ -119,7 +119,7 @@ def _absolute(path: Any) -> str:
 
 
 def check_configured_datasets(cfg: CfgNode) -> None:
-    """Looks whether ``DATASETS.TRAIN`` and ``DATASETS.TEST`` name registered datasets.
+    """Checks that ``DATASETS.TRAIN`` and ``DATASETS.TEST`` name registered datasets.
 
     Raises:
         ValueError: one of them is not registered.
@@ -148,7 +148,7 @@ def _declared_skeleton(json_file: str) -> Skeleton:
 def trained_category_ids(cfg: CfgNode) -> tuple[int | str, ...]:
     """The category ids of the first training dataset, in the order of the model's classes.
 
-    Empty where they are not known because the label file is not here.
+    They are empty if the label file does not exist.
 
     Raises:
         ValueError: the label file does not hold COCO's tables.
@@ -170,14 +170,15 @@ def trained_category_ids(cfg: CfgNode) -> tuple[int | str, ...]:
 def load_coco_keypoints(
     json_file: str, image_root: str, name: str, skeleton: Skeleton
 ) -> list[dict[str, Any]]:
-    """Reads COCO keypoint annotations into Detectron2's standard dicts, as its own loader does.
+    """Reads COCO keypoint annotations into Detectron2's standard dicts.
 
-    Keypoints move by half a pixel, from pixel indices to continuous coordinates, in which the
-    center of the first pixel is (0.5, 0.5). The dicts hold the file's own image ids, and every
-    annotation its ``area``. The metadata of ``name`` learns the classes.
+    As in Detectron2's own loader, keypoints are shifted by half a pixel, from pixel indices to
+    continuous coordinates: the center of the first pixel is at (0.5, 0.5). The dicts have the
+    file's own image ids, and every annotation has its ``area``. The classes are written to the
+    metadata of ``name``.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file contradicts itself or the metadata.
     """
     labels = read_labels(json_file, skeleton, areas_from_boxes=takes_areas_from_boxes(name))
@@ -185,20 +186,20 @@ def load_coco_keypoints(
     logging.getLogger(__name__).info(
         "Loaded %d images in COCO format from %s", len(labels.image_ids), json_file
     )
-    people: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    classes = {inner: index for index, inner in enumerate(labels.category_ids.values())}
+    classes = {new_id: index for index, new_id in enumerate(labels.category_ids.values())}
+    annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for annotation in labels.content["annotations"]:
-        people[annotation["image_id"]].append(_standard_annotation(annotation, classes))
+        annotations[annotation["image_id"]].append(_standard_annotation(annotation, classes))
     images = {image["id"]: image for image in labels.content["images"]}
     return [
         {
-            "file_name": os.path.join(image_root, images[inner]["file_name"]),
-            "height": images[inner]["height"],
-            "width": images[inner]["width"],
+            "file_name": os.path.join(image_root, images[new_id]["file_name"]),
+            "height": images[new_id]["height"],
+            "width": images[new_id]["width"],
             "image_id": image_id,
-            "annotations": people[inner],
+            "annotations": annotations[new_id],
         }
-        for image_id, inner in labels.image_ids.items()
+        for image_id, new_id in labels.image_ids.items()
     ]
 
 
@@ -210,19 +211,19 @@ def _standard_annotation(annotation: dict[str, Any], classes: Mapping[int, int])
         value if index % 3 == 2 else value + 0.5
         for index, value in enumerate(annotation["keypoints"])
     ]
-    outline = annotation.get("segmentation")
-    if isinstance(outline, dict) and isinstance(outline["counts"], list):
-        outline = pycocotools.mask.frPyObjects(outline, *outline["size"])
-    if outline:
-        standard["segmentation"] = outline
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict) and isinstance(segmentation["counts"], list):
+        segmentation = pycocotools.mask.frPyObjects(segmentation, *segmentation["size"])
+    if segmentation:
+        standard["segmentation"] = segmentation
     return standard
 
 
 def set_classes(name: str, labels: Labels) -> None:
-    """Tells a dataset's metadata which categories its label file has.
+    """Writes the categories of a label file to its dataset's metadata.
 
     Raises:
-        ValueError: it knows of others.
+        ValueError: the metadata already has other categories.
     """
     metadata = MetadataCatalog.get(name)
     names, classes = labels.class_names, labels.classes

@@ -15,14 +15,14 @@ SPLITS = ("train", "val", "trainval", "test")
 def register_crowdpose(root: str) -> None:
     """Registers ``crowdpose_train``, ``crowdpose_val``, ``crowdpose_trainval``, ``crowdpose_test``.
 
-    The skeleton is declared here and not read from the files: their ``skeleton`` field was copied
-    from COCO and points past the fourteenth keypoint. They have no ``area`` either, which the
-    benchmark defines by the boxes.
+    The skeleton is declared here instead of read from the files: their ``skeleton`` field is
+    COCO's and refers to more than fourteen keypoints. The files have no ``area`` either; the
+    benchmark computes areas from the boxes.
 
-    A name that another project has registered stays as it is.
+    Names that another project has registered are left alone.
 
     Args:
-        root: the folder that holds ``crowdpose/json`` and ``crowdpose/images``.
+        root: the folder that contains ``crowdpose/json`` and ``crowdpose/images``.
     """
     for split in SPLITS:
         name = f"crowdpose_{split}"

@@ -15,11 +15,11 @@ SPLITS = ("val", "test")
 def register_ochuman(root: str) -> None:
     """Registers ``ochuman_val`` and ``ochuman_test``; the benchmark has no training split.
 
-    A name that another project has registered stays as it is.
+    Names that another project has registered are left alone.
 
     Args:
-        root: the folder that holds ``ochuman/annotations``, with the annotation files in COCO's
-            format as OCHuman's API names them, and ``ochuman/images``.
+        root: the folder that contains ``ochuman/images`` and ``ochuman/annotations``, with the
+            COCO-format files under the names that OCHuman's API gives them.
     """
     for split in SPLITS:
         name = f"ochuman_{split}"

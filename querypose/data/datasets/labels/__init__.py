@@ -1,4 +1,4 @@
-"""Label files in COCO's format, made sound: one step for training, evaluation and checks."""
+"""Checks and completes label files in COCO's format, for training, evaluation and tools alike."""
 
 from querypose.data.datasets.labels.examination import Labels, examine_content
 from querypose.data.datasets.labels.file import examine_labels, read_categories, read_labels

@@ -1,6 +1,6 @@
-"""What a label file may leave out, because it follows from the rest. Every rule is one function.
+"""Completes what a label file may leave out because it follows from the rest.
 
-A rule completes an annotation in place and says whether it had to.
+Every rule is a function that completes an annotation in place and returns whether it had to.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from querypose.data.datasets.labels.rows import Context, Row
 from querypose.oks import PERSON_AREA_PER_BOX_AREA
 from querypose.skeleton import CROWDPOSE_SKELETON
 
-# The benchmark does not count the last two, head and neck.
+# The benchmark does not count the last two keypoints, head and neck.
 _COUNTED_IN_CROWDPOSE = 12
-# As shares of the box. Outlines of people who are nearly hidden keep within these bounds, and so do
-# whole outlines beside boxes that fit tightly around the keypoints.
+# Fractions of the box's area. Segmentations of persons who are nearly hidden stay within these
+# bounds, and so do whole segmentations with boxes drawn tightly around the keypoints.
 _LEAST_AREA, _MOST_AREA = 0.01, 2.0
 
 
 def _iscrowd(person: Row, _: Context) -> bool:
-    given = person.get("iscrowd")
-    person["iscrowd"] = int(given or 0)
-    return given is None
+    iscrowd = person.get("iscrowd")
+    person["iscrowd"] = int(iscrowd or 0)
+    return iscrowd is None
 
 
 def _keypoints(person: Row, context: Context) -> bool:
@@ -50,7 +50,7 @@ def _bbox(person: Row, _: Context) -> bool:
     points = points[points[:, 2] > 0, :2]
     if not len(points):
         return False
-    # A keypoint is the index of a pixel, and a box covers whole pixels.
+    # Keypoints are pixel indices; a box covers whole pixels.
     start, end = points.min(axis=0), points.max(axis=0) + 1
     person["bbox"] = [*start.tolist(), *(end - start).tolist()]
     return True
@@ -58,29 +58,29 @@ def _bbox(person: Row, _: Context) -> bool:
 
 def _area(person: Row, context: Context) -> bool:
     width, height = (max(length, 0) for length in person["bbox"][2:])
-    given, derived = person.get("area"), PERSON_AREA_PER_BOX_AREA * width * height
+    area, derived = person.get("area"), PERSON_AREA_PER_BOX_AREA * width * height
     if context.areas_from_boxes:
         person["area"] = derived
         return False
-    if given is not None and (given == derived or _is_credible(given, width * height, person)):
+    if area is not None and (area == derived or _is_credible(area, width * height, person)):
         return False
     person["area"] = derived
     return True
 
 
 def _is_credible(area: float, box_area: float, person: Row) -> bool:
-    # A crowd may be loose in its box, and a box without extent says nothing.
+    # A crowd may fill little of its box; an empty box gives no bounds.
     if person["iscrowd"] or box_area == 0:
         return area > 0
     return _LEAST_AREA * box_area <= area <= _MOST_AREA * box_area
 
 
 def _segmentation(person: Row, _: Context) -> bool:
-    outline = person.get("segmentation")
-    if not isinstance(outline, list):
+    segmentation = person.get("segmentation")
+    if not isinstance(segmentation, list):
         return False
-    polygons = [polygon for polygon in outline if len(polygon) % 2 == 0 and len(polygon) >= 6]
-    if len(polygons) == len(outline):
+    polygons = [polygon for polygon in segmentation if len(polygon) % 2 == 0 and len(polygon) >= 6]
+    if len(polygons) == len(segmentation):
         return False
     person["segmentation"] = polygons
     return True
@@ -95,5 +95,4 @@ DERIVED: Mapping[str, Callable[[Row, Context], bool]] = {
     f"it is {PERSON_AREA_PER_BOX_AREA} of the box": _area,
     "a polygon has less than three points: it is dropped, the person stays": _segmentation,
 }
-"""The rules in their order, since a later one relies on those before it, under what the log says
-where one had something to derive."""
+"""The rules by their log message, in order: later rules rely on earlier ones."""

@@ -1,4 +1,4 @@
-"""What the rules make of a label file's content."""
+"""Applies the rules to the content of a label file."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from querypose.data.datasets.labels.rows import Context, Row, holds_nan, is_id
 from querypose.skeleton import Skeleton
 
 TABLES = {"images": "image", "categories": "category", "annotations": "annotation"}
-"""COCO's tables, and what a row of each is called."""
+"""COCO's tables, and what messages call a row of each."""
 
 NamedRows = list[tuple[str, Row]]
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The sound rows of a label file, completed, with ids that every COCO tool takes.
+    """The valid rows of a label file, completed, with ids that every COCO tool accepts.
 
     Attributes:
-        json_file: the file.
-        content: COCO's tables, and what else stands beside them.
-        image_ids: for every image id of the file, the one in ``content``; both ascend.
+        json_file: path of the file.
+        content: COCO's tables and the file's other fields.
+        image_ids: maps every image id of the file to its id in ``content``; both ascend.
         category_ids: the same for categories, in the order of the classes.
-        annotation_names: for every annotation id in ``content``, "annotation" and the file's id.
-        refusals: what is wrong with the file, each the end of a sentence; the rows concerned are
-            left out.
-        remarks: what was derived, likewise.
+        annotation_names: maps every annotation id in ``content`` to "annotation" and the file's
+            own id.
+        refusals: the file's faults, each the end of a sentence; faulty rows are left out.
+        remarks: what was derived, each the end of a sentence.
     """
 
     json_file: str
@@ -52,17 +52,17 @@ class Labels:
 
     @property
     def classes(self) -> dict[int | str, int]:
-        """For every category id of the file, its class: 0, 1, ..."""
+        """The class, 0, 1, ..., of every category id of the file."""
         return {category_id: index for index, category_id in enumerate(self.category_ids)}
 
     @property
     def class_names(self) -> list[str]:
-        """For every class, its category's name."""
+        """The category name of every class."""
         names = {category["id"]: category["name"] for category in self.content["categories"]}
         return [names[category_id] for category_id in self.category_ids.values()]
 
     def log_remarks(self) -> None:
-        """Says what was derived, once in a process."""
+        """Logs what was derived, once per process."""
         for remark in self.remarks:
             message = f"{self.json_file}: {remark}."
             log_first_n(logging.WARNING, message, name=__name__, key="message")
@@ -76,13 +76,13 @@ def examine_content(
     has_nan: bool = True,
     areas_from_boxes: bool = False,
 ) -> Labels:
-    """Judges, completes and numbers COCO's tables in place.
+    """Checks, completes and renumbers COCO's tables in place.
 
     Args:
         content: the tables.
-        json_file: where they are from.
+        json_file: the file they were read from, for messages.
         skeleton: the keypoints of their people.
-        has_nan: whether NaN or an infinity may stand in them.
+        has_nan: whether they may contain NaN or infinity.
         areas_from_boxes: see :func:`read_labels`.
     """
     context = _context(content, skeleton, has_nan, areas_from_boxes)
@@ -95,7 +95,7 @@ def examine_content(
     for table in TABLES:
         named[table], faults = _refuse(named[table], REFUSED[table], context)
         refusals += faults
-    named["annotations"] = _without_orphans(named)
+    named["annotations"] = _without_refused_references(named)
     remarks = [remark for table in TABLES for remark in _odd_ids(named[table], table)]
     remarks += _derive(named["annotations"], context)
 
@@ -136,7 +136,7 @@ def _context(
 
 
 def _named(rows: Sequence[Row], table: str) -> NamedRows:
-    """Rows, and what sentences call them."""
+    """Pairs every row with its name in messages."""
     return [(_name(row, table, index), row) for index, row in enumerate(rows)]
 
 
@@ -149,18 +149,18 @@ def _name(row: Row, table: str, index: int) -> str:
 def _refuse(
     rows: NamedRows, rules: Sequence[Refusal], context: Context
 ) -> tuple[NamedRows, list[str]]:
-    """The sound rows, and a sentence for every other."""
-    sound, refusals = [], []
+    """Returns the valid rows, and a message for every other row."""
+    valid, refusals = [], []
     for name, row in rows:
         fault = next(filter(None, (rule(row, context) for rule in rules)), "")
         if fault:
             refusals.append(f"{name} {fault}")
         else:
-            sound.append((name, row))
-    return sound, list(dict.fromkeys(refusals))
+            valid.append((name, row))
+    return valid, list(dict.fromkeys(refusals))
 
 
-def _without_orphans(named: Mapping[str, NamedRows]) -> NamedRows:
+def _without_refused_references(named: Mapping[str, NamedRows]) -> NamedRows:
     """The annotations whose image and category were not refused."""
     images, categories = ({row["id"] for _, row in named[key]} for key in ("images", "categories"))
     return [
@@ -171,14 +171,16 @@ def _without_orphans(named: Mapping[str, NamedRows]) -> NamedRows:
 
 
 def _derive(annotations: NamedRows, context: Context) -> list[str]:
-    """Completes annotations; a sentence for every rule that had to."""
-    names: dict[str, list[str]] = {told: [] for told in DERIVED}
+    """Completes annotations; returns a remark for every rule that changed any."""
+    changed: dict[str, list[str]] = {message: [] for message in DERIVED}
     for name, annotation in annotations:
-        for told, rule in DERIVED.items():
+        for message, rule in DERIVED.items():
             if rule(annotation, context):
-                names[told].append(name)
+                changed[message].append(name)
     return [
-        _remark(told, found, annotations, "annotations") for told, found in names.items() if found
+        _remark(message, names, annotations, "annotations")
+        for message, names in changed.items()
+        if names
     ]
 
 
@@ -187,5 +189,5 @@ def _odd_ids(rows: NamedRows, table: str) -> list[str]:
     return [_remark(RENUMBERED, odd, rows, table)] if odd else []
 
 
-def _remark(told: str, names: Sequence[str], rows: NamedRows, table: str) -> str:
-    return f"{told} ({len(names)} of {len(rows)} {table}, {names[0]} for one)"
+def _remark(message: str, names: Sequence[str], rows: NamedRows, table: str) -> str:
+    return f"{message} ({len(names)} of {len(rows)} {table}, {names[0]} for one)"

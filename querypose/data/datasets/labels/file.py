@@ -13,15 +13,15 @@ from querypose.skeleton import Skeleton
 
 
 def read_labels(json_file: str, skeleton: Skeleton, *, areas_from_boxes: bool = False) -> Labels:
-    """Reads a label file; the log says what was derived.
+    """Reads a label file and logs what was derived.
 
     Args:
-        json_file: in COCO's format; it stays as it is.
+        json_file: in COCO's format; not changed.
         skeleton: the keypoints of its people.
-        areas_from_boxes: take no area from the file, as CrowdPose defines it.
+        areas_from_boxes: compute areas from boxes, whatever the file says; CrowdPose's definition.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it is not in COCO's format, or contradicts itself.
     """
     labels = examine_labels(json_file, skeleton, areas_from_boxes=areas_from_boxes)
@@ -34,10 +34,10 @@ def read_labels(json_file: str, skeleton: Skeleton, *, areas_from_boxes: bool = 
 
 
 def examine_labels(json_file: str, skeleton: Skeleton, *, areas_from_boxes: bool = False) -> Labels:
-    """As :func:`read_labels`, but tells all that contradicts itself, and logs nothing.
+    """Like :func:`read_labels`, but returns all faults instead of raising the first; logs nothing.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it does not hold COCO's tables.
     """
     content, has_nan = _read_tables(json_file)
@@ -49,17 +49,17 @@ def examine_labels(json_file: str, skeleton: Skeleton, *, areas_from_boxes: bool
 
 
 def read_categories(json_file: str) -> list[Row]:
-    """The categories of a label file as they stand.
+    """The categories of a label file, unchecked.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it does not hold COCO's tables.
     """
     return _read_tables(json_file)[0]["categories"]
 
 
 def _read_tables(json_file: str) -> tuple[dict[str, Any], bool]:
-    """What a label file holds, and whether NaN or an infinity is in it."""
+    """The content of a label file, and whether it contains NaN or infinity."""
     constants: list[str] = []
 
     def constant(text: str) -> float:

@@ -1,7 +1,7 @@
-"""What a label file may not say, because it contradicts itself. Every rule is one function.
+"""Refuses rows of a label file that contradict themselves or each other.
 
-A rule gives the end of a sentence that begins with a row ("annotation 7 ..."), or an empty text
-where the row keeps the rule.
+Every rule is a function that returns the end of a sentence about the row ("annotation 7 ..."), or
+an empty string if the row is valid.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ Refusal = Callable[[Row, Context], str]
 def _no_id(row: Row, _: Context) -> str:
     if is_id(row.get("id")):
         return ""
-    return f"has the id {row.get('id')!r:.50}; an id is an integer or a text"
+    return f"has the id {row.get('id')!r:.50}; an id is an integer or a string"
 
 
-def _no_plain_id(annotation: Row, _: Context) -> str:
+def _nested_id(annotation: Row, _: Context) -> str:
     if not isinstance(annotation.get("id"), (list, dict)):
         return ""
     return f"has the id {annotation['id']!r:.50}; leave it out, and the annotation is numbered"
 
 
-def _id_of_another(table: str) -> Refusal:
+def _repeated_id(table: str) -> Refusal:
     def rule(row: Row, context: Context) -> str:
         if not is_id(row.get("id")) or row["id"] not in context.repeated_ids[table]:
             return ""
-        return f"stands there twice; give every row of {table!r} an id of its own"
+        return f"occurs twice; give every row of {table!r} an id of its own"
 
     return rule
 
@@ -58,7 +58,7 @@ def _no_size(image: Row, _: Context) -> str:
 def _no_name(category: Row, _: Context) -> str:
     if isinstance(category.get("name"), str):
         return ""
-    return f"has the name {category.get('name')!r:.50}; write a text"
+    return f"has the name {category.get('name')!r:.50}; write a string"
 
 
 def _no_keypoint_names(category: Row, _: Context) -> str:
@@ -78,12 +78,12 @@ def _keypoints_of_another_category(category: Row, context: Context) -> str:
 
 
 def _keypoints_of_another_skeleton(category: Row, context: Context) -> str:
-    """A skeleton that is declared beside a file may rename its keypoints, but not reorder them."""
+    """A skeleton declared for a file may rename the file's keypoints, but not reorder them."""
     names = [str(name) for name in category.get("keypoints") or []]
     skeleton = context.skeleton.keypoints
     if names and len(names) != len(skeleton):
         return (
-            f"lists {len(names)} keypoints, and the skeleton {len(skeleton)}; correct one of them"
+            f"lists {len(names)} keypoints, but the skeleton {len(skeleton)}; correct one of them"
         )
     for position, name in enumerate(names):
         if name in skeleton and name != skeleton[position]:
@@ -118,14 +118,14 @@ def _no_box(annotation: Row, _: Context) -> str:
 
 
 def _no_keypoints(annotation: Row, context: Context) -> str:
-    keypoints, number = annotation.get("keypoints"), context.skeleton.num_keypoints
-    if keypoints in (None, []) or are_numbers(keypoints, 3 * number):
+    keypoints, count = annotation.get("keypoints"), context.skeleton.num_keypoints
+    if keypoints in (None, []) or are_numbers(keypoints, 3 * count):
         return ""
     if not isinstance(keypoints, list) or any(isinstance(value, list) for value in keypoints):
         return f"has the keypoints {keypoints!r:.50}; write x, y, visibility of all, in one list"
-    if len(keypoints) != 3 * number:
+    if len(keypoints) != 3 * count:
         return (
-            f"has {len(keypoints)} keypoint numbers, not 3 x {number} = {3 * number}; check the "
+            f"has {len(keypoints)} keypoint numbers, not 3 x {count} = {3 * count}; check the "
             "annotation or the skeleton"
         )
     wrong = next(value for value in keypoints if not is_number(value))
@@ -151,9 +151,9 @@ def _no_crowd_flag(annotation: Row, _: Context) -> str:
     return f"has the iscrowd {annotation['iscrowd']!r:.50}; write 0 or 1"
 
 
-def _no_outline(annotation: Row, _: Context) -> str:
-    outline = annotation.get("segmentation")
-    if not outline or _are_polygons(outline) or _is_run_length_code(outline):
+def _no_segmentation(annotation: Row, _: Context) -> str:
+    segmentation = annotation.get("segmentation")
+    if not segmentation or _are_polygons(segmentation) or _is_rle(segmentation):
         return ""
     return (
         "has a segmentation that is neither a list of polygons [x, y, x, y, ...] in finite numbers "
@@ -161,48 +161,48 @@ def _no_outline(annotation: Row, _: Context) -> str:
     )
 
 
-def _are_polygons(outline: Any) -> bool:
-    return isinstance(outline, list) and all(
-        isinstance(polygon, list) and all(map(is_number, polygon)) for polygon in outline
+def _are_polygons(segmentation: Any) -> bool:
+    return isinstance(segmentation, list) and all(
+        isinstance(polygon, list) and all(map(is_number, polygon)) for polygon in segmentation
     )
 
 
-def _is_run_length_code(outline: Any) -> bool:
-    if not isinstance(outline, dict) or not are_numbers(outline.get("size"), 2):
+def _is_rle(segmentation: Any) -> bool:
+    if not isinstance(segmentation, dict) or not are_numbers(segmentation.get("size"), 2):
         return False
-    counts, (height, width) = outline.get("counts"), outline["size"]
+    counts, (height, width) = segmentation.get("counts"), segmentation["size"]
     if not isinstance(counts, list):
         return isinstance(counts, str)
-    # pycocotools takes 32 bits, and trusts that the runs fill the image exactly.
+    # pycocotools reads 32 bits and does not check that the runs fill the image exactly.
     whole = all(type(number) is int and 0 <= number < 2**32 for number in (*counts, height, width))
     return whole and sum(counts) == height * width
 
 
-def _to_be_ignored(annotation: Row, _: Context) -> str:
+def _ignore_flag(annotation: Row, _: Context) -> str:
     if not annotation.get("ignore"):
         return ""
     return "is marked by 'ignore', which COCO's evaluation does not read; write iscrowd 1 instead"
 
 
-def _nan(row: Row, context: Context) -> str:
+def _not_finite(row: Row, context: Context) -> str:
     keys = [key for key, value in row.items() if holds_nan(value)] if context.holds_nan else []
     return f"holds NaN or an infinity in {keys[0]!r}; correct it or leave it out" if keys else ""
 
 
 REFUSED: Mapping[str, Sequence[Refusal]] = {
-    "images": (_no_id, _id_of_another("images"), _no_file_name, _no_size, _nan),
+    "images": (_no_id, _repeated_id("images"), _no_file_name, _no_size, _not_finite),
     "categories": (
         _no_id,
-        _id_of_another("categories"),
+        _repeated_id("categories"),
         _no_name,
         _no_keypoint_names,
         _keypoints_of_another_category,
         _keypoints_of_another_skeleton,
-        _nan,
+        _not_finite,
     ),
     "annotations": (
-        _no_plain_id,
-        _id_of_another("annotations"),
+        _nested_id,
+        _repeated_id("annotations"),
         _no_image,
         _no_category,
         _no_box,
@@ -210,9 +210,9 @@ REFUSED: Mapping[str, Sequence[Refusal]] = {
         _no_number("num_keypoints"),
         _no_number("area"),
         _no_crowd_flag,
-        _no_outline,
-        _to_be_ignored,
-        _nan,
+        _no_segmentation,
+        _ignore_flag,
+        _not_finite,
     ),
 }
-"""The rules of every table, in the order in which a row must keep them."""
+"""The rules of every table, in the order in which they are checked."""

@@ -12,14 +12,14 @@ from querypose.skeleton import Skeleton
 
 
 def read_registered_labels(name: str, *, areas_from_boxes: bool | None = None) -> Labels:
-    """:func:`read_labels` for the ``json_file`` in a dataset's metadata.
+    """Reads the ``json_file`` of a dataset's metadata by :func:`read_labels`.
 
     Args:
-        name: of the dataset.
-        areas_from_boxes: None asks :func:`takes_areas_from_boxes`.
+        name: name of the dataset.
+        areas_from_boxes: None follows :func:`takes_areas_from_boxes`.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it is not in COCO's format, or contradicts itself or the skeleton.
     """
     options = _options(name)
@@ -29,17 +29,17 @@ def read_registered_labels(name: str, *, areas_from_boxes: bool | None = None) -
 
 
 def examine_registered_labels(name: str) -> Labels:
-    """:func:`examine_labels` for the ``json_file`` in a dataset's metadata.
+    """Reads the ``json_file`` of a dataset's metadata by :func:`examine_labels`.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it does not hold COCO's tables.
     """
     return examine_labels(**_options(name))
 
 
 def takes_areas_from_boxes(name: str) -> bool:
-    """Whether a dataset's benchmark defines areas by boxes, whatever the file says."""
+    """Whether a dataset's benchmark computes areas from boxes, whatever the file says."""
     return MetadataCatalog.get(name).get("evaluator_type") == "crowdpose"
 
 

@@ -1,4 +1,4 @@
-"""Rows of a label file, and what the rules ask of their values."""
+"""Rows of a label file, and the predicates on their values that the rules use."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from querypose.skeleton import Skeleton
 
 Row = dict[str, Any]
 
-# Beyond it, numbers become infinite in the tensors that a model is trained with.
+# Larger numbers become infinite in training tensors.
 _LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 
 class Context(NamedTuple):
-    """What the rows of a file are judged by.
+    """What the rules know of a file besides the row.
 
     Attributes:
         skeleton: the dataset's keypoints.
-        known_ids: for every table, the ids that its rows have.
-        repeated_ids: for every table, the ids that several rows have.
-        keypoint_names: as the first category lists them that lists any.
-        holds_nan: whether NaN or an infinity stands anywhere in the file.
-        areas_from_boxes: areas come from boxes, whatever the file says: CrowdPose's definition.
+        known_ids: the ids of every table's rows.
+        repeated_ids: the ids of every table that several rows have.
+        keypoint_names: the keypoints of the first category that lists any.
+        holds_nan: whether the file may contain NaN or infinity.
+        areas_from_boxes: compute areas from boxes, whatever the file says; CrowdPose's definition.
     """
 
     skeleton: Skeleton
@@ -37,22 +37,22 @@ class Context(NamedTuple):
 
 
 def is_number(value: Any) -> bool:
-    """Whether a JSON value is a number that is finite as float32; true and false are none."""
+    """Whether a JSON value is a number, finite as float32; booleans are not numbers."""
     return type(value) in (int, float) and -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER
 
 
 def are_numbers(values: Any, count: int) -> bool:
-    """Whether a JSON value is a list of that many finite numbers."""
+    """Whether a JSON value is a list of ``count`` finite numbers."""
     return isinstance(values, list) and len(values) == count and all(map(is_number, values))
 
 
 def is_id(value: Any) -> bool:
-    """Whether a row can be referred to by a JSON value."""
+    """Whether a JSON value can be an id: an integer or a string."""
     return type(value) in (int, str)
 
 
 def holds_nan(value: Any) -> bool:
-    """Whether NaN or an infinity stands anywhere in a JSON value."""
+    """Whether a JSON value contains NaN or infinity at any depth."""
     if isinstance(value, dict):
         return any(map(holds_nan, value.values()))
     if isinstance(value, list):

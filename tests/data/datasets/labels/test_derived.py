@@ -159,7 +159,7 @@ def test_annotations_are_numbered(label_content, write_labels, ids):
     labels = read_labels(str(write_labels(content)), FIVE)
     assert [person["id"] for person in labels.content["annotations"]] == [1, 2, 3, 4]
     (remark,) = labels.remarks
-    assert remark.startswith("the id is missing, a text or out of range")
+    assert remark.startswith("the id is missing, a string or out of range")
 
 
 IMAGE_IDS = [

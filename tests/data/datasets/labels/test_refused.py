@@ -61,7 +61,7 @@ def renamed_order(content):
 
 
 BAD = {
-    "two_images_of_one_id": (row("images", 1, id=1), "image 1 stands there twice"),
+    "two_images_of_one_id": (row("images", 1, id=1), "image 1 occurs twice"),
     "image_without_id": (without("images", 0, "id"), "number 0 of 'images' has the id None"),
     "image_of_fractional_id": (row("images", 0, id=1.5), "number 0 of 'images' has the id 1.5"),
     "image_of_boolean_id": (row("images", 1, id=True), "number 1 of 'images' has the id True"),
@@ -71,7 +71,7 @@ BAD = {
     "no_height": (row("images", 1, height=0), "image 2 has the width and height [128, 0]"),
     "nan_as_height": (row("images", 1, height=NAN), "image 2 has the width and height [128, nan]"),
     "nan_beside_an_image": (row("images", 1, date=[NAN]), "image 2 holds NaN or an infinity in"),
-    "two_categories_of_one_id": (another_category(id=1), "category 1 stands there twice"),
+    "two_categories_of_one_id": (another_category(id=1), "category 1 occurs twice"),
     "category_without_name": (row("categories", 0, name=None), "category 1 has the name None"),
     "keypoints_as_text": (
         another_category(keypoints="nose"),
@@ -86,7 +86,7 @@ BAD = {
         another_category(keypoints=["nose"]),
         "category 2 lists other keypoints than the categories before it",
     ),
-    "two_annotations_of_one_id": (row("annotations", 3, id=2), "annotation 2 stands there twice"),
+    "two_annotations_of_one_id": (row("annotations", 3, id=2), "annotation 2 occurs twice"),
     "annotation_of_nested_id": (
         row("annotations", 3, id=[4]),
         "number 3 of 'annotations' has the id [4]",

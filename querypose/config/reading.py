@@ -1,0 +1,81 @@
+"""Reads config files and options; errors name the source and the closest known key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from detectron2.config import CfgNode
+
+from querypose.config.defaults import default_config
+
+
+def read_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
+    """Merges a config file and options into the default config.
+
+    Args:
+        config_file: YAML, possibly with a ``_BASE_``.
+        opts: alternating keys and values, as on a command line; they override the file.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not YAML, a key is unknown or a value has the wrong type.
+    """
+    config_file = Path(config_file)
+    if not config_file.is_file():
+        raise FileNotFoundError(f"There is no config file {config_file}.")
+    cfg = default_config()
+    with _explained(str(config_file), cfg):
+        # Detectron2 would run Python objects in the file.
+        cfg.merge_from_file(str(config_file), allow_unsafe=False)
+        cfg.merge_from_list(list(opts))
+    return cfg
+
+
+def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
+    """Merges options into a config, in place.
+
+    Args:
+        cfg: not frozen.
+        opts: alternating keys and values, as on a command line.
+
+    Raises:
+        ValueError: a key is unknown or a value has the wrong type.
+    """
+    with _explained("options", cfg):
+        cfg.merge_from_list(list(opts))
+
+
+@contextmanager
+def _explained(source: str, cfg: CfgNode) -> Iterator[None]:
+    """Turns errors of a merge into a ValueError that names the source."""
+    try:
+        yield
+    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+        raise ValueError(f"{source} is not valid YAML: {error}") from error
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"{source} does not map config keys to values.") from error
+    except (KeyError, AssertionError, ValueError) as error:
+        reason = str(error.args[0] if error.args else error)
+        raise ValueError(f"{source}: {reason}{_suggestion(reason, cfg)}") from error
+
+
+def _suggestion(reason: str, cfg: CfgNode) -> str:
+    """The known key closest to an unknown one; empty for any other error."""
+    if not reason.startswith("Non-existent"):
+        return ""
+    unknown = reason.rsplit(": ", 1)[-1]
+    if unknown.startswith("-"):
+        return "; options of the command come before the config's keys"
+    close = difflib.get_close_matches(unknown, list(_keys(cfg)), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{key}.")

@@ -1,0 +1,89 @@
+"""The records of registered datasets, with everything that their label files say."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog, print_instances_class_histogram
+from detectron2.data.build import (
+    filter_images_with_few_keypoints,
+    filter_images_with_only_crowd_annotations,
+)
+from detectron2.data.detection_utils import check_metadata_consistency
+
+from querypose.data.datasets.coco import load_coco_keypoints
+from querypose.skeleton import Skeleton
+
+Record = dict[str, Any]
+
+
+def load_records(name: str) -> list[Record]:
+    """Reads a dataset in Detectron2's standard format.
+
+    Where the metadata has ``json_file``, ``image_root`` and ``keypoint_names``, the label file is
+    read by :func:`load_coco_keypoints`, whoever registered the dataset: Detectron2's own COCO
+    loader drops every annotation's ``area`` and checks little. Other datasets are read by the
+    function that they are registered with.
+
+    Raises:
+        FileNotFoundError: the label file does not exist.
+        ValueError: the label file contradicts itself or the metadata.
+    """
+    metadata = MetadataCatalog.get(name)
+    if not all(metadata.get(key) for key in ("json_file", "image_root", "keypoint_names")):
+        return list(DatasetCatalog.get(name))
+    loader = str(getattr(DatasetCatalog[name], "__module__", None))
+    if not loader.startswith(("detectron2.", "querypose.")):
+        logging.getLogger(__name__).warning(
+            "%r is read from the json_file of its metadata (%s), not by the function of %s that it "
+            "is registered with; leave image_root out of the metadata to use that function.",
+            name,
+            metadata.json_file,
+            loader,
+        )
+    skeleton = Skeleton.from_metadata(metadata)
+    return load_coco_keypoints(str(metadata.json_file), str(metadata.image_root), name, skeleton)
+
+
+def load_training_records(
+    names: Sequence[str], *, filter_empty: bool, min_keypoints: int
+) -> list[Record]:
+    """Reads and filters training sets, as Detectron2's ``get_detection_dataset_dicts`` does.
+
+    Args:
+        names: the datasets, in order.
+        filter_empty: leave out images without annotations other than crowds.
+        min_keypoints: leave out images with fewer labeled keypoints; 0 keeps all.
+
+    Raises:
+        FileNotFoundError: a label file does not exist.
+        ValueError: a label file contradicts itself or the metadata, a category has no class, the
+            datasets have different classes, or no image is left.
+    """
+    records = list(itertools.chain.from_iterable(map(load_records, names)))
+    if records and "annotations" in records[0]:
+        if filter_empty:
+            records = filter_images_with_only_crowd_annotations(records)
+        if min_keypoints > 0:
+            records = filter_images_with_few_keypoints(records, min_keypoints)
+        classes = [MetadataCatalog.get(name).get("thing_classes") for name in names]
+        if records and all(classes):
+            check_metadata_consistency("thing_classes", names)
+            _log_class_histogram(records, classes[0])
+    if not records:
+        raise ValueError(
+            f"DATASETS.TRAIN has no image to train on: label people in {' or '.join(names)}."
+        )
+    return records
+
+
+def _log_class_histogram(records: list[Record], classes: Sequence[str]) -> None:
+    try:
+        print_instances_class_histogram(records, classes)
+    except AssertionError as error:
+        raise ValueError(
+            f"DATASETS.TRAIN has an annotation of no class: {error}; correct its category_id."
+        ) from error
