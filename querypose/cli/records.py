@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from querypose.cli.atomic import whole_file
+from querypose.atomic_files import atomic_file
 from querypose.inference.prediction import PosePrediction
 from querypose.skeleton import Skeleton
 
@@ -70,7 +70,7 @@ def json_files(target: Path) -> list[Path]:
 def open_records(target: Path, skeleton: Skeleton) -> Iterator[PoseRecords]:
     """Records that appear as ``target`` and its ``.coco.json`` when the block ends well."""
     with ExitStack() as stack:
-        paths = [stack.enter_context(whole_file(path)) for path in json_files(target)]
+        paths = [stack.enter_context(atomic_file(path)) for path in json_files(target)]
         with paths[0].open("w") as plain, paths[1].open("w") as coco:
             records = PoseRecords(plain, coco, skeleton)
             yield records

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from querypose.cli.atomic import whole_file
+from querypose.atomic_files import atomic_file
 from querypose.cli.formats import Kind
 from querypose.cli.frames import (
     Frame,
@@ -309,7 +309,7 @@ class Demo:
     def _save(self, image: np.ndarray, target: Path) -> None:
         """Writes an image; a full disk or a format's limits cost this one alone."""
         try:
-            with self.stopwatch.measure("write"), whole_file(target) as path:
+            with self.stopwatch.measure("write"), atomic_file(target) as path:
                 Image.fromarray(image).save(path, **_quality(target))
         except (OSError, ValueError) as error:
             self.fail(f"{target} could not be written: {error}")

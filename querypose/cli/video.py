@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import cv2
 import numpy as np
 
-from querypose.cli.atomic import PartialFile
+from querypose.atomic_files import PartialFile
 from querypose.cli.clock import FrameClock
 
 Item = TypeVar("Item")

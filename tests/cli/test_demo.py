@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 
 from querypose.cli import video
-from querypose.cli.atomic import whole_file
 from querypose.cli.demo import main
 from querypose.cli.inputs import Input, Kind, find_inputs, image_ids
 from querypose.cli.interruption import Interruption
@@ -567,18 +566,6 @@ def test_a_video_under_another_name_is_told_of(model, tmp_path, monkeypatch, cap
     assert main([str(source), "--output", str(tmp_path / "out" / "film.mp4"), *model]) == 0
     written = tmp_path / "out" / "film.avi"
     assert f"the video is {written}." in capsys.readouterr().err and written.is_file()
-
-
-def test_whole_files_appear_at_the_end_or_not_at_all(tmp_path):
-    target = tmp_path / "new" / "file.txt"
-    with whole_file(target) as path:
-        path.write_text("one")
-        assert not target.exists()
-    assert target.read_text() == "one"
-    with pytest.raises(RuntimeError), whole_file(target) as path:
-        path.write_text("two")
-        raise RuntimeError
-    assert target.read_text() == "one" and len(list(target.parent.iterdir())) == 1
 
 
 def test_an_interruption_is_noted_once_and_the_second_one_acts():
