@@ -86,14 +86,23 @@ def find_flips(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 def sides_by_name(names: Sequence[str]) -> dict[str, str]:
     """``"left"`` or ``"right"`` for every keypoint whose name tells, with or without a partner."""
-    sides: dict[str, str] = {}
-    for name in names:
-        initials = {word[0] for word in _SIDES.intersection(_words(name))}
-        if len(initials) == 1:
-            sides[name] = "left" if initials == {"l"} else "right"
+    sides = {name: side for name in names if (side := split_side(name)[0])}
     for left, right in flips_by_name(names):
         sides |= {left: "left", right: "right"}
     return sides
+
+
+def split_side(name: str) -> tuple[str, str]:
+    """Splits ``"left_small_toe"`` into ``("left", "small toe")``.
+
+    The side is ``""`` where no word of its own names it; all words are then in the rest.
+    """
+    words = _words(name)
+    initials = {word[0] for word in _SIDES.intersection(words)}
+    if len(initials) != 1:
+        return "", " ".join(words)
+    rest = " ".join(word for word in words if word not in _SIDES)
+    return "left" if initials == {"l"} else "right", rest
 
 
 def _words(name: str) -> Words:

@@ -14,9 +14,10 @@ from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from fvcore.common.checkpoint import Checkpointer, _IncompatibleKeys, _strip_prefix_if_present
 from torch import Tensor, nn
 
+from querypose.atomic_files import replace_file
 from querypose.checkpoint.backbones import may_be_missing_in_backbone, timm_weights
 from querypose.checkpoint.download import read_at, split_heuristics
-from querypose.checkpoint.files import is_state_dict, read_checkpoint, replace_file
+from querypose.checkpoint.files import is_state_dict, read_checkpoint
 from querypose.checkpoint.formats import (
     BACKBONE,
     StateDict,

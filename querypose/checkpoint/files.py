@@ -1,13 +1,10 @@
-"""Files of tensors: read without running code, written without leaving halves."""
+"""Reading files of tensors without running code."""
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -148,13 +145,3 @@ def is_state_dict(content: object) -> bool:
         isinstance(name, str) and isinstance(value, (Tensor, np.ndarray))
         for name, value in content.items()
     )
-
-
-def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes a file aside and renames it, so that readers see the old or the new one whole."""
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

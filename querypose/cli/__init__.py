@@ -1,1 +1,1 @@
-"""Commands: the demo, which finds poses in images, folders, videos and through webcams."""
+"""The demo on the command line: poses in images, folders, videos and webcams."""

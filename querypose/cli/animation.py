@@ -10,18 +10,18 @@ from PIL import Image
 from querypose.cli.video import TimedFrame
 from querypose.data.image import decode, why_unreadable
 
-# Browsers show a frame of no duration as long.
+# Browsers show a frame without a duration this long.
 _DEFAULT_SECONDS = 0.1
 
 
 class AnimationReader:
-    """Frames of a GIF, APNG, WebP or AVIF file, read as a :class:`VideoReader` reads a video.
+    """Frames of a GIF, APNG, WebP or AVIF file; has the interface of a :class:`VideoReader`.
 
     Attributes:
-        frame_rate: frames a second, as the first frame lasts.
-        num_frames: as the file says.
+        frame_rate: frames a second, from the duration of the first frame.
+        num_frames: as stated by the file.
         num_broken: frames that could not be decoded so far.
-        missing_seconds: 0, as the length of an animation is not stated.
+        missing_seconds: always 0: no animation states its length.
 
     Args:
         source: a path.
@@ -34,7 +34,7 @@ class AnimationReader:
         self._source = source
         try:
             with Image.open(source) as animation:
-                # APNG can hold an image for readers that know no animations.
+                # The default image of an APNG is for readers without support for animations.
                 self._first = int(getattr(animation, "default_image", False))
                 self.num_frames = animation.n_frames - self._first
                 animation.seek(self._first)
@@ -47,7 +47,7 @@ class AnimationReader:
         self.missing_seconds = 0.0
 
     def __iter__(self) -> Iterator[TimedFrame]:
-        """Yields frames up to the first one that cannot be decoded: later ones build on it."""
+        """Yields frames up to the first broken one, which later frames build on."""
         seconds = 0.0
         with Image.open(self._source) as animation:
             for index in range(self.num_frames):
@@ -63,6 +63,6 @@ class AnimationReader:
 
 
 def _duration(animation: Image.Image) -> float:
-    """How long the current, decoded frame is shown, in seconds."""
+    """How long the current frame is shown, in seconds; it must be decoded."""
     seconds = animation.info.get("duration", 0) / 1000
     return seconds if 0 < seconds < math.inf else _DEFAULT_SECONDS

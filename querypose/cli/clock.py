@@ -1,4 +1,4 @@
-"""When the frames of a stream are due."""
+"""Times of the frames of a video."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import math
 
 
 class FrameClock:
-    """Times frames by the decoder's stamps, and by the frame rate where these say nothing.
+    """Times frames by the stamps of the decoder, or by the frame rate if the stamps are invalid.
 
-    Some containers and decoders give no stamps, the same for all frames or, where files were
-    joined, ones that start anew. A stamp counts if it is finite and later than those before it;
-    from the last such frame on, others are one frame interval apart. Times never fall.
+    Some containers and decoders give no stamps, or the same one for all frames; in files that were
+    joined, the stamps start again. A stamp is valid if it is finite and later than all before it.
+    Frames after the last valid stamp are one frame interval apart. Times never decrease.
 
     Attributes:
-        longest_gap: between two frames so far, in seconds; at least one frame interval.
+        longest_gap: longest time between two frames so far, in seconds; at least one frame
+            interval.
 
     Args:
         frame_rate: frames a second.
@@ -27,10 +28,10 @@ class FrameClock:
         self.longest_gap = self._interval
 
     def seconds(self, index: int, stamp: float) -> float:
-        """The time of a frame since the stream's start.
+        """The time of a frame since the start of the video.
 
         Args:
-            index: of the frame, rising from call to call.
+            index: of the frame; must increase from call to call.
             stamp: of the decoder, in seconds.
         """
         if math.isfinite(stamp) and stamp > self._known_seconds:
@@ -42,5 +43,5 @@ class FrameClock:
 
     @property
     def end(self) -> float:
-        """When the stream may have ended, if its last frame was shown as long as any other."""
+        """The latest time when the video can have ended: one longest gap after the last frame."""
         return self._seconds + self.longest_gap

@@ -16,14 +16,14 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 _ANIMATED_FORMATS = frozenset({"AVIF", "FLI", "GIF", "PNG", "WEBP"})
-# What follows the first image of these are its previews, depth maps or layers.
+# Further images in these are previews, depth maps or layers of the first one.
 _WHOLE_IN_FIRST = frozenset({"MPO", "PSD"})
-# Pillow runs Ghostscript for the one, and the other holds an image's captions.
-_NO_IMAGES = frozenset({"EPS", "IPTC"})
+# Pillow needs Ghostscript for EPS, and IPTC files hold captions.
+_EXCLUDED = frozenset({"EPS", "IPTC"})
 
 
 class Kind(Enum):
-    """What an input gives: one image, or frames."""
+    """What an input is."""
 
     IMAGE = "image"
     ANIMATION = "animation"
@@ -32,32 +32,32 @@ class Kind(Enum):
 
 
 def image_suffixes() -> frozenset[str]:
-    """Endings, in lower case, of the formats that the installed Pillow decodes."""
+    """Suffixes, in lower case, of the formats that the installed Pillow decodes."""
     Image.init()
     registered = Image.registered_extensions().items()
     return frozenset(suffix for suffix, name in registered if _decodes(name)) - VIDEO_SUFFIXES
 
 
 def _decodes(name: str) -> bool:
-    # Pillow's JPEG decoder opens files of several JPEG images, too.
+    # Pillow's JPEG decoder also opens MPO files.
     name = "JPEG" if name == "MPO" else name
-    if name not in Image.OPEN or name in _NO_IMAGES:
+    if name not in Image.OPEN or name in _EXCLUDED:
         return False
     opener, _ = Image.OPEN[name]
-    # Of some formats Pillow knows the header alone.
+    # Of some formats Pillow reads only the header.
     return not (isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile))
 
 
-def look_inside(path: Path) -> tuple[Kind, str]:
-    """Finds out what a file gives.
+def detect_kind(path: Path) -> tuple[Kind, str]:
+    """Finds out what a file is, by its suffix if it is a video, else by its content.
 
     Returns:
-        The kind, and a sentence if only the file's first image will be taken, else "". A file
-        that cannot be read is an image; reading it tells why.
+        The kind, and a remark if only the first of several images will be used, else "". An
+        unreadable file counts as an image: the error comes when it is read.
     """
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return Kind.VIDEO, ""
-    # A pipe can be read once.
+    # A pipe can be read only once.
     if not path.is_file():
         return Kind.IMAGE, ""
     try:
@@ -69,4 +69,4 @@ def look_inside(path: Path) -> tuple[Kind, str]:
             count = image.n_frames
     except Exception:
         return Kind.IMAGE, ""
-    return Kind.IMAGE, f"{path}: only the first of its {count} images is taken."
+    return Kind.IMAGE, f"{path}: only the first of its {count} images is used."

@@ -1,4 +1,4 @@
-"""Images and frames on their way from an input to its prediction."""
+"""Images and frames, from an input to the prediction."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Frame:
     """An image, or a frame of a stream.
 
     Attributes:
-        item: where it is from.
-        image: (H, W, 3) uint8 RGB; None where it cannot be read.
-        error: why not.
+        item: the input that it comes from.
+        image: (H, W, 3) uint8 RGB; None if it cannot be read.
+        error: why it cannot be read.
         index: in the stream, from 0.
-        seconds: since the stream's start.
-        duration: how many seconds it is shown, where the stream says so.
+        seconds: since the start of the stream.
+        duration: in seconds, if the stream states it.
     """
 
     item: Input
@@ -41,7 +41,7 @@ class Frame:
 
 
 def read_images(items: Sequence[Input]) -> Generator[Frame, None, None]:
-    """Reads images; one that cannot be read comes as an error."""
+    """Reads images; an unreadable one yields a frame with an error."""
     for item in items:
         try:
             yield Frame(item, read_image(item.source, "RGB"))
@@ -66,7 +66,7 @@ def read_stream(item: Input, stream: Stream) -> Generator[Frame, None, None]:
         yield Frame(item, image, index=index, seconds=seconds, duration=duration)
 
 
-def predicted(
+def predict_frames(
     frames: Iterable[Frame], predict: Predict, chunk_size: int
 ) -> Iterator[tuple[Frame, PosePrediction | None]]:
     """Predicts ``chunk_size`` frames at a time; a frame with an error has no prediction."""

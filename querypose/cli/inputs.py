@@ -1,4 +1,4 @@
-"""What the demo was asked to look at."""
+"""The inputs that the arguments of the demo name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from querypose.cli.formats import VIDEO_SUFFIXES, Kind, image_suffixes, look_inside
+from querypose.cli.formats import VIDEO_SUFFIXES, Kind, detect_kind, image_suffixes
 
-# Of the files that a folder's remark names.
+# Ignored files that a remark on a folder names.
 _NUM_NAMED = 3
 
 
@@ -19,7 +19,7 @@ class Input:
 
     Attributes:
         kind: which of them.
-        source: the path; of a webcam, its number.
+        source: the path, or the number of a webcam.
     """
 
     kind: Kind
@@ -27,18 +27,18 @@ class Input:
 
     @property
     def is_stream(self) -> bool:
-        """Whether it gives frames."""
+        """Whether it consists of frames."""
         return self.kind is not Kind.IMAGE
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What the command's arguments lead to.
+class FoundInputs:
+    """What the arguments of the command name.
 
     Attributes:
         inputs: in order, each once.
-        problems: a sentence for each argument that gives no input.
-        remarks: sentences on what one might expect among the inputs, but is not.
+        problems: a sentence for each argument that names no input.
+        remarks: sentences on files and images that are ignored.
     """
 
     inputs: list[Input]
@@ -46,12 +46,12 @@ class Findings:
     remarks: list[str]
 
 
-def find_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> Findings:
-    """Turns the command's arguments into inputs.
+def find_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> FoundInputs:
+    """Turns arguments into inputs.
 
     Args:
-        arguments: files, folders (their images and videos by name, not their subfolders),
-            patterns of both, or "-" for one path a line of ``stdin``.
+        arguments: files, folders (their images and videos sorted by name, without subfolders),
+            patterns of both, or "-" for one path per line of ``stdin``.
         stdin: lines.
     """
     files: dict[Path, None] = {}
@@ -63,13 +63,13 @@ def find_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> Findings:
             media, others = _split(path)
             found += media
             if others:
-                remarks[_passed_over(path, others)] = None
+                remarks[_ignored(path, others)] = None
         files |= dict.fromkeys(found)
         if not found:
             problems.append(_why_nothing(argument))
-    looks = {file: look_inside(file) for file in files}
-    inputs = [Input(kind, str(file)) for file, (kind, _) in looks.items()]
-    return Findings(inputs, problems, [*remarks, *(text for _, text in looks.values() if text)])
+    kinds = {file: detect_kind(file) for file in files}
+    inputs = [Input(kind, str(file)) for file, (kind, _) in kinds.items()]
+    return FoundInputs(inputs, problems, [*remarks, *(text for _, text in kinds.values() if text)])
 
 
 def _with_lines(arguments: Sequence[str], stdin: Iterable[str]) -> Iterator[str]:
@@ -81,7 +81,7 @@ def _with_lines(arguments: Sequence[str], stdin: Iterable[str]) -> Iterator[str]
 
 
 def _expand(argument: str) -> list[Path]:
-    # An empty argument, from a shell's unset variable, is not meant as the current folder.
+    # An empty argument comes from an unset shell variable and does not mean the current folder.
     if argument and Path(argument).exists():
         return [Path(argument)]
     if not glob.has_magic(argument):
@@ -90,21 +90,21 @@ def _expand(argument: str) -> list[Path]:
 
 
 def _split(path: Path) -> tuple[list[Path], list[Path]]:
-    """A file, whatever it holds, or a folder's images and videos; and its other files."""
+    """The path itself if it is a file; of a folder, the images and videos, and the other files."""
     if not path.is_dir():
         return [path], []
-    # A dot in front hides a file: another demo's unfinished output, for one.
+    # Files whose names start with a dot are hidden.
     files = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != ".")
     suffixes = image_suffixes() | VIDEO_SUFFIXES
     media = [file for file in files if file.suffix.lower() in suffixes]
     return media, [file for file in files if file.suffix.lower() not in suffixes]
 
 
-def _passed_over(folder: Path, files: Sequence[Path]) -> str:
+def _ignored(folder: Path, files: Sequence[Path]) -> str:
     names = ", ".join([file.name for file in files[:_NUM_NAMED]])
     if len(files) > _NUM_NAMED:
         names += f" and {len(files) - _NUM_NAMED} more"
-    return f"Passed over in {folder}, as neither images nor videos: {names}."
+    return f"Ignored in {folder}, as neither images nor videos: {names}."
 
 
 def _why_nothing(argument: str) -> str:
@@ -116,10 +116,10 @@ def _why_nothing(argument: str) -> str:
 
 
 def image_ids(inputs: Sequence[Input]) -> Callable[[Input, int], int]:
-    """How ``image_id`` is given: by file name for COCO's numbered images, else by counting.
+    """Chooses how to assign ``image_id``: numbered images keep their number, others are counted.
 
     Returns:
-        A function of an input and of how many frames came before it.
+        A function of an input and the number of frames before it.
     """
     stems = [Path(item.source).stem for item in inputs]
     numbered = all(

@@ -1,4 +1,4 @@
-"""Stopping between two frames rather than in the middle of one."""
+"""Stopping between two frames on Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Notes Ctrl-C and SIGTERM in ``requested`` within its ``with`` block.
+    """Sets ``requested`` on Ctrl-C or SIGTERM within its ``with`` block.
 
-    A second one interrupts at once.
+    A second signal raises :class:`KeyboardInterrupt` at once.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self._former: dict[signal.Signals, object] = {}
+        self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interruption:
-        # Python lets only the main thread handle signals.
+        # Only the main thread can handle signals.
         if threading.current_thread() is threading.main_thread():
-            self._former = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            self._previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._former.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)

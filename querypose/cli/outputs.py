@@ -1,4 +1,4 @@
-"""Under which names the demo's files go."""
+"""Names of the files that the demo writes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ WRITABLE_IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", "
 def plan_outputs(
     output: str, inputs: Sequence[Input], *, attention: bool = False
 ) -> dict[Input, Path]:
-    """Names a drawing for every input, each once.
+    """Gives the drawing of every input a file name of its own.
 
     Args:
         output: a folder, or a file if there is one input; "" for no drawings.
         inputs: distinct.
-        attention: every drawing has an :func:`attention_target` beside it.
+        attention: whether every drawing has an :func:`attention_target` beside it.
 
     Raises:
-        ValueError: one file for several inputs or of the wrong kind.
+        ValueError: ``output`` is one file for several inputs, or has the wrong suffix.
     """
     if not output:
         return {}
@@ -46,16 +46,16 @@ def plan_outputs(
 
 
 def attention_target(target: Path) -> Path:
-    """Where the attention of the image goes whose drawing goes to ``target``."""
+    """The file for the attention of an image whose drawing goes to ``target``."""
     return target.with_name(f"{target.stem}.attention{target.suffix}")
 
 
 def check_targets(targets: Iterable[Path], inputs: Sequence[Input]) -> None:
-    """Finds out before the work whether its results can be kept.
+    """Checks before the work that its results can be written.
 
     Args:
-        targets: the files that shall be written.
-        inputs: which they must not replace.
+        targets: the files to write.
+        inputs: must not be replaced.
 
     Raises:
         ValueError: a file would replace an input or another result, or cannot be written.
@@ -70,12 +70,12 @@ def check_targets(targets: Iterable[Path], inputs: Sequence[Input]) -> None:
             raise ValueError(f"Two results would go to {target}: name another file for one.")
         taken.add(place)
         if target.is_dir():
-            raise ValueError(f"{target} is a folder, and a file would go there: name another.")
+            raise ValueError(f"{target} is a folder, so no file can go there: name another.")
         folder = next(parent for parent in place.parents if parent.exists())
         if not folder.is_dir():
             raise ValueError(f"{folder} is a file, so {target} cannot lie in it.")
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise ValueError(f"Nothing may be written to the folder {folder}.")
+            raise ValueError(f"The folder {folder} is not writable: name another output.")
 
 
 def _is_folder(output: str) -> bool:
@@ -85,18 +85,18 @@ def _is_folder(output: str) -> bool:
 
 
 def _in_folder(folder: Path, inputs: Sequence[Input], attention: bool) -> dict[Input, Path]:
-    """Drawings are called as their inputs; where that is taken or not writable, similarly."""
+    """Names drawings like their inputs, with a number if the name is taken."""
     names = {item: _name(item) for item in inputs}
-    # An input whose name can stay has it before one that must change.
-    order = sorted(inputs, key=lambda item: names[item].name != Path(item.source).name)
+    # Inputs that can keep their name come before those that need another suffix.
+    ordered = sorted(inputs, key=lambda item: names[item].name != Path(item.source).name)
     targets: dict[Input, Path] = {}
     taken: set[Path] = set()
-    for item in order:
+    for item in ordered:
         name = names[item]
-        target, copies = folder / name, 1
+        target, number = folder / name, 1
         while taken.intersection(_files(target, attention)):
-            copies += 1
-            target = folder / f"{name.stem}-{copies}{name.suffix}"
+            number += 1
+            target = folder / f"{name.stem}-{number}{name.suffix}"
         taken.update(_files(target, attention))
         targets[item] = target
     return targets

@@ -1,4 +1,4 @@
-"""Timing of drawn videos: frames at any times become a video of one frame rate."""
+"""Timing of drawn videos: frames at any times become a video with a constant frame rate."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ import numpy as np
 
 from querypose.cli.video import VideoWriter
 
-# Enough frames to see that a video is of one frame rate.
+# Enough frames to recognize a constant frame rate.
 _NUM_PROBED = 64
 _MAX_FRAME_RATE = 240.0
-# In frame intervals; a stamp may be rounded to milliseconds.
+# In frame intervals: stamps may be rounded to milliseconds.
 _TOLERANCE = 0.25
-# Longer ones may come of a broken time stamp, and would fill a disk.
+# In seconds; a longer pause probably comes from a broken time stamp, and would fill the disk.
 _LONGEST_PAUSE = 600.0
 
 
 def steady_frame_rate(times: Iterable[float], stated: float) -> float:
-    """The frame rate of a video that has a place of its own for every frame.
+    """The constant frame rate at which every frame gets a position of its own.
 
-    It is the stated one where the first frames fit to it. Otherwise all times are looked at: the
-    two frames that follow each other quickest are one frame interval apart.
+    This is the stated frame rate if the first frames fit it. Otherwise the shortest time between
+    two frames of the whole video becomes the frame interval.
 
     Args:
-        times: of the frames, in seconds, rising.
-        stated: frames a second, as the container says: perhaps on average, or of its clock.
+        times: of the frames, in seconds, not decreasing.
+        stated: frames a second by the container, which may be an average or the rate of its clock.
     """
     times = iter(times)
     seconds = list(islice(times, _NUM_PROBED))
-    if _fit(seconds, stated):
+    if _fits(seconds, stated):
         return stated
     seconds += times
     gaps = [later - earlier for earlier, later in pairwise(seconds) if later > earlier]
     if not gaps:
         return stated
-    # Two decimals, since some codecs keep rates as fractions of small numbers.
+    # Some codecs store the rate as a fraction of small numbers.
     return round(min(1 / min(gaps), _MAX_FRAME_RATE), 2)
 
 
-def _fit(seconds: list[float], frame_rate: float) -> bool:
-    places = [time * frame_rate for time in seconds]
-    in_place = all(abs(place - round(place)) < _TOLERANCE for place in places)
-    steps = [round(later) - round(earlier) for earlier, later in pairwise(places)]
-    return in_place and min(steps, default=1) == 1
+def _fits(seconds: list[float], frame_rate: float) -> bool:
+    positions = [time * frame_rate for time in seconds]
+    on_grid = all(abs(position - round(position)) < _TOLERANCE for position in positions)
+    steps = [round(later) - round(earlier) for earlier, later in pairwise(positions)]
+    return on_grid and min(steps, default=1) == 1
 
 
 class PacedWriter:
-    """Writes frames at their times: each one is repeated until the next is due.
+    """Writes frames at their times by repeating each one until the next.
 
     Args:
         writer: of the video.
@@ -67,16 +67,16 @@ class PacedWriter:
 
     @property
     def target(self) -> Path:
-        """Where the video stands in the end."""
+        """The finished video."""
         return self._writer.target
 
     def write(self, image: np.ndarray, seconds: float, duration: float | None = None) -> None:
         """Shows an RGB frame.
 
         Args:
-            image: the frame.
-            seconds: from when on; not before that of the last call.
-            duration: how long at least; None for as long as the frame before it.
+            image: the frame, (H, W, 3) uint8 RGB.
+            seconds: when it appears; not earlier than in the last call.
+            duration: for how many seconds at least; None takes that of the frame before it.
         """
         gap = seconds - self._seconds
         if gap > _LONGEST_PAUSE:
@@ -85,10 +85,10 @@ class PacedWriter:
             gap = 1 / self._writer.frame_rate
         self._duration = gap if duration is None else duration
         self._seconds = seconds
-        place = self._place(seconds)
-        self._fill(place, image if self._shown is None else self._shown)
+        position = self._position(seconds)
+        self._repeat(image if self._shown is None else self._shown, position)
         self._shown = image
-        if self._writer.num_frames > place:
+        if self._writer.num_frames > position:
             self._num_lost += 1
         else:
             self._writer.write(image)
@@ -96,29 +96,29 @@ class PacedWriter:
     def finish(self) -> None:
         """Shows the last frame for its duration."""
         if self._shown is not None:
-            self._fill(self._place(self._seconds + self._duration), self._shown)
+            self._repeat(self._shown, self._position(self._seconds + self._duration))
 
     def changes(self) -> Iterator[str]:
-        """Sentences on where the video's timing is not that of its frames."""
+        """Sentences on where the timing of the video differs from that of the frames."""
         if self._num_lost:
             yield (
                 f"{self.target} lacks {self._num_lost} of the frames: at "
-                f"{self._writer.frame_rate:g} frames a second they have no place of their own."
+                f"{self._writer.frame_rate:g} frames a second they have no position of their own."
             )
         if self._num_cut:
             yield f"{self.target} lacks {self._num_cut} of the pauses: they last over ten minutes."
 
-    def _place(self, seconds: float) -> int:
+    def _position(self, seconds: float) -> int:
         return round((seconds - self._cut_seconds) * self._writer.frame_rate)
 
-    def _fill(self, num_frames: int, image: np.ndarray) -> None:
-        while self._writer.num_frames < num_frames:
+    def _repeat(self, image: np.ndarray, end: int) -> None:
+        while self._writer.num_frames < end:
             self._writer.write(image)
 
 
 @contextmanager
 def open_paced_writer(target: Path, frame_rate: float) -> Iterator[PacedWriter]:
-    """A :class:`PacedWriter` of a video that appears when the block ends well."""
+    """A :class:`PacedWriter` for a video that appears when the block ends without an error."""
     with VideoWriter(target, frame_rate) as writer:
         paced = PacedWriter(writer)
         yield paced

@@ -1,4 +1,4 @@
-"""The demo's JSON: a plain file with one line a frame, and COCO's results beside it."""
+"""The JSON files of the demo: a plain one with one line per frame, and results in COCO's format."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from querypose.cli.atomic import whole_file
+from querypose.atomic_files import atomic_file
 from querypose.inference.prediction import PosePrediction
 from querypose.skeleton import Skeleton
 
 
 class _ListWriter:
-    """Writes a JSON list item by item, so that a long video needs no memory."""
+    """Writes a JSON list item by item: a long video would not fit in memory."""
 
     def __init__(self, file: IO[str], opening: str, ending: str) -> None:
         self._file = file
@@ -31,12 +31,12 @@ class _ListWriter:
 
 
 class PoseRecords:
-    """Collects predictions in two files.
+    """Writes predictions to two files.
 
-    ``NAME.json`` holds ``keypoint_names`` and ``frames``: per frame ``image_id``, ``source``, for
-    videos ``frame`` (from 0) and ``time`` (seconds, as the decoder stamps it), and what
-    :meth:`PosePrediction.to_json` gives.
-    ``NAME.coco.json`` holds COCO's results, see :meth:`PosePrediction.to_coco`.
+    ``NAME.json`` holds ``keypoint_names`` and ``frames``: per frame ``image_id``, ``source``, in
+    videos ``frame`` (from 0) and ``time`` (seconds since the start), and the keys of
+    :meth:`PosePrediction.to_json`. ``NAME.coco.json`` holds results in COCO's format, see
+    :meth:`PosePrediction.to_coco`.
     """
 
     def __init__(self, plain: IO[str], coco: IO[str], skeleton: Skeleton) -> None:
@@ -44,15 +44,15 @@ class PoseRecords:
         self._plain = _ListWriter(plain, f'{{"keypoint_names": {names},\n"frames": [', "\n]}\n")
         self._coco = _ListWriter(coco, "[", "\n]\n")
 
-    def add(self, place: dict[str, Any], prediction: PosePrediction) -> None:
+    def add(self, origin: dict[str, Any], prediction: PosePrediction) -> None:
         """Adds a frame.
 
         Args:
-            place: ``image_id``, ``source`` and, for videos, ``frame`` and ``time``.
+            origin: ``image_id``, ``source`` and, in videos, ``frame`` and ``time``.
             prediction: of the frame.
         """
-        self._plain.append(place | prediction.to_json())
-        for result in prediction.to_coco(place["image_id"]):
+        self._plain.append(origin | prediction.to_json())
+        for result in prediction.to_coco(origin["image_id"]):
             self._coco.append(result)
 
     def finish(self) -> None:
@@ -62,15 +62,15 @@ class PoseRecords:
 
 
 def json_files(target: Path) -> list[Path]:
-    """The plain file and COCO's results."""
+    """The plain file and that in COCO's format."""
     return [target, target.with_suffix(".coco.json")]
 
 
 @contextmanager
 def open_records(target: Path, skeleton: Skeleton) -> Iterator[PoseRecords]:
-    """Records that appear as ``target`` and its ``.coco.json`` when the block ends well."""
+    """Records that appear as :func:`json_files` when the block ends without an error."""
     with ExitStack() as stack:
-        paths = [stack.enter_context(whole_file(path)) for path in json_files(target)]
+        paths = [stack.enter_context(atomic_file(path)) for path in json_files(target)]
         with paths[0].open("w") as plain, paths[1].open("w") as coco:
             records = PoseRecords(plain, coco, skeleton)
             yield records

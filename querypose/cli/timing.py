@@ -1,4 +1,4 @@
-"""Where the demo's time goes."""
+"""The time that each step of the demo takes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Item = TypeVar("Item")
 
 
 class Stopwatch:
-    """Sums up the time of named steps, each of which belongs to one thread."""
+    """Adds up the time of named steps; each step must stay on one thread."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
     def measure(self, step: str) -> Iterator[None]:
-        """Adds the time of a ``with`` block to a step."""
+        """Adds the time of the ``with`` block to a step."""
         start = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[step] += time.perf_counter() - start
 
-    def measured(self, step: str, items: Generator[Item, None, None]) -> Iterator[Item]:
-        """Iterates, and adds the time that the iteration itself takes to a step."""
+    def measure_items(self, step: str, items: Generator[Item, None, None]) -> Iterator[Item]:
+        """Yields the items and adds the time that producing them takes to a step."""
         end = object()
         with closing(items):
             while True:
@@ -40,8 +40,8 @@ class Stopwatch:
                 yield item
 
     def table(self, num_frames: int) -> str:
-        """A line a step: its milliseconds a frame on average."""
-        lines = [
+        """A table of the mean milliseconds per frame of each step."""
+        rows = [
             (step, 1000 * seconds / max(1, num_frames)) for step, seconds in self.seconds.items()
         ]
-        return tabulate(lines, headers=("step", "ms a frame"), floatfmt=".2f")
+        return tabulate(rows, headers=("step", "ms per frame"), floatfmt=".2f")

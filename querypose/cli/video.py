@@ -14,16 +14,16 @@ from typing import NamedTuple, TypeVar
 import cv2
 import numpy as np
 
-from querypose.cli.atomic import PartialFile
+from querypose.atomic_files import PartialFile
 from querypose.cli.clock import FrameClock
 
 Item = TypeVar("Item")
 
 CODECS = {".avi": "MJPG", ".mkv": "mp4v", ".mov": "mp4v", ".mp4": "mp4v"}
-"""Codecs that OpenCV's wheels can write, by the ending of the file's name."""
+"""Codecs that OpenCV's wheels can write, by file suffix."""
 
 _DEFAULT_FRAME_RATE = 30.0
-# Where a video's length is wrong, as many failures in a row are its end.
+# So many failures in a row are the end of a video, whose stated length may be wrong.
 _MAX_BROKEN_FRAMES = 60
 _END = object()
 
@@ -31,7 +31,8 @@ _END = object()
 def read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
     """Iterates on a thread of its own, up to ``depth`` items ahead of the caller.
 
-    An error of the iteration is raised here, in its place. Closing the generator ends the thread.
+    An error of the iteration is raised after the items before it. Closing the generator ends the
+    thread.
     """
     iterator = iter(items)
     pool = ThreadPoolExecutor(1)
@@ -50,10 +51,10 @@ class TimedFrame(NamedTuple):
     """A frame of a stream.
 
     Attributes:
-        index: from 0; frames that could not be decoded count.
-        seconds: since the stream's start.
+        index: from 0; frames that could not be decoded count, too.
+        seconds: since the start of the stream.
         image: (H, W, 3) uint8 RGB.
-        duration: how many seconds it is shown, where the stream says so.
+        duration: in seconds, if the stream states it.
     """
 
     index: int
@@ -67,12 +68,12 @@ class VideoReader:
 
     Attributes:
         frame_rate: frames a second.
-        num_frames: as the file says, which for some containers is an estimate; None where it
-            does not.
+        num_frames: as stated by the file, in some containers an estimate; None if it is not
+            stated.
         num_broken: frames that could not be decoded so far.
 
     Args:
-        source: a path, or a webcam's number.
+        source: a path, or the number of a webcam.
 
     Raises:
         ValueError: it cannot be opened.
@@ -85,7 +86,7 @@ class VideoReader:
             what = f"webcam {source}" if self._live else f"video {source}"
             raise ValueError(f"The {what} cannot be read.")
         if self._live:
-            # An old frame is worth nothing.
+            # Without a buffer, frames are current.
             self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.frame_rate = rate if math.isfinite(rate) and rate > 0 else _DEFAULT_FRAME_RATE
@@ -97,16 +98,16 @@ class VideoReader:
 
     @property
     def missing_seconds(self) -> float:
-        """How far before its stated length the video ended; 0 where it did not."""
+        """How much earlier than its stated length the video ended; 0 if it did not."""
         if self.num_frames is None or self._num_read + self.num_broken >= self.num_frames:
             return 0.0
         missing = self.num_frames / self.frame_rate - self._clock.end
         return missing if missing > 0.5 * self._clock.longest_gap else 0.0
 
     def __iter__(self) -> Iterator[TimedFrame]:
-        """Yields frames, stepping over those that cannot be decoded.
+        """Yields frames and skips those that cannot be decoded.
 
-        A video is timed by its decoder's time stamps, a webcam by the clock.
+        Times are those of a :class:`FrameClock` for a video, wall time for a webcam.
         """
         index = failures = 0
         start = time.monotonic()
@@ -117,10 +118,9 @@ class VideoReader:
                     self.num_broken += failures
                     failures = 0
                     self._num_read += 1
-                    # After reading, the position is that of the frame that was read.
                     stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                    passed = time.monotonic() - start
-                    seconds = passed if self._live else self._clock.seconds(index, stamp)
+                    elapsed = time.monotonic() - start
+                    seconds = elapsed if self._live else self._clock.seconds(index, stamp)
                     yield TimedFrame(index, seconds, image)
                 elif self._live or self.num_frames is None or index >= self.num_frames:
                     break
@@ -139,13 +139,13 @@ class VideoReader:
 
 
 class VideoWriter:
-    """A video file that appears when its ``with`` block ends well.
+    """A video file that appears when its ``with`` block ends without an error.
 
-    Where OpenCV lacks the codec for the name, it becomes a Motion JPEG ``.avi``. The codecs know
-    even sizes alone: of an odd one the last row or column is cut off.
+    If OpenCV lacks the codec for the suffix, the video becomes a Motion JPEG ``.avi``. The codecs
+    support even sizes only: the last row or column of an odd size is cut off.
 
     Attributes:
-        target: where it stands in the end.
+        target: the finished file.
         frame_rate: frames a second.
         num_frames: written so far.
 
@@ -204,7 +204,7 @@ class VideoWriter:
             self._file.discard()
 
     def _check_readable(self) -> None:
-        """OpenCV does not tell of a full disk or a failing codec."""
+        """OpenCV reports neither a full disk nor a failing codec."""
         with closing(iter(VideoReader(str(self._file.path)))) as frames:
             if next(frames, None) is None:
                 raise ValueError(f"The video {self.target} could not be written.")

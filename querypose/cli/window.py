@@ -1,4 +1,4 @@
-"""A window on the screen, where OpenCV has any."""
+"""A window on the screen, if OpenCV supports it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Window:
     """Shows images.
 
     Raises:
-        ValueError: this OpenCV or this machine has no windows.
+        ValueError: this OpenCV does not support windows, or this machine has no screen.
     """
 
     def __init__(self) -> None:
@@ -28,8 +28,8 @@ class Window:
             cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL)
         except cv2.error as error:
             raise ValueError(
-                "This OpenCV has no windows: for --show replace opencv-python-headless by "
-                "opencv-python, or use --output."
+                "This OpenCV does not support windows: replace opencv-python-headless by "
+                "opencv-python for --show, or use --output."
             ) from error
 
     def show(self, image: np.ndarray, wait: bool) -> bool:
@@ -37,14 +37,14 @@ class Window:
 
         Args:
             image: (H, W, 3) uint8.
-            wait: for a key, as between images; a video goes on.
+            wait: whether to wait for a key.
 
         Returns:
-            False when the viewer wants no more.
+            False if the user pressed a key to quit.
         """
         cv2.imshow(_TITLE, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         return (cv2.waitKey(0 if wait else 1) & 0xFF) not in _QUIT_KEYS
 
     def close(self) -> None:
-        """Takes the window away."""
+        """Closes the window."""
         cv2.destroyWindow(_TITLE)

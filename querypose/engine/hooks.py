@@ -18,8 +18,8 @@ from detectron2.engine.train_loop import HookBase
 from detectron2.utils import comm
 from torch.optim.swa_utils import AveragedModel
 
+from querypose.atomic_files import replace_file
 from querypose.checkpoint import QueryPoseCheckpointer
-from querypose.checkpoint.files import replace_file
 from querypose.engine.consensus import any_process
 
 

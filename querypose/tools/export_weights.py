@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from querypose.atomic_files import replace_file
 from querypose.checkpoint.download import read_at
-from querypose.checkpoint.files import is_state_dict, read_checkpoint, replace_file
+from querypose.checkpoint.files import is_state_dict, read_checkpoint
 
 
 def compact(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Drawings of people, of where their parts looked, and sheets of many images."""
+"""Drawings of people and of their part attention, and sheets of many images."""
 
 from querypose.visualization.attention import draw_attention, part_name
 from querypose.visualization.maps import draw_maps

@@ -1,18 +1,20 @@
-"""Where each part of a person looked: SPEGM's attention maps over the person's crop."""
+"""Part attention maps (SPEGM) over the crops of persons."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from querypose.inference.prediction import PosePrediction
+from querypose.side_names import split_side
+from querypose.visualization.canvas import person_color
 from querypose.visualization.labels import draw_text
-from querypose.visualization.visualizer import person_color
 
 _GRAY = (128, 128, 128)
-_DARK = (32, 32, 32)
+_PART_TITLE_COLOR = (32, 32, 32)
 _OPACITY = 0.75
 _GAP = 4
 _LABEL_HEIGHT = 24
@@ -26,17 +28,17 @@ def draw_attention(
     *,
     tile_size: tuple[int, int] = (192, 144),
 ) -> np.ndarray:
-    """Lays a stage's part attention maps over people's crops (the paper's supplement, Figure 1).
+    """Draws the part attention maps of one stage over crops of people (supplement, Figure 1).
 
     Args:
-        image_rgb: the image, (H, W, 3) uint8 RGB.
-        prediction: of the image, made with ``return_attention=True``.
-        people: which people, by their place in the prediction; None takes all.
+        image_rgb: (H, W, 3) uint8.
+        prediction: of this image, made with ``return_attention=True``.
+        people: indices into the prediction; None draws all.
         tile_size: (height, width) of a crop in pixels.
 
     Returns:
-        (H', W', 3) uint8 RGB: a row per person, or several where there are many parts: the crop,
-        then the crop under each part's map. Every map is scaled by its own maximum.
+        (H', W', 3) uint8 RGB. Each person has a row, or several if there are many parts: the crop,
+        then the crop under the map of each part. Every map is scaled by its own maximum.
 
     Raises:
         ValueError: the prediction has no attention, or there is nobody to draw.
@@ -47,14 +49,14 @@ def draw_attention(
     people = range(len(prediction)) if people is None else people
     if not len(people):
         raise ValueError("There is nobody in the image whose attention could be drawn.")
-    names = [part_name(part) for part in prediction.skeleton.parts]
+    part_names = [part_name(part) for part in prediction.skeleton.parts]
     rows = []
     for person in people:
         box, score = attention.boxes_xyxy[person].tolist(), prediction.scores[person]
         crop, window = _crop(image_rgb, box, tile_size)
         tiles = [_titled(crop, f"person {person + 1}: {score:.0%}", person_color(person))]
-        for name, part_map in zip(names, attention.maps[person].numpy(), strict=True):
-            tiles.append(_titled(_overlay(crop, part_map, window), name, _DARK))
+        for name, part_map in zip(part_names, attention.maps[person].numpy(), strict=True):
+            tiles.append(_titled(_overlay(crop, part_map, window), name, _PART_TITLE_COLOR))
         rows.append(_grid(tiles))
     return np.concatenate(rows, axis=0)
 
@@ -62,34 +64,26 @@ def draw_attention(
 def part_name(keypoints: Sequence[str]) -> str:
     """A short name for a part: "shoulders", "left elbow + wrist", "nose + eyes + ears".
 
-    What a left and a right keypoint share stands once, in the plural; a side that all have in
-    common stands in front.
+    A left and a right keypoint become one plural; a side that all keypoints share is named once.
     """
-    split = [_side_and_rest(name) for name in keypoints]
-    sides = {side for side, _ in split}
-    rests = list(dict.fromkeys(rest for _, rest in split))
-    if len(sides) == 1:
-        return " ".join([*sides - {""}, " + ".join(rests)])
-    both = {rest for rest in rests if {("left", rest), ("right", rest)} <= set(split)}
-    named = {rest: next(side for side, other in split if other == rest) for rest in rests}
+    sides_of: dict[str, set[str]] = defaultdict(set)
+    for side, rest in map(split_side, keypoints):
+        sides_of[rest].add(side)
+    shared = set().union(*sides_of.values())
+    if len(shared) == 1:
+        return f"{shared.pop()} {' + '.join(sides_of)}".strip()
     return " + ".join(
-        f"{rest}s" if rest in both else f"{named[rest]} {rest}".strip() for rest in rests
+        f"{rest}s" if {"left", "right"} <= sides else f"{min(sides)} {rest}".strip()
+        for rest, sides in sides_of.items()
     )
-
-
-def _side_and_rest(name: str) -> tuple[str, str]:
-    for side in ("left", "right"):
-        if name.startswith(f"{side}_"):
-            return side, name.removeprefix(f"{side}_").replace("_", " ")
-    return "", name.replace("_", " ")
 
 
 def _crop(
     image: np.ndarray, box: Sequence[float], tile_size: tuple[int, int]
 ) -> tuple[np.ndarray, tuple[slice, slice]]:
-    """The box's part of the image in the middle of a tile, and where it lies in the tile.
+    """The image within a box, centered in a tile, and its window (rows, columns) in the tile.
 
-    Beyond the image, and where the tile is of another shape than the box, it is gray.
+    The tile is gray outside the image and outside the window.
     """
     x0, y0, x1, y1 = box
     tile_height, tile_width = tile_size
@@ -97,7 +91,7 @@ def _crop(
     zoom = min(tile_width / box_width, tile_height / box_height)
     width, height = max(1, round(box_width * zoom)), max(1, round(box_height * zoom))
     step_x, step_y = box_width / width, box_height / height
-    # From the tile's pixel indices to the image's; an index is a continuous coordinate less 0.5.
+    # Maps pixel indices of the window to those of the image; index = continuous coordinate - 0.5.
     inverse = np.array([[step_x, 0, x0 + 0.5 * step_x - 0.5], [0, step_y, y0 + 0.5 * step_y - 0.5]])
     inside = cv2.warpAffine(
         image,
@@ -114,7 +108,7 @@ def _crop(
 
 
 def _overlay(crop: np.ndarray, part_map: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
-    """Blends a map into its window of the crop, the more the higher its value."""
+    """Blends a map into the window of a crop; higher values are more opaque."""
     inside = crop[window]
     values = cv2.resize(part_map, inside.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     strength = (values / max(values.max(), 1e-12)).clip(0, 1)
@@ -126,7 +120,7 @@ def _overlay(crop: np.ndarray, part_map: np.ndarray, window: tuple[slice, slice]
 
 
 def _titled(tile: np.ndarray, title: str, color: tuple[int, int, int]) -> np.ndarray:
-    """A tile with its name above it and a gap at the right and below."""
+    """A tile with a title above it and a gap to its right and below it."""
     height, width = tile.shape[:2]
     framed = np.full((height + _LABEL_HEIGHT + _GAP, width + _GAP, 3), 255, np.uint8)
     draw_text(framed[:, :width], title, (0, 0), 0.4, color)
@@ -135,7 +129,7 @@ def _titled(tile: np.ndarray, title: str, color: tuple[int, int, int]) -> np.nda
 
 
 def _grid(tiles: Sequence[np.ndarray]) -> np.ndarray:
-    """Tiles of one size in as few rows as may be, of equal length, white where they run out."""
+    """Tiles of one size in as few rows as possible, of equal length, padded with white tiles."""
     num_rows = -(-len(tiles) // _MAX_COLUMNS)
     columns = -(-len(tiles) // num_rows)
     blanks = [np.full_like(tiles[0], 255)] * (num_rows * columns - len(tiles))

@@ -1,4 +1,4 @@
-"""Text on images: measured, and placed where it hides no other text."""
+"""Labels on images, placed where they hide no other label."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PADDING = 3
 
 
 def text_size(text: str, scale: float) -> tuple[int, int]:
-    """(width, height) in pixels of a label, its background included."""
+    """(width, height) of a label with its background, in pixels."""
     (width, height), baseline = cv2.getTextSize(text, _FONT, scale, 1)
     return width + 2 * _PADDING, height + baseline + 2 * _PADDING
 
@@ -22,7 +22,7 @@ def text_size(text: str, scale: float) -> tuple[int, int]:
 def draw_text(
     image: np.ndarray, text: str, top_left: tuple[int, int], scale: float, background: Color
 ) -> None:
-    """Writes a label in place, black or white, whichever the background suits better."""
+    """Writes a label on an image, in black or white, whichever contrasts more."""
     width, height = text_size(text, scale)
     left, top = top_left
     cv2.rectangle(image, top_left, (left + width - 1, top + height - 1), background, cv2.FILLED)
@@ -39,16 +39,16 @@ def place_label(
     taken: Sequence[tuple[int, int, int, int]],
     image_size: tuple[int, int],
 ) -> tuple[int, int]:
-    """Finds a place for a person's label that covers as little as possible of other labels.
+    """Finds a place beside a person's box where a label hides as little as possible of the others.
 
     Args:
-        box_xyxy: the person's, in pixels.
+        box_xyxy: of the person, in pixels.
         label_size: (width, height) in pixels.
-        taken: xyxy pixels of the labels that are placed already.
+        taken: xyxy boxes of the labels that are already placed.
         image_size: (height, width).
 
     Returns:
-        (left, top) in pixels; the label lies within the image if it fits at all.
+        (left, top) in pixels; the label lies within the image if it fits in at all.
     """
     x0, y0, x1, y1 = box_xyxy
     width, height = label_size
@@ -66,8 +66,8 @@ def place_label(
             (x1 - width, y1 - height),
         ]
     )
-    room = np.maximum((image_size[1] - width, image_size[0] - height), 0)
-    candidates = candidates.clip(0, room).round().astype(int)
+    limits = np.maximum((image_size[1] - width, image_size[0] - height), 0)
+    candidates = candidates.clip(0, limits).round().astype(int)
     if not taken:
         return tuple(candidates[0].tolist())
     others = np.asarray(taken)

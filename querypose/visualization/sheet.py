@@ -1,4 +1,4 @@
-"""Many images on one sheet."""
+"""A mosaic of many images."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import cv2
 import numpy as np
 
 _GAP = 4
-# Too few images for a row are not blown up to its width.
+# A row of few images stays shorter than the sheet rather than being enlarged further.
 _LARGEST_ZOOM = 1.5
-# Wider images would shrink the whole row that they stand in, or fill the memory.
+# A wider tile would shrink its whole row, or fill the memory.
 _MAX_ASPECT_RATIO = 3
 
 
 def sheet_tile(image: np.ndarray, row_height: int) -> np.ndarray:
-    """Scales an RGB image (H, W, 3) to a row's height, so that only the tile need be kept.
+    """Scales an RGB image (H, W, 3) to the height of a row.
 
-    One that is more than three times as wide as high has white above and below.
+    An image more than three times as wide as high gets white margins above and below.
     """
     height, width = image.shape[:2]
     zoom = min(row_height / height, _MAX_ASPECT_RATIO * row_height / width)
@@ -32,12 +32,12 @@ def sheet_tile(image: np.ndarray, row_height: int) -> np.ndarray:
 def pose_sheet(
     images: Sequence[np.ndarray], *, width: int = 1600, row_height: int = 240
 ) -> np.ndarray:
-    """A mosaic of drawn images, in their order, in rows of equal width.
+    """Arranges images in rows of equal width, keeping their order.
 
     Args:
-        images: RGB, (H, W, 3) uint8, of any sizes.
-        width: of the sheet in pixels.
-        row_height: about the height of a row in pixels; rows are scaled to fit the width.
+        images: (H, W, 3) uint8 RGB, of any sizes.
+        width: of the sheet, in pixels.
+        row_height: approximate, in pixels; rows are scaled to fit the width.
 
     Returns:
         (H, width, 3) uint8 RGB on white.
@@ -48,14 +48,14 @@ def pose_sheet(
     if not len(images):
         raise ValueError("A sheet needs at least one image.")
     tiles = [sheet_tile(image, row_height) for image in images]
-    rows = [_row(row, width) for row in _wrapped(tiles, width)]
+    rows = [_join_row(row, width) for row in _split_into_rows(tiles, width)]
     gap = np.full((_GAP, width, 3), 255, np.uint8)
     stacked = [piece for row in rows for piece in (row, gap)][:-1]
     return np.concatenate(stacked)
 
 
-def _wrapped(tiles: Sequence[np.ndarray], width: int) -> Iterator[list[np.ndarray]]:
-    """Groups tiles into rows of about equal width, as near to the sheet's as can be."""
+def _split_into_rows(tiles: Sequence[np.ndarray], width: int) -> Iterator[list[np.ndarray]]:
+    """Groups tiles into rows of about equal width, as close as possible to that of the sheet."""
     right_edges = np.cumsum([tile.shape[1] + _GAP for tile in tiles])
     centers = right_edges - [tile.shape[1] / 2 for tile in tiles]
     num_rows = max(1, round(right_edges[-1] / width))
@@ -64,8 +64,8 @@ def _wrapped(tiles: Sequence[np.ndarray], width: int) -> Iterator[list[np.ndarra
         yield [tile for tile, own in zip(tiles, row_of_tile, strict=True) if own == row]
 
 
-def _row(tiles: Sequence[np.ndarray], width: int) -> np.ndarray:
-    """Tiles side by side, scaled together to the width, or white up to it."""
+def _join_row(tiles: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """Puts tiles side by side, scaled together to the width or padded with white up to it."""
     gaps = _GAP * (len(tiles) - 1)
     total = sum(tile.shape[1] for tile in tiles)
     zoom = (width - gaps) / total

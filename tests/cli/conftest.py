@@ -36,17 +36,17 @@ def run_demo(tiny_cfg, tiny_model, tmp_path) -> Callable[..., tuple[int, list[di
 
 
 def numbered_frame(index: int) -> np.ndarray:
-    """A gray frame as bright as its number says."""
+    """A gray frame whose brightness encodes its number."""
     return np.full((40, 60, 3), 10 + 10 * index, np.uint8)
 
 
 def frame_number(frame: np.ndarray) -> int:
-    """Reads the number that a decoded, perhaps drawn, frame carries."""
+    """Reads the number of a frame, also after compression and drawing."""
     return round((float(np.median(frame)) - 10) / 10)
 
 
 def _element(name: str, *parts: bytes) -> bytes:
-    """One of EBML's elements, of which Matroska is built."""
+    """An element of EBML, the format that Matroska is built on."""
     payload = b"".join(parts)
     return bytes.fromhex(name) + struct.pack(">Q", 1 << 56 | len(payload)) + payload
 
@@ -59,7 +59,7 @@ def _number(name: str, value: int) -> bytes:
 def write_matroska() -> Callable[..., Path]:
     """``write_matroska(path, times, length)``: a video of numbered frames at these seconds.
 
-    The length is as the file states it; None states none.
+    The length, in seconds, is stated in the file unless it is None.
     """
 
     def write(path: Path, times: Sequence[float], length: float | None = None) -> Path:
@@ -85,11 +85,11 @@ def write_matroska() -> Callable[..., Path]:
 
 @pytest.fixture
 def number_of() -> Callable[[np.ndarray], int]:
-    """Reads the number of a frame."""
+    """``number_of(frame)``: the number of a frame."""
     return frame_number
 
 
 @pytest.fixture
 def frame_of() -> Callable[[int], np.ndarray]:
-    """A numbered frame."""
+    """``frame_of(number)``: a numbered frame."""
     return numbered_frame

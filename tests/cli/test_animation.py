@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, features
 
 from querypose.cli.animation import AnimationReader
-from querypose.cli.formats import Kind, look_inside
+from querypose.cli.formats import Kind, detect_kind
 from querypose.cli.video import VideoReader
 
 DURATIONS = [100, 200, 300, 50, 400]
@@ -25,7 +25,7 @@ def write_animation(frame_of):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_every_frame_is_looked_at_in_time(
+def test_frames_have_the_times_of_the_animation(
     suffix, write_animation, run_demo, number_of, tmp_path, capsys
 ):
     source = write_animation(tmp_path / f"wave{suffix}")
@@ -42,19 +42,17 @@ def test_every_frame_is_looked_at_in_time(
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_one_frame_is_an_image(suffix, write_animation, tmp_path):
     source = write_animation(tmp_path / f"still{suffix}", num_frames=1)
-    assert look_inside(source) == (Kind.IMAGE, "")
+    assert detect_kind(source) == (Kind.IMAGE, "")
 
 
-def test_frames_are_people_over_time(write_animation, run_demo, tmp_path):
+def test_people_are_tracked_from_frame_to_frame(write_animation, run_demo, tmp_path):
     source = write_animation(tmp_path / "wave.gif")
     _, frames = run_demo(source, "--confidence-threshold", "0")
     ids = [{person["id"] for person in frame["people"]} for frame in frames]
     assert ids[0] & ids[-1]
 
 
-def test_the_image_for_readers_without_animation_is_none_of_the_frames(
-    write_animation, number_of, tmp_path
-):
+def test_the_default_image_is_not_a_frame(write_animation, number_of, tmp_path):
     source = write_animation(tmp_path / "wave.png", default_image=True)
     reader = AnimationReader(str(source))
     frames = list(reader)
@@ -62,7 +60,7 @@ def test_the_image_for_readers_without_animation_is_none_of_the_frames(
     assert [frame.seconds for frame in frames] == pytest.approx([0, 0.1, 0.3, 0.6])
 
 
-def test_frames_of_no_duration_last_as_long_as_in_browsers(frame_of, tmp_path):
+def test_frames_without_a_duration_last_as_long_as_in_browsers(frame_of, tmp_path):
     frames = [Image.fromarray(frame_of(index)) for index in range(3)]
     frames[0].save(tmp_path / "wave.gif", save_all=True, append_images=frames[1:])
     reader = AnimationReader(str(tmp_path / "wave.gif"))
@@ -79,7 +77,7 @@ def test_frames_are_upright(tmp_path):
     assert shapes == [(30, 20, 3)] * 2
 
 
-def test_a_hurt_frame_ends_the_animation_and_no_other(write_animation, run_demo, tmp_path, capsys):
+def test_a_damaged_frame_ends_only_its_animation(write_animation, run_demo, tmp_path, capsys):
     rng = np.random.default_rng(0)
     noise = [Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)) for _ in range(4)]
     file = tmp_path / "in" / "a.png"
@@ -97,15 +95,15 @@ def test_a_hurt_frame_ends_the_animation_and_no_other(write_animation, run_demo,
     assert sum(frame["source"].endswith("b.gif") for frame in frames) == 5
 
 
-def test_of_pages_the_first_is_taken_with_a_word(write_animation, run_demo, tmp_path, capsys):
+def test_only_the_first_of_several_pages_is_used(write_animation, run_demo, tmp_path, capsys):
     source = write_animation(tmp_path / "scan.tif")
     status, [frame] = run_demo(source)
     assert status == 0 and "time" not in frame
-    assert f"{source}: only the first of its 5 images is taken." in capsys.readouterr().err
+    assert f"{source}: only the first of its 5 images is used." in capsys.readouterr().err
 
 
-def test_previews_in_a_photo_are_no_animation(write_animation, tmp_path):
+def test_a_photo_with_a_preview_is_not_an_animation(write_animation, tmp_path):
     source = write_animation(tmp_path / "photo.jpg", num_frames=2, format="MPO")
     with Image.open(source) as image:
         assert image.format == "MPO" and image.n_frames == 2
-    assert look_inside(source) == (Kind.IMAGE, "")
+    assert detect_kind(source) == (Kind.IMAGE, "")

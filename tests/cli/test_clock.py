@@ -19,31 +19,31 @@ def times(stamps, frame_rate=10.0, indices=None):
     "stamps",
     [[0, 0.1, 0.2, 0.3], [0, 0.1, 0.7, 5.0], [0.4, 0.5, 0.9], [0, 0.04, 0.08], [0, 1e5, 1e5 + 1]],
 )
-def test_sound_stamps_are_the_times(stamps):
+def test_valid_stamps_are_the_times(stamps):
     assert times(stamps) == stamps
 
 
 @pytest.mark.parametrize(
     "stamp", [0.0, -1.0, NAN, -math.inf, math.inf], ids=["0", "-1", "NaN", "-inf", "inf"]
 )
-def test_without_stamps_the_frame_rate_times(stamp):
+def test_without_stamps_times_follow_the_frame_rate(stamp):
     assert times([stamp] * 5) == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
     assert times([stamp] * 3, indices=[0, 4, 5]) == pytest.approx([0, 0.4, 0.5])
 
 
-def test_between_stamps_the_frame_rate_times():
+def test_between_stamps_times_follow_the_frame_rate():
     assert times([0, 0.5, NAN, 0.0, 0.9]) == pytest.approx([0, 0.5, 0.6, 0.7, 0.9])
-    # The stamp is behind what was counted until then.
+    # The stamp is earlier than the time counted by the frame rate.
     assert times([0, 0.5, NAN, NAN, 0.6, 0.9]) == pytest.approx([0, 0.5, 0.6, 0.7, 0.7, 0.9])
     assert times([0, 0.2, 0.2, 0.4]) == pytest.approx([0, 0.2, 0.3, 0.4])
 
 
-def test_stamps_that_start_anew_go_on():
+def test_times_go_on_if_stamps_start_again():
     once = [0.1 * index for index in range(10)]
     assert times([*once, *once]) == pytest.approx([0.1 * index for index in range(20)])
 
 
-def test_frames_that_could_not_be_decoded_take_their_time():
+def test_skipped_indices_take_time():
     assert times([0, 0.1, 0.5], indices=[0, 1, 5]) == [0, 0.1, 0.5]
 
 

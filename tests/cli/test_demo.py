@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 
 from querypose.cli import video
-from querypose.cli.atomic import whole_file
 from querypose.cli.demo import main
 from querypose.cli.inputs import Input, Kind, find_inputs, image_ids
 from querypose.cli.interruption import Interruption
+from querypose.cli.options import DemoOptions
 from querypose.cli.outputs import plan_outputs
-from querypose.cli.runner import Demo, DemoOptions
+from querypose.cli.runner import Demo
 from querypose.cli.timing import Stopwatch
 from querypose.cli.video import VideoReader, VideoWriter, read_ahead
 from querypose.inference.predictor import PosePredictor
@@ -32,7 +32,7 @@ SMALL = {"INPUT.MIN_SIZE_TEST": 64, "INPUT.MAX_SIZE_TEST": 96}
 
 @pytest.fixture
 def model(tiny_cfg, tiny_model, tmp_path):
-    """The options that name a tiny model, which sees people everywhere."""
+    """The options that name a tiny model, which finds people everywhere."""
     (tmp_path / "config.yaml").write_text(tiny_cfg(SMALL).dump())
     torch.save({"model": tiny_model(SMALL).state_dict()}, tmp_path / "weights.pth")
     return [
@@ -78,6 +78,7 @@ def write_video(path, num_frames, size=(60, 80), frame_rate=12.5):
 
 
 def read_video(path):
+    """The frame rate and the frames."""
     reader = VideoReader(str(path))
     return reader.frame_rate, [frame.image for frame in reader]
 
@@ -134,7 +135,7 @@ def test_a_folder_with_a_broken_file(repository, model, predictor, images, tmp_p
 
 
 def assert_close(first, second):
-    """Equal in structure, and in numbers but for the last digits."""
+    """The structures are equal, the numbers almost."""
     if isinstance(first, dict):
         assert first.keys() == second.keys()
         for key in first:
@@ -167,7 +168,9 @@ def test_ctrl_c_leaves_a_playable_video_and_the_json_so_far(repository, model, t
     assert not leftovers(tmp_path)
 
 
-def test_a_video_keeps_its_frames_rate_and_size_and_gives_ids(model, predictor, tmp_path, capsys):
+def test_a_video_keeps_its_frame_rate_and_size_and_people_have_ids(
+    model, predictor, tmp_path, capsys
+):
     source = write_video(tmp_path / "walk.avi", 12)
     records = tmp_path / "walk.json"
     drawn = tmp_path / "drawn.mp4"
@@ -196,7 +199,7 @@ def test_a_video_keeps_its_frames_rate_and_size_and_gives_ids(model, predictor, 
     assert "id" not in plain["frames"][0]["people"][0] and "track_id" not in coco[0]
 
 
-def test_the_keypoint_threshold_is_the_configs_unless_given(model, tmp_path):
+def test_the_keypoint_threshold_comes_from_the_config_by_default(model, tmp_path):
     source = tmp_path / "a.png"
     Image.fromarray(image()).save(source)
     arguments = model[: model.index("--keypoint-threshold")]
@@ -213,7 +216,7 @@ def test_the_keypoint_threshold_is_the_configs_unless_given(model, tmp_path):
     assert limbs_drawn("--keypoint-threshold", "0", *nothing)
 
 
-def test_timing_tells_where_the_time_went(model, tmp_path, capsys):
+def test_timing_is_printed_by_step(model, tmp_path, capsys):
     source = write_video(tmp_path / "clip.mp4", 6)
     out, records = tmp_path / "out.mp4", tmp_path / "poses.json"
     start = time.perf_counter()
@@ -227,7 +230,7 @@ def test_timing_tells_where_the_time_went(model, tmp_path, capsys):
     assert 6 * sum(value for name, value in steps.items() if "meanwhile" not in name) < milliseconds
 
 
-def test_a_stopwatch_passes_items_on_and_ends_their_source():
+def test_a_stopwatch_passes_items_on_and_closes_their_source():
     ended = []
 
     def items():
@@ -237,8 +240,8 @@ def test_a_stopwatch_passes_items_on_and_ends_their_source():
             ended.append(True)
 
     stopwatch = Stopwatch()
-    assert list(stopwatch.measured("all", items())) == list(range(5))
-    some = stopwatch.measured("some", items())
+    assert list(stopwatch.measure_items("all", items())) == list(range(5))
+    some = stopwatch.measure_items("some", items())
     assert next(some) == 0
     some.close()
     assert len(ended) == 2 and set(stopwatch.seconds) == {"all", "some"}
@@ -252,7 +255,11 @@ def test_images_are_tracked_only_if_asked(model, tmp_path):
     assert main(arguments) == 0
     plain, coco = read_json(records)
     assert "id" not in plain["frames"][0]["people"][0]
-    assert [frame["image_id"] for frame in plain["frames"]] == [0, 1, 2]  # COCO's way of naming
+    assert [frame["image_id"] for frame in plain["frames"]] == [
+        0,
+        1,
+        2,
+    ]  # numbered, as COCO's images are
     assert {result["image_id"] for result in coco} == {0, 1, 2}
     assert main([*arguments, "--track"]) == 0
     frames = read_json(records)[0]["frames"]
@@ -272,17 +279,17 @@ def test_broken_videos_are_skipped_and_leave_nothing(model, tmp_path, capsys):
     assert [path.name for path in out.iterdir()] == ["b.mp4"]
 
 
-def test_frames_that_cannot_be_decoded_are_stepped_over(model, tmp_path, capsys):
+def test_frames_that_cannot_be_decoded_are_skipped(model, tmp_path, capsys):
     source = write_video(tmp_path / "whole.mp4", 40)
     content = bytearray(source.read_bytes())
     third, half = len(content) // 3, len(content) // 2
     content[third:half] = np.random.default_rng(0).bytes(half - third)
-    (tmp_path / "hurt.mp4").write_bytes(content)
-    reader = VideoReader(str(tmp_path / "hurt.mp4"))
+    (tmp_path / "damaged.mp4").write_bytes(content)
+    reader = VideoReader(str(tmp_path / "damaged.mp4"))
     indices = [frame.index for frame in reader]
     assert reader.num_broken > 0 and indices[-1] == 39
     out = tmp_path / "out.mp4"
-    assert main([str(tmp_path / "hurt.mp4"), "--output", str(out), *model]) == 1
+    assert main([str(tmp_path / "damaged.mp4"), "--output", str(out), *model]) == 1
     errors = capsys.readouterr().err
     assert f"{reader.num_broken} frames could not be decoded" in errors
     assert "stated length" not in errors
@@ -308,27 +315,30 @@ def test_stdin_lists_paths(model, images, tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         ([], "name images, videos or folders"),
-        (["IMAGE"], "nothing would come of it"),
-        (["IMAGE", "--webcam", "0", "--output", "x"], "--webcam goes alone"),
+        (["IMAGE"], "no result is asked for"),
+        (["IMAGE", "--webcam", "0", "--output", "x"], "--webcam cannot be combined with files"),
         (["nowhere.jpg", "--output", "x"], "There is no file nowhere.jpg."),
         (["*.nothing", "--output", "x"], r"Nothing matches \*.nothing."),
         (["IMAGE", "--save-json", "poses.txt"], r"poses.txt must end with .json"),
         (["IMAGE", "--sheet", "sheet.pdf"], "sheet.pdf must end with one of"),
-        (["IMAGE", "--output", "none"], "nothing would come of it"),
+        (["IMAGE", "--output", "none"], "no result is asked for"),
         (["", "--output", "x"], "There is no file ''."),
         (["IMAGE", "--draw", "hats", "--output", "x"], "'hats' cannot be drawn"),
         (["IMAGE", "--draw", "", "--output", "x"], "'' cannot be drawn, only boxes"),
-        (["IMAGE", "--attention-person", "1", "--output", "x"], "goes with --draw attention"),
+        (["IMAGE", "--attention-person", "1", "--output", "x"], "needs --draw attention"),
         (
             ["IMAGE", "--draw", "attention", "--attention-person", "0", "--output", "x"],
             "a number from 1",
         ),
         (["IMAGE", "--draw", "attention", "--sheet", "x.png"], "name a folder with --output"),
-        (["--webcam", "--draw", "attention", "--output", "x"], "is for images alone"),
+        (
+            ["--webcam", "--draw", "attention", "--output", "x"],
+            "works on images only, not on the webcam 0",
+        ),
         (["--webcam", "--sheet", "x.png"], "there are none among the inputs"),
     ],
 )
-def test_contradictions_are_named(arguments, message, images, capsys):
+def test_contradictory_arguments_are_refused(arguments, message, images, capsys):
     arguments = [str(images / "a.png") if word == "IMAGE" else word for word in arguments]
     with pytest.raises(SystemExit) as error:
         main([*arguments, "--config-file", "config.yaml"])
@@ -336,7 +346,7 @@ def test_contradictions_are_named(arguments, message, images, capsys):
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_what_fails_before_the_first_image_is_said_in_one_line(model, images, capsys, tmp_path):
+def test_what_fails_before_the_first_image_is_reported_in_one_line(model, images, capsys, tmp_path):
     source = str(images / "a.png")
     cases = [
         ([source, "--output", str(images), *model], "a.png would replace an input"),
@@ -373,7 +383,7 @@ def test_what_fails_before_the_first_image_is_said_in_one_line(model, images, ca
         ),
     ],
 )
-def test_results_without_a_place_are_refused_before_the_work(
+def test_results_that_cannot_be_written_are_refused_before_the_work(
     arguments, message, images, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -387,8 +397,8 @@ def test_results_without_a_place_are_refused_before_the_work(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_drawing_that_cannot_be_written_costs_no_other(model, images, tmp_path, capsys):
-    # JPEG knows no longer sides.
+def test_a_drawing_that_cannot_be_written_does_not_stop_the_others(model, images, tmp_path, capsys):
+    # The longest side of a JPEG is 65500.
     Image.fromarray(np.zeros((1, 65_600), np.uint8)).save(images / "long.png")
     (images / "long.png").rename(images / "long.jpg")
     out, records = tmp_path / "out", tmp_path / "poses.json"
@@ -398,7 +408,7 @@ def test_a_drawing_that_cannot_be_written_costs_no_other(model, images, tmp_path
     assert len(read_json(records)[0]["frames"]) == 3
 
 
-def test_what_was_seen_before_the_memory_ran_out_is_kept(predictor, tmp_path, monkeypatch):
+def test_results_from_before_the_memory_ran_out_are_kept(predictor, tmp_path, monkeypatch):
     for index in range(6):
         Image.fromarray(image(seed=index)).save(tmp_path / f"{index}.png")
     inputs = find_inputs([str(tmp_path / "*.png")], io.StringIO()).inputs
@@ -437,7 +447,7 @@ def test_the_attention_of_one_person(model, images, tmp_path, capsys):
     (tmp_path / "out.attention.png").unlink()
     with pytest.raises(FileNotFoundError):
         grid("--attention-person", "99")
-    assert "no person 99 whose attention could be drawn" in capsys.readouterr().err
+    assert "there is no person 99 to draw the attention of" in capsys.readouterr().err
 
 
 def test_show_without_windows_is_refused(model, images, capsys, monkeypatch):
@@ -453,14 +463,14 @@ def test_show_without_windows_is_refused(model, images, capsys, monkeypatch):
         assert "--show needs a screen" in capsys.readouterr().err
 
 
-def test_a_missing_webcam_is_said(model, tmp_path, capsys):
+def test_a_missing_webcam_is_reported(model, tmp_path, capsys):
     assert main(["--webcam", "97", "--output", str(tmp_path / "out"), *model]) == 1
     assert "The webcam 97 cannot be read." in capsys.readouterr().err
 
 
 def test_drawings_never_share_a_name(tmp_path):
     assert plan_outputs(str(tmp_path), find_inputs([], ()).inputs) == {}
-    # An image keeps its name, even where one before it would be given the same.
+    # An image keeps its name, even if an earlier one would get the same.
     alike = [Input(Kind.IMAGE, name) for name in ("x.gif", "x.png", "x.attention.png")]
     targets = plan_outputs(f"{tmp_path}/", alike)
     assert [targets[item].name for item in alike] == ["x-2.png", "x.png", "x.attention.png"]
@@ -542,7 +552,7 @@ def test_reading_ahead_runs_ahead_and_stops_when_closed():
     assert threading.active_count() == threads
 
 
-def test_a_video_that_fails_midway_leaves_the_former_one(tmp_path):
+def test_a_video_that_fails_midway_leaves_the_previous_one(tmp_path):
     target = write_video(tmp_path / "film.mp4", 3)
     with pytest.raises(RuntimeError), VideoWriter(target, 10) as writer:
         writer.write(image())
@@ -561,7 +571,7 @@ def test_without_the_codec_a_video_becomes_motion_jpeg(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["film.avi"]
 
 
-def test_a_video_under_another_name_is_told_of(model, tmp_path, monkeypatch, capsys):
+def test_a_video_under_another_name_is_reported(model, tmp_path, monkeypatch, capsys):
     source = write_video(tmp_path / "film.avi", 2)
     monkeypatch.setitem(video.CODECS, ".mp4", "ZZZZ")
     assert main([str(source), "--output", str(tmp_path / "out" / "film.mp4"), *model]) == 0
@@ -569,27 +579,15 @@ def test_a_video_under_another_name_is_told_of(model, tmp_path, monkeypatch, cap
     assert f"the video is {written}." in capsys.readouterr().err and written.is_file()
 
 
-def test_whole_files_appear_at_the_end_or_not_at_all(tmp_path):
-    target = tmp_path / "new" / "file.txt"
-    with whole_file(target) as path:
-        path.write_text("one")
-        assert not target.exists()
-    assert target.read_text() == "one"
-    with pytest.raises(RuntimeError), whole_file(target) as path:
-        path.write_text("two")
-        raise RuntimeError
-    assert target.read_text() == "one" and len(list(target.parent.iterdir())) == 1
-
-
-def test_an_interruption_is_noted_once_and_the_second_one_acts():
-    former = signal.getsignal(signal.SIGINT)
+def test_the_second_interruption_stops_at_once():
+    previous = signal.getsignal(signal.SIGINT)
     with Interruption() as interruption:
         assert not interruption.requested
         signal.raise_signal(signal.SIGINT)
         assert interruption.requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is former
+    assert signal.getsignal(signal.SIGINT) is previous
 
 
 def test_a_real_clip(model, real_data, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageFile, features
 
-from querypose.cli.formats import VIDEO_SUFFIXES, Kind, image_suffixes, look_inside
+from querypose.cli.formats import VIDEO_SUFFIXES, Kind, detect_kind, image_suffixes
 from querypose.cli.inputs import find_inputs
 from querypose.data.image import read_image
 
@@ -22,7 +22,7 @@ def save_somehow(path: Path) -> bool:
     return False
 
 
-def test_a_folder_takes_what_pillow_decodes(tmp_path):
+def test_all_images_of_a_folder_that_pillow_decodes_are_inputs(tmp_path):
     written = [suffix for suffix in image_suffixes() if save_somehow(tmp_path / f"image{suffix}")]
     assert len(written) >= 20
     found = find_inputs([str(tmp_path)], ())
@@ -48,11 +48,11 @@ def test_common_images_are_images(suffix):
 @pytest.mark.parametrize(
     "suffix", [".eps", ".ps", ".pdf", ".grib", ".h5", ".hdf", ".wmf", ".mpg", ".mpeg", ".txt", ""]
 )
-def test_what_pillow_cannot_decode_by_itself_is_no_image(suffix):
+def test_a_format_that_pillow_cannot_decode_by_itself_is_no_image(suffix):
     assert suffix not in image_suffixes()
 
 
-def test_a_decoder_that_a_plugin_brings_counts():
+def test_decoders_of_plugins_count():
     class Plugin(ImageFile.ImageFile):
         format = "PLUGIN"
 
@@ -69,12 +69,12 @@ def test_a_decoder_that_a_plugin_brings_counts():
 def test_videos_go_by_their_suffix(tmp_path):
     assert not VIDEO_SUFFIXES & image_suffixes()
     for suffix in (".mp4", ".MOV", ".mkv", ".mpg", ".m2ts", ".webm"):
-        assert look_inside(tmp_path / f"film{suffix}") == (Kind.VIDEO, "")
+        assert detect_kind(tmp_path / f"film{suffix}") == (Kind.VIDEO, "")
 
 
-def test_a_pipe_is_not_looked_into(tmp_path):
+def test_a_pipe_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    assert look_inside(tmp_path / "pipe") == (Kind.IMAGE, "")
+    assert detect_kind(tmp_path / "pipe") == (Kind.IMAGE, "")
 
 
 @pytest.fixture
@@ -88,30 +88,30 @@ def folder(tmp_path):
     return place
 
 
-def test_what_a_folder_passes_over_is_named_once(folder, run_demo, capsys):
+def test_ignored_files_of_a_folder_are_named_once(folder, run_demo, capsys):
     status, frames = run_demo(folder, folder, folder / "a.png")
     assert status == 0 and len(frames) == 1
-    lines = [line for line in capsys.readouterr().err.splitlines() if "Passed over" in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "Ignored" in line]
     assert lines == [
-        f"querypose-demo: Passed over in {folder}, as neither images nor videos: notes.txt."
+        f"querypose-demo: Ignored in {folder}, as neither images nor videos: notes.txt."
     ]
 
 
-def test_of_many_passed_over_the_first_are_named(folder):
+def test_the_first_of_many_ignored_files_are_named(folder):
     for index in range(10):
         (folder / f"{index}.csv").write_text("")
     [remark] = find_inputs([str(folder)], ()).remarks
     assert remark.endswith("images nor videos: 0.csv, 1.csv, 2.csv and 8 more.")
 
 
-def test_files_that_are_named_or_match_are_not_passed_over(folder):
+def test_files_that_are_named_or_match_are_not_ignored(folder):
     for argument in (folder / "notes.txt", folder / "*.txt"):
         found = find_inputs([str(argument)], ())
         assert [Path(item.source).name for item in found.inputs] == ["notes.txt"]
         assert found.remarks == []
 
 
-def test_a_folder_of_nothing_says_what_there_is(folder, capsys):
+def test_a_folder_without_images_is_a_problem(folder, capsys):
     (folder / "a.png").unlink()
     found = find_inputs(["-"], [f"{folder}\n", f"{folder}\n", "\n", "-\n"])
     assert found.inputs == [] and len(found.remarks) == 1

@@ -36,7 +36,7 @@ def test_a_steady_video_keeps_its_frame_rate(frame_rate):
         (at(0.0, 0.0), 30, 30),
     ],
 )
-def test_an_uneven_video_gets_a_place_for_every_frame(times, stated, expected):
+def test_an_uneven_video_gets_a_position_for_every_frame(times, stated, expected):
     assert steady_frame_rate(times, stated) == pytest.approx(expected, abs=0.01)
 
 
@@ -46,7 +46,7 @@ def test_a_steady_video_is_not_read_to_its_end():
 
 
 def shown(target, times, frame_rate, tools, durations=None):
-    """Numbers of the frames that a paced video shows, and what the writer says of it."""
+    """Numbers of the frames in a paced video, and the changes that the writer reports."""
     frame_of, number_of = tools
     durations = durations or [None] * len(times)
     with open_paced_writer(target, frame_rate) as writer:
@@ -72,17 +72,17 @@ def test_the_last_frame_is_shown_for_its_duration(tools, tmp_path):
     assert shown(target, [0.0], 10, tools)[0] == [0]
 
 
-def test_before_the_first_frame_is_due_it_is_shown(tools, tmp_path):
+def test_the_first_frame_is_shown_from_the_start(tools, tmp_path):
     assert shown(tmp_path / "film.mp4", [0.3, 0.4], 10, tools)[0] == [0, 0, 0, 0, 1]
 
 
-def test_frames_without_a_place_are_told_of(tools, tmp_path):
+def test_frames_without_a_position_are_reported(tools, tmp_path):
     numbers, [sentence] = shown(tmp_path / "film.mp4", [0, 0.01, 0.02, 0.1, 0.3], 10, tools)
     assert numbers == [0, 3, 3, 4, 4]
     assert "film.mp4 lacks 2 of the frames: at 10 frames a second" in sentence
 
 
-def test_endless_pauses_are_cut_and_told_of(tools, tmp_path):
+def test_very_long_pauses_are_cut_and_reported(tools, tmp_path):
     times = [0, 0.1, 1e6, 1e6 + 0.2, 3e6]
     numbers, [sentence] = shown(tmp_path / "film.mp4", times, 10, tools)
     assert numbers == [0, 1, 2, 2, 3, 4]

@@ -1,4 +1,4 @@
-"""Times are the decoder's, not those of a constant frame rate."""
+"""Times of frames come from the time stamps of the decoder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNEVEN = at(0.033, 0.2, 0.05, 0.033, 0.4, 0.033, 0.3, 0.06)
 
 
 @pytest.mark.parametrize("times", [SLOWER, FASTER, UNEVEN], ids=["slower", "faster", "uneven"])
-def test_the_json_has_the_decoders_times(times, run_demo, write_matroska, tmp_path, capsys):
+def test_the_json_has_the_times_of_the_decoder(times, run_demo, write_matroska, tmp_path, capsys):
     source = write_matroska(tmp_path / "film.mkv", times, length=times[-1] + 0.1)
     status, frames = run_demo(source)
     assert status == 0
@@ -49,9 +49,9 @@ def test_the_drawn_video_plays_in_time(
 
 
 @pytest.mark.parametrize(
-    "stamps", [[0.0] * 20, [*at(*[0.1] * 9)] * 2], ids=["all zero", "starting anew"]
+    "stamps", [[0.0] * 20, [*at(*[0.1] * 9)] * 2], ids=["all zero", "starting again"]
 )
-def test_useless_stamps_are_replaced_by_the_frame_rate(stamps, run_demo, write_matroska, tmp_path):
+def test_invalid_stamps_are_replaced_by_the_frame_rate(stamps, run_demo, write_matroska, tmp_path):
     source = write_matroska(tmp_path / "film.mkv", stamps)
     frame_rate = VideoReader(str(source)).frame_rate
     status, frames = run_demo(source)
@@ -60,8 +60,8 @@ def test_useless_stamps_are_replaced_by_the_frame_rate(stamps, run_demo, write_m
     assert times == pytest.approx([index / frame_rate for index in range(20)], abs=0.002)
 
 
-def test_the_stated_length_is_one_of_time(run_demo, write_matroska, tmp_path, capsys):
-    """The container's count of frames is its length by the rate of the first ones."""
+def test_the_stated_length_is_compared_in_seconds(run_demo, write_matroska, tmp_path, capsys):
+    """OpenCV computes the number of frames from the length and the rate of the first frames."""
     source = write_matroska(tmp_path / "whole.mkv", SLOWER, length=6)
     assert VideoReader(str(source)).num_frames == 60
     assert run_demo(source)[0] == 0

@@ -14,8 +14,8 @@ from PIL import Image
 from querypose.inference.prediction import PartAttention, PosePrediction
 from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON, Skeleton
 from querypose.visualization import PoseVisualizer, draw_attention, part_name, pose_sheet
+from querypose.visualization.canvas import person_color
 from querypose.visualization.labels import place_label
-from querypose.visualization.visualizer import person_color
 
 METADATA = Metadata(thing_classes=["person"], **COCO_SKELETON.metadata())
 LINE = Skeleton(
@@ -27,7 +27,7 @@ LINE_METADATA = Metadata(**LINE.metadata())
 def people(count, size=(480, 640), num_keypoints=17, seed=0):
     rng = np.random.default_rng(seed)
     corners = rng.uniform((20, 20), (size[1] - 150, size[0] - 250), (count, 2))
-    # No two are of one size, so that the order of drawing does not depend on theirs.
+    # All sizes differ, so that the order of drawing does not depend on the order of the people.
     box_sizes = np.array([(120, 230)]) - 5 * np.arange(count)[:, None]
     boxes = np.concatenate([corners, corners + box_sizes], axis=1)
     inside = corners[:, None] + rng.uniform(0, 1, (count, num_keypoints, 2)) * box_sizes[:, None]
@@ -46,7 +46,7 @@ def black(size=(480, 640)):
 
 
 def horizontal_limb(score=0.9):
-    """A person whose only limb goes from (20, 40) to (80, 40); ``far`` was not seen."""
+    """A person whose only visible limb goes from (20, 40) to (80, 40)."""
     return Instances(
         (100, 100),
         pred_boxes=Boxes(torch.tensor([[10.0, 10, 90, 90]])),
@@ -96,7 +96,7 @@ def test_limbs_have_the_color_of_their_side():
     assert {left_arm, right_arm} <= colors and left_arm != right_arm
 
 
-def test_a_box_covers_the_pixels_it_names():
+def test_a_box_is_drawn_on_the_outermost_pixels_it_covers():
     drawn = draw(horizontal_limb(), LINE_METADATA, (100, 100), draw=["boxes"])
     rows, columns = np.nonzero(drawn.any(axis=2))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 89, 10, 89)
@@ -130,7 +130,7 @@ def test_twenty_people_have_twenty_colors():
     assert np.abs(np.diff(colors, axis=0)).sum(-1).min() > 150
 
 
-def test_the_image_is_left_as_it_is_and_nobody_means_no_drawing():
+def test_the_input_image_stays_unchanged_and_nobody_means_no_drawing():
     image = black() + 9
     drawn = PoseVisualizer(image, METADATA).draw_instance_predictions(people(4)).get_image()
     assert (image == 9).all() and (drawn != 9).any()
@@ -139,7 +139,7 @@ def test_the_image_is_left_as_it_is_and_nobody_means_no_drawing():
     )
 
 
-def test_wild_coordinates_are_survived():
+def test_coordinates_far_outside_do_not_fail():
     instances = people(2)
     instances.pred_keypoints[0, :, :2] = 1e9
     instances.pred_keypoints[1, 3, :2] = -1e6
@@ -154,7 +154,7 @@ def test_parts_are_areas_of_their_own_colors():
     assert np.count_nonzero(np.array(near) <= 1) >= 5  # later parts may hide earlier ones
 
 
-def test_only_what_is_known_can_be_drawn():
+def test_an_unknown_drawing_is_refused():
     with pytest.raises(ValueError, match=r"not \['hats'\]"):
         PoseVisualizer(black(), METADATA, draw=["boxes", "hats"])
 
@@ -178,7 +178,7 @@ def test_annotations_are_drawn_through_detectron2s_interface(tmp_path):
 
 
 def test_it_is_much_faster_than_matplotlib():
-    """The reason for drawing with OpenCV, see the module's first lines."""
+    """The reason for drawing with OpenCV."""
     instances = people(5)
 
     def seconds(visualizer):
@@ -216,6 +216,8 @@ def test_labels_avoid_one_another_and_stay_inside():
         (("left_ear",), "left ear"),
         (("nose", "left_eye"), "nose + left eye"),
         (("tail_tip",), "tail tip"),
+        (("leftEye", "rightEye"), "eyes"),
+        (("L-Elbow", "L-Wrist"), "left elbow + wrist"),
     ],
 )
 def test_parts_have_short_names(part, name):
@@ -223,14 +225,14 @@ def test_parts_have_short_names(part, name):
 
 
 def prediction_with_attention(box, cell):
-    """One person; every map looks at one cell (row, column) of 28 x 28."""
+    """One person; every map is 1 at one cell (row, column) of 28 x 28, else 0."""
     maps = torch.zeros(1, 7, 28, 28)
     maps[0, :, *cell] = 1
     boxes = torch.tensor([box])
     return PosePrediction(people(1), COCO_SKELETON, PartAttention(maps, boxes, 5))
 
 
-def test_attention_lies_where_the_part_looked():
+def test_attention_is_drawn_where_the_map_is_high():
     image = black() + 100
     prediction = prediction_with_attention([100.0, 100, 240, 240], (7, 21))
     drawn = draw_attention(image, prediction, tile_size=(140, 140))
@@ -245,7 +247,7 @@ def test_attention_lies_where_the_part_looked():
             assert abs(changed[0].mean() + 0.5 - 37.5) < 1 and abs(changed[1].mean() - 107) < 1
 
 
-def test_attention_of_many_parts_is_wrapped_into_even_rows():
+def test_attention_of_many_parts_takes_rows_of_equal_length():
     skeleton = replace(COCO_SKELETON, parts=())
     attention = PartAttention(torch.ones(1, 17, 28, 28), torch.tensor([[0.0, 0, 90, 90]]), 5)
     prediction = PosePrediction(people(1), skeleton, attention)
@@ -254,7 +256,7 @@ def test_attention_of_many_parts_is_wrapped_into_even_rows():
     assert drawn.shape == (2 * 118, 9 * 94, 3)
 
 
-def test_attention_crops_reach_over_the_edge_of_the_image():
+def test_attention_crops_are_gray_outside_the_image():
     image = np.full((480, 640, 3), (200, 0, 0), np.uint8)
     prediction = prediction_with_attention([-70.0, 0, 70, 140], (14, 14))
     drawn = draw_attention(image, prediction, tile_size=(140, 140))
@@ -313,7 +315,7 @@ def test_a_sheet_of_one_wide_image_fits_and_of_none_is_refused():
         pose_sheet([])
 
 
-def test_a_strip_of_an_image_leaves_the_others_of_its_row_their_size():
+def test_a_very_wide_image_does_not_shrink_the_others_of_its_row():
     strip, square = np.zeros((1, 9000, 3), np.uint8), np.full((50, 50, 3), 100, np.uint8)
     sheet = pose_sheet([square, strip, square], width=258, row_height=50)
     assert (sheet == 100).all(axis=2).sum() == 2 * 50**2

@@ -1,4 +1,4 @@
-"""One file that cannot be read costs a folder nothing else."""
+"""An unreadable file does not stop the others of its folder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def test_whatever_a_decoder_raises(failing_image, decoder_errors, run_demo, tmp_
     folder.mkdir()
     for name in ("a.png", "z.png"):
         Image.new("RGB", (40, 30)).save(folder / name)
-    hurt = [
-        failing_image(folder / f"hurt{index}.png", error)
+    damaged = [
+        failing_image(folder / f"damaged{index}.png", error)
         for index, error in enumerate(decoder_errors)
     ]
     status, frames = run_demo(folder, "--output", tmp_path / "out")
@@ -19,7 +19,7 @@ def test_whatever_a_decoder_raises(failing_image, decoder_errors, run_demo, tmp_
     assert [frame["source"] for frame in frames] == [str(folder / "a.png"), str(folder / "z.png")]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "z.png"]
     errors = capsys.readouterr().err
-    assert all(f"Skipped: The image {file} cannot be read: " in errors for file in hurt)
+    assert all(f"Skipped: The image {file} cannot be read: " in errors for file in damaged)
     assert "Traceback" not in errors
 
 

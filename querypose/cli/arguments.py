@@ -1,0 +1,175 @@
+"""The command line arguments of the demo, and which of them exclude each other."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from querypose.cli.inputs import Input
+from querypose.cli.outputs import WRITABLE_IMAGES
+from querypose.visualization.visualizer import DRAWABLE
+
+GPU_BATCH_SIZE = 8
+
+_EPILOG = """\
+exit status: 0 success; 1 an input was skipped or a result could not be written; 2 the demo could
+not start or continue; 130 interrupted (a video then ends at that frame, and the JSON holds the
+frames so far).
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="querypose-demo",
+        description="Finds people in images and videos and draws their poses.",
+        epilog=_EPILOG,
+    )
+    _add_inputs_and_outputs(parser)
+    _add_model(parser)
+    _add_drawing(parser)
+    return parser
+
+
+def _add_inputs_and_outputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "input",
+        nargs="*",
+        help="images, animations, videos, folders or patterns; '-' reads paths from stdin, one a "
+        "line",
+    )
+    parser.add_argument(
+        "--webcam", nargs="?", type=int, const=0, metavar="N", help="read webcam N (0)"
+    )
+    parser.add_argument(
+        "--output",
+        default="none",
+        metavar="PATH",
+        help="where drawings go: a folder, a file if there is one input, or none (none)",
+    )
+    parser.add_argument(
+        "--save-json",
+        default="",
+        metavar="FILE.json",
+        help="one line a frame; results in COCO's format go to FILE.coco.json",
+    )
+    parser.add_argument("--sheet", default="", metavar="FILE", help="a mosaic of all drawn images")
+    parser.add_argument("--show", action="store_true", help="show drawings in a window; q quits")
+    parser.add_argument(
+        "--timing", action="store_true", help="print the mean time of each step per frame"
+    )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config-file", help="of the model; default: the small model that comes with querypose"
+    )
+    parser.add_argument(
+        "--weights", help="path or URL of a checkpoint; default: MODEL.WEIGHTS of the config"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="default: MODEL.INFERENCE.PRECISION of the config",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        help=f"images per batch; default: {GPU_BATCH_SIZE} on a GPU, 1 on a CPU",
+    )
+    parser.add_argument(
+        "--confidence-threshold",
+        type=float,
+        help="people with a lower score are left out; default: DEMO.CONFIDENCE_THRESHOLD of the "
+        "config",
+    )
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config keys and values; must come last",
+    )
+
+
+def _add_drawing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--draw",
+        type=_parse_drawings,
+        default=frozenset({"boxes", "skeleton", "scores"}),
+        metavar="WHAT,...",
+        help=f"some of {', '.join(DRAWABLE)} and attention, which writes a second file per image "
+        "(boxes,skeleton,scores)",
+    )
+    parser.add_argument(
+        "--attention-stage",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="decoder stage of the attention, from 0 (last)",
+    )
+    parser.add_argument(
+        "--attention-person",
+        type=int,
+        metavar="N",
+        help="draw the attention of one person, from 1 by falling score; default: of everybody",
+    )
+    parser.add_argument(
+        "--keypoint-threshold",
+        type=float,
+        help="keypoints that do not score higher are not drawn; default: DEMO.KEYPOINT_THRESHOLD "
+        "of the config",
+    )
+    parser.add_argument(
+        "--track",
+        action=argparse.BooleanOptionalAction,
+        help="keep the ids and colors of people from frame to frame; default: in videos",
+    )
+
+
+def _parse_drawings(text: str) -> frozenset[str]:
+    wanted = frozenset(word.strip() for word in text.split(","))
+    unknown = wanted - {*DRAWABLE, "attention"}
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"{', '.join(map(repr, sorted(unknown)))} cannot be drawn, "
+            f"only {', '.join(DRAWABLE)}, attention"
+        )
+    return wanted
+
+
+def find_contradiction(
+    args: argparse.Namespace, inputs: Sequence[Input], problems: Sequence[str]
+) -> str:
+    """What is wrong with the arguments, in one sentence; "" if nothing is.
+
+    Args:
+        args: parsed arguments.
+        inputs: what ``args.input`` names.
+        problems: a sentence for each argument that names no input.
+    """
+    draws_attention = "attention" in args.draw
+    writes_drawings = args.output not in ("", "none")
+    if args.webcam is not None and args.input:
+        return "--webcam cannot be combined with files."
+    if not inputs:
+        return " ".join(problems) or "name images, videos or folders, or pass --webcam."
+    if not (writes_drawings or args.save_json or args.sheet or args.show):
+        return "no result is asked for: add --output, --save-json, --sheet or --show."
+    if args.save_json and Path(args.save_json).suffix != ".json":
+        return f"--save-json {args.save_json} must end with .json."
+    if args.sheet and Path(args.sheet).suffix.lower() not in WRITABLE_IMAGES:
+        return f"--sheet {args.sheet} must end with one of {', '.join(sorted(WRITABLE_IMAGES))}."
+    if args.sheet and all(item.is_stream for item in inputs):
+        return "--sheet shows images, and there are none among the inputs."
+    if draws_attention and not writes_drawings:
+        return "--draw attention writes images: name a folder with --output."
+    if draws_attention and any(item.is_stream for item in inputs):
+        stream = next(item for item in inputs if item.is_stream)
+        name = f"{stream.kind.value} {stream.source}"
+        return f"--draw attention works on images only, not on the {name}."
+    if args.attention_person is not None and not (draws_attention and args.attention_person > 0):
+        return "--attention-person is a number from 1 and needs --draw attention."
+    return ""

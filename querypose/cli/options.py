@@ -1,0 +1,36 @@
+"""What the demo does with its predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from querypose.cli.window import Window
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the demo does with its predictions.
+
+    Attributes:
+        save_json: path of the plain JSON file; "" for none.
+        sheet: path of the mosaic of all drawn images; "" for none.
+        window: shows drawings; None shows none.
+        draw: see :class:`~querypose.visualization.visualizer.PoseVisualizer`.
+        attention: whether to draw the part attention of images, too.
+        attention_stage: decoder stage; negative counts from the last.
+        attention_person: draw one person, from 1 by falling score; None draws everybody.
+        keypoint_threshold: see
+            :class:`~querypose.visualization.visualizer.PoseVisualizer`; None takes that of the
+            predictor.
+        track: whether to track people; None tracks them in streams but not in images.
+    """
+
+    save_json: str = ""
+    sheet: str = ""
+    window: Window | None = None
+    draw: frozenset[str] = frozenset({"boxes", "skeleton", "scores"})
+    attention: bool = False
+    attention_stage: int = -1
+    attention_person: int | None = None
+    keypoint_threshold: float | None = None
+    track: bool | None = None
