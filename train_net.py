@@ -37,6 +37,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """Reads the config, registers the datasets it lists and sets up logging."""
     cfg = read_config(args.config_file, args.opts)
     cfg.freeze()
+    # What we load and warn of belongs in log.txt, as Detectron2's own lines do.
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="querypose")
     register_configured_datasets(cfg)
     check_configured_datasets(cfg)
@@ -47,8 +48,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
             f"the last checkpoint of OUTPUT_DIR ({cfg.OUTPUT_DIR})."
         )
     default_setup(cfg, args)
-    # What we load and warn of belongs in log.txt, as Detectron2's own lines do.
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="querypose")
     return cfg
 
 

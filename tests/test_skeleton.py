@@ -300,7 +300,8 @@ class TestMetadata:
 def test_a_mirrored_image_teaches_the_other_side(tmp_path, tiny_cfg):
     """From the names in a label file to the indices by which training flips."""
     category = {"id": 1, "name": "person", "keypoints": ["NOSE", "ELBOW_L", "ELBOW_R"]}
-    content = {"images": [], "annotations": [], "categories": [category]}
+    image = {"id": 1, "file_name": "1.png", "width": 8, "height": 8}
+    content = {"images": [image], "annotations": [], "categories": [category]}
     (tmp_path / "people.json").write_text(json.dumps(content))
     name = "test_skeleton_mirrored"
     register_coco_keypoints(name, tmp_path / "people.json", tmp_path)
