@@ -349,7 +349,7 @@ def test_wrong_arguments_are_named(tiny_cfg, weights, predictor, tmp_path):
         (["INPUT.MIN_SIZE_TEST", "-5"], "at least 0 .* got -5 and 160"),
         (["INPUT.MAX_SIZE_TEST", "0"], "at least 1 .* got 96 and 0"),
         (["MODEL.BACKBONE.NAME", "build_nothing"], "cannot be built: No object named"),
-        (["MODEL.META_ARCHITECTURE", "RetinaNet"], "A RetinaNet gives no poses"),
+        (["MODEL.META_ARCHITECTURE", "RetinaNet"], "RetinaNet is no pose model"),
     ],
 )
 def test_options_that_do_not_fit_are_named(tiny_cfg, weights, opts, message):
