@@ -30,7 +30,7 @@ def person_areas(boxes_xyxy: Tensor) -> Tensor:
 
 
 def keypoint_similarity(squared_distances: Tensor, areas: Tensor, sigmas: Tensor) -> Tensor:
-    """Similarity of each keypoint, whose mean is the OKS.
+    """Similarity of each keypoint; their mean is the OKS.
 
     Args:
         squared_distances: between two positions of each keypoint, (..., K).
@@ -53,10 +53,10 @@ def paired_oks(
         targets: (..., K, 2) positions.
         areas: of the targets, (...).
         sigmas: (K,).
-        weights: (..., K), not negative; for COCO's OKS, 1 where a keypoint is labeled, else 0.
+        weights: (..., K), not negative; for COCO's OKS, 1 if a keypoint is labeled, else 0.
 
     Returns:
-        (...), each in 0..1; 0 where all weights are 0.
+        (...), each in 0..1; 0 if all weights are 0.
     """
     squared_distances = (predicted - targets).square().sum(dim=-1)
     similarity = keypoint_similarity(squared_distances, areas, sigmas)

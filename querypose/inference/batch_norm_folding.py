@@ -67,7 +67,7 @@ def _fold_sequence(sequence: nn.Sequential) -> int:
 
 
 def _fold_traced(backbone: nn.Module, pixel: Tensor) -> int:
-    """Folds each norm that alone uses the output of a convolution, in a traced forward pass.
+    """Folds each norm that is the only user of a convolution, as traced in a forward pass.
 
     Networks of other libraries connect layers of any names in their forward pass.
 
@@ -84,7 +84,7 @@ def _fold_traced(backbone: nn.Module, pixel: Tensor) -> int:
 
 
 def _trace(backbone: nn.Module, images: Tensor) -> list[tuple[nn.Module, nn.Module]]:
-    """Pairs of a convolution and the batch norm that alone uses its output; both run once.
+    """Pairs of a convolution and the batch norm that is its only user; both run once.
 
     There are none under ``torch.inference_mode``, which records no graph.
     """

@@ -72,7 +72,7 @@ def load_model(cfg: CfgNode) -> PoseModel:
         FileNotFoundError: the weights do not exist.
         OSError: the weights cannot be downloaded.
         ValueError: the model cannot be built, or the weights are missing, do not fit or are those
-            of a backbone alone.
+            of a backbone only.
     """
     weights = cfg.MODEL.WEIGHTS
     if not weights:
@@ -86,8 +86,8 @@ def load_model(cfg: CfgNode) -> PoseModel:
     checkpointer.load(weights)
     if checkpointer.loaded_backbone_only:
         raise ValueError(
-            f"{weights} holds a backbone alone, to start a training from; "
-            "pass the weights of a trained model."
+            f"{weights} holds only a backbone, to start a training from: pass the weights of a "
+            "trained model."
         )
     prepare_for_inference(model, cfg)
     return model

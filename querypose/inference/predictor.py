@@ -142,7 +142,7 @@ class PosePredictor:
         Raises:
             FileNotFoundError: the config or the weights do not exist.
             OSError: the weights cannot be downloaded.
-            ValueError: the weights are missing, do not fit or are those of a backbone alone, or an
+            ValueError: the weights are missing, do not fit or are those of a backbone only, or an
                 argument is out of range.
         """
         cfg = editable_config(config, opts)
