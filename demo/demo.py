@@ -1,4 +1,4 @@
-"""Draws poses on images, videos and webcams; `python demo/demo.py --help` tells how."""
+"""Draws poses on images, videos and webcams; see `python demo/demo.py --help`."""
 
 import sys
 

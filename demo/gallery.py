@@ -1,6 +1,6 @@
-"""Draws the images of the README: what the demo makes of generated people.
+"""Draws the images of the README: results of the demo on generated people.
 
-The packaged model has not seen them: a clip, and some images of the validation dataset.
+The packaged model was not trained on them: a clip, and some images of the validation dataset.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from querypose.visualization import pose_sheet
 
 _DATASET = "synthetic_people_val"
 _GALLERY = Path(__file__).resolve().parent.parent / "docs" / "gallery"
-_IMAGE = 45
-_SHEET = (1, 2, 3, 4, 5, 6, 7, 8)
-_ATTENTION = 8
+_IMAGE_INDEX = 45
+_SHEET_INDICES = (1, 2, 3, 4, 5, 6, 7, 8)
+_ATTENTION_INDEX = 8
 _NUM_FRAMES = 32
 _SHOWN_FRAMES = (9, 14, 19, 24)
 _WIDTH, _QUALITY = 960, 85
 
 
 def main() -> None:
-    """Writes ``docs/gallery``."""
+    """Writes the images of ``docs/gallery``."""
     _GALLERY.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -38,17 +38,17 @@ def main() -> None:
 
 
 def _draw_image(folder: Path) -> None:
-    images = write_images(_DATASET, [_IMAGE], folder)
+    images = write_images(_DATASET, [_IMAGE_INDEX], folder)
     draw([*images, "--output", str(_GALLERY / "image.jpg")])
 
 
 def _draw_sheet(folder: Path) -> None:
-    images = write_images(_DATASET, _SHEET, folder)
+    images = write_images(_DATASET, _SHEET_INDICES, folder)
     draw([*images, "--sheet", str(_GALLERY / "sheet.jpg")])
 
 
 def _draw_attention(folder: Path) -> None:
-    [image] = write_images(_DATASET, [_ATTENTION], folder)
+    [image] = write_images(_DATASET, [_ATTENTION_INDEX], folder)
     drawn = folder / "drawn"
     draw(
         [

@@ -1,4 +1,4 @@
-"""Generated images and clips as files, as a user's own would be."""
+"""Writes generated images and clips to files, as inputs of the demo."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from querypose.synthetic.walk import FRAME_RATE, walking_people
 
 
 def write_images(dataset: str, indices: Sequence[int], folder: Path) -> list[str]:
-    """Writes some images of a registered dataset into a folder; returns their paths."""
+    """Writes images of a registered dataset to a folder; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     records = DatasetCatalog.get(dataset)
     paths = [folder / f"generated_{index:03}.png" for index in indices]
@@ -24,7 +24,7 @@ def write_images(dataset: str, indices: Sequence[int], folder: Path) -> list[str
 
 
 def write_clip(path: Path, num_frames: int) -> str:
-    """Writes a clip of people who walk; returns its path."""
+    """Writes a clip of walking people; returns its path."""
     with VideoWriter(path, FRAME_RATE) as writer:
         for frame in walking_people(num_frames):
             writer.write(frame)

@@ -1,9 +1,8 @@
 """Trains a tiny model on generated people, evaluates it, and draws poses.
 
-It needs no download and no GPU. The tiny model sees eight images for a moment, which shows that
-training and evaluation work, not how well the method does. The model that comes with the package
-then looks at generated images and a clip that it has not seen, and at whatever the command line
-names.
+It needs no download and no GPU. The tiny model is trained briefly on eight images, which shows that
+training and evaluation work, not how accurate the method is. Then the packaged model predicts on
+generated images and a clip that it was not trained on, and on the inputs of the command line.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ _REPOSITORY = Path(__file__).resolve().parent.parent
 _CONFIG = _REPOSITORY / "configs" / "quick" / "tiny.yaml"
 _NUM_IMAGES = 8
 _NUM_FRAMES = 40
-# The tiny model is young: its scores are low.
-_CONFIDENCE, _KEYPOINT_CONFIDENCE = "0.2", "0.1"
+# The scores of the tiny model are low after its short training.
+_CONFIDENCE_THRESHOLD, _KEYPOINT_THRESHOLD = "0.2", "0.1"
 
 
-def main(named: list[str]) -> int:
-    """Runs the whole tour; returns the exit code of the last drawing."""
+def main(inputs: list[str]) -> int:
+    """Runs the quickstart; returns the exit status of the last drawing."""
     cfg = read_config(_CONFIG)
     default_setup(cfg, None)
     trainer = QueryPoseTrainer(cfg)
@@ -37,22 +36,22 @@ def main(named: list[str]) -> int:
 
     output = Path(cfg.OUTPUT_DIR).resolve()
     learned = write_images(cfg.DATASETS.TEST[0], range(_NUM_IMAGES), output / "learned")
-    draw([*learned, "--output", str(output / "poses_of_tiny_model"), *_tiny_model(cfg)])
+    draw([*learned, "--output", str(output / "poses_of_tiny_model"), *_tiny_model_options(cfg)])
     unseen = write_images("synthetic_people_val", range(_NUM_IMAGES), output / "unseen")
     unseen.append(write_clip(output / "unseen" / "walking.mp4", _NUM_FRAMES))
-    code = draw([*unseen, *named, "--output", str(output / "poses")])
-    print(f"\nIn {output}: the log and the weights of the tiny model, and the drawn poses,")
-    print("poses_of_tiny_model: the tiny model's, on the images that it learned;")
-    print("poses: the packaged model's, on images and a clip that it has not seen.")
-    return code
+    status = draw([*unseen, *inputs, "--output", str(output / "poses")])
+    print(f"\n{output} has the log and the weights of the tiny model, and these folders:")
+    print("poses_of_tiny_model: poses by the tiny model on the images of its training;")
+    print("poses: poses by the packaged model on images and a clip that it was not trained on.")
+    return status
 
 
-def _tiny_model(cfg: CfgNode) -> list[str]:
+def _tiny_model_options(cfg: CfgNode) -> list[str]:
     return [
         *("--config-file", str(_CONFIG)),
         *("--weights", str(Path(cfg.OUTPUT_DIR) / "model_final.pth")),
-        *("--confidence-threshold", _CONFIDENCE),
-        *("--keypoint-threshold", _KEYPOINT_CONFIDENCE),
+        *("--confidence-threshold", _CONFIDENCE_THRESHOLD),
+        *("--keypoint-threshold", _KEYPOINT_THRESHOLD),
     ]
 
 

@@ -1,8 +1,8 @@
 """Object keypoint similarity (OKS): how well one pose matches another, from 0 to 1.
 
-A keypoint that is ``d`` pixels off counts ``exp(-d^2 / (2 * area * (2 * sigma)^2))``; the OKS of a
-pose is the mean over its keypoints (COCO's keypoint evaluation). ``sigma`` says how precisely a
-kind of keypoint can be labeled, see :class:`querypose.skeleton.Skeleton`.
+The similarity of a keypoint at a distance ``d`` is ``exp(-d^2 / (2 * area * (2 * sigma)^2))``; the
+OKS of a pose is the mean over its keypoints (COCO's keypoint evaluation). ``sigma`` is the standard
+deviation of labels of this keypoint, see :class:`querypose.skeleton.Skeleton`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 PERSON_AREA_PER_BOX_AREA = 0.53
-"""How much of a box a person covers; stands in for a segmented area that is not annotated."""
+"""The fraction of a box that a person covers, for persons without an annotated area."""
 
-# Of a person in square pixels: where a box is empty, similarities are 0 or 1 and never NaN.
-_SMALLEST_AREA = 1e-6
+# Of a person, in square pixels: similarities of an empty box are 0 or 1 rather than NaN.
+_MIN_AREA = 1e-6
 
 
 def person_areas(boxes_xyxy: Tensor) -> Tensor:
-    """Areas of persons of whom only the boxes are known, as CrowdPose's evaluation defines them.
+    """Areas of persons, estimated from their boxes as in CrowdPose's evaluation.
 
     Args:
         boxes_xyxy: (..., 4).
@@ -26,22 +26,21 @@ def person_areas(boxes_xyxy: Tensor) -> Tensor:
     Returns:
         (...), in square units of the boxes.
     """
-    return PERSON_AREA_PER_BOX_AREA * _box_areas(boxes_xyxy)
+    return PERSON_AREA_PER_BOX_AREA * (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).prod(dim=-1)
 
 
 def keypoint_similarity(squared_distances: Tensor, areas: Tensor, sigmas: Tensor) -> Tensor:
-    """What each keypoint counts in an OKS.
+    """Similarity of each keypoint; their mean is the OKS.
 
     Args:
-        squared_distances: between two places of each keypoint, (..., K).
+        squared_distances: between two positions of each keypoint, (..., K).
         areas: of the persons, (...), in the unit of ``squared_distances``.
         sigmas: (K,).
 
     Returns:
         (..., K), each in 0..1.
     """
-    variances = areas.clamp(min=_SMALLEST_AREA)[..., None] * (2 * sigmas) ** 2
-    return torch.exp(-squared_distances / (2 * variances))
+    return torch.exp(-squared_distances / (2 * _variances(areas, sigmas)))
 
 
 def paired_oks(
@@ -50,14 +49,14 @@ def paired_oks(
     """OKS of pairs of poses.
 
     Args:
-        predicted: (..., K, 2) places.
-        targets: (..., K, 2) places.
+        predicted: (..., K, 2) positions.
+        targets: (..., K, 2) positions.
         areas: of the targets, (...).
         sigmas: (K,).
-        weights: (..., K), not negative; for COCO's OKS, 1 where a keypoint is labeled, else 0.
+        weights: (..., K), not negative; for COCO's OKS, 1 if a keypoint is labeled, else 0.
 
     Returns:
-        (...), each in 0..1; 0 where all weights are 0.
+        (...), each in 0..1; 0 if all weights are 0.
     """
     squared_distances = (predicted - targets).square().sum(dim=-1)
     similarity = keypoint_similarity(squared_distances, areas, sigmas)
@@ -70,13 +69,13 @@ def pairwise_oks(predicted: Tensor, targets: Tensor, areas: Tensor, sigmas: Tens
     """OKS of every prediction with every labeled person, as in pycocotools' ``computeOks``.
 
     Args:
-        predicted: (M, K, 2) places.
-        targets: (N, K, 3) places and visibilities; a keypoint of visibility 0 does not count.
+        predicted: (M, K, 2) positions.
+        targets: (N, K, 3) positions and visibilities; a keypoint of visibility 0 does not count.
         areas: of the targets, (N,).
         sigmas: (K,).
 
     Returns:
-        (M, N), each in 0..1; 0 with a person who has no labeled keypoint.
+        (M, N), each in 0..1; 0 for a person without labeled keypoints.
     """
     labeled = (targets[None, ..., 2] > 0).to(predicted.dtype)
     return paired_oks(predicted[:, None], targets[None, ..., :2], areas[None], sigmas, labeled)
@@ -85,16 +84,15 @@ def pairwise_oks(predicted: Tensor, targets: Tensor, areas: Tensor, sigmas: Tens
 def pairwise_pose_oks(
     poses: Tensor, others: Tensor, sigmas: Tensor, weights: Tensor | None = None
 ) -> Tensor:
-    """OKS of every predicted pose with every other one.
+    """OKS of every pose with every other pose, symmetric and independent of the scale.
 
-    A person's area is the mean of the areas of the two boxes that enclose the keypoints, so that
-    the similarity does not depend on the scale, nor on which of the two comes first.
+    The area is the mean of the areas of the two boxes that enclose the keypoints.
 
     Args:
-        poses: (M, K, 2) places.
-        others: (N, K, 2) places.
+        poses: (M, K, 2) positions.
+        others: (N, K, 2) positions.
         sigmas: (K,).
-        weights: (M, N, K), not negative; None counts all keypoints alike.
+        weights: (M, N, K), not negative; None weighs all keypoints the same.
 
     Returns:
         (M, N), each in 0..1.
@@ -106,28 +104,29 @@ def pairwise_pose_oks(
 
 
 def expected_oks(deviations: Tensor, areas: Tensor, sigmas: Tensor) -> Tensor:
-    """The OKS to expect of keypoints with normally distributed errors.
+    """Expected OKS of keypoints with normally distributed errors.
 
-    The mean of ``exp(-x^2 / 2v)`` over errors ``x`` of deviation s is ``sqrt(v / (v + s^2))``, in
-    one dimension.
+    In one dimension, the mean of ``exp(-x^2 / 2v)`` over errors ``x`` with standard deviation ``s``
+    is ``sqrt(v / (v + s^2))``.
 
     Args:
-        deviations: (M, K, 2), along x and y.
+        deviations: standard deviations along x and y, (M, K, 2).
         areas: of the persons, (M,).
         sigmas: (K,).
 
     Returns:
         (M,), each in 0..1.
     """
-    variances = areas.clamp(min=_SMALLEST_AREA)[:, None] * (2 * sigmas) ** 2
-    similarity = (1 + deviations.square() / variances[..., None]).rsqrt()
+    variances = _variances(areas, sigmas)[..., None]
+    similarity = (1 + deviations.square() / variances).rsqrt()
     return similarity.prod(dim=-1).mean(dim=-1)
+
+
+def _variances(areas: Tensor, sigmas: Tensor) -> Tensor:
+    """Variances (..., K) of keypoints of persons with areas (...)."""
+    return areas.clamp(min=_MIN_AREA)[..., None] * (2 * sigmas) ** 2
 
 
 def _extents(poses: Tensor) -> Tensor:
     """Areas of the boxes that enclose (M, K, 2) poses, (M,)."""
     return (poses.amax(dim=1) - poses.amin(dim=1)).prod(dim=-1)
-
-
-def _box_areas(boxes_xyxy: Tensor) -> Tensor:
-    return (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]).prod(dim=-1)

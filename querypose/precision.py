@@ -1,4 +1,4 @@
-"""The number formats that models compute in."""
+"""Automatic mixed precision, and whether a device supports it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PRECISIONS = {
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Automatic mixed precision; with "fp32" it changes nothing.
+    """A context of automatic mixed precision; "fp32" has no effect.
 
     Args:
         device: of the model.
@@ -28,10 +28,10 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 class AutocastModel(nn.Module):
-    """A model that predicts in a precision; boxes, keypoints and scores stay float32.
+    """Runs a model in a precision; its boxes, keypoints and scores are float32.
 
     Args:
-        model: takes and gives what a Detectron2 meta-architecture does.
+        model: a Detectron2 meta-architecture.
         precision: one of :data:`PRECISIONS`.
     """
 
@@ -48,19 +48,19 @@ class AutocastModel(nn.Module):
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Checks that a device can compute in a precision; warns where it only imitates it.
+    """Checks that a device can compute in a precision; warns if it only emulates it.
 
     Raises:
-        ValueError: it cannot, or there is no such precision.
+        ValueError: the device does not support the precision, or the precision is unknown.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"The precision is one of {list(PRECISIONS)}, not {precision!r}.")
     supported = True
     if device.type == "cpu" and precision == "bf16":
         supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        if supported and _imitates_bf16():
+        if supported and _emulates_bf16():
             logging.getLogger(__name__).warning(
-                "This processor imitates bf16 arithmetic, which is slower than fp32."
+                "This processor emulates bf16 arithmetic, which is slower than fp32."
             )
     elif device.type == "cpu" and precision == "fp16":
         supported = torch.ops.mkldnn._is_mkldnn_fp16_supported()
@@ -70,8 +70,8 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise ValueError(f"This machine's {device.type} has no {precision} arithmetic; use 'fp32'.")
 
 
-def _imitates_bf16() -> bool:
-    """Whether this is an x86 processor that oneDNN computes bf16 on by widening to fp32."""
+def _emulates_bf16() -> bool:
+    """Whether this is an x86 processor on which oneDNN converts bf16 to fp32 to compute."""
     return platform.machine() in ("x86_64", "AMD64") and not (
         torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     )

@@ -18,7 +18,7 @@ NUM_IMAGES = 24
 
 @pytest.fixture(scope="module")
 def unseen():
-    """Generated people of a seed that no training has seen."""
+    """Generated people of a seed that no training used."""
     if UNSEEN not in DatasetCatalog.list():
         register_synthetic_people(UNSEEN, num_images=NUM_IMAGES, seed=77)
     return DatasetCatalog.get(UNSEEN)
@@ -42,7 +42,7 @@ def test_a_model_that_does_not_come_with_the_package_is_refused():
         model_zoo.get_config("lite9")
 
 
-def test_it_finds_people_that_it_has_not_seen(predict, unseen, tmp_path):
+def test_the_packaged_model_finds_unseen_people(predict, unseen, tmp_path):
     cfg = model_zoo.get_config()
     cfg.merge_from_list(["DATASETS.TEST", (UNSEEN,), "OUTPUT_DIR", str(tmp_path)])
     results = QueryPoseTrainer.test(cfg, predict.model)
@@ -50,7 +50,7 @@ def test_it_finds_people_that_it_has_not_seen(predict, unseen, tmp_path):
     assert results["keypoints"]["AP"] > 27
 
 
-def test_the_predictor_without_arguments_is_the_one_of_the_zoos_config(predict, unseen):
+def test_the_default_predictor_is_that_of_the_packaged_config(predict, unseen):
     image = read_image(unseen[0]["file_name"], "RGB")
     found = predict(image)
     expected = PosePredictor.from_config(model_zoo.get_config(), confidence_threshold=0)(image)

@@ -16,14 +16,14 @@ SIGMAS = torch.tensor(COCO_SKELETON.sigmas)
 
 def _random_poses(count: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    places = 200 * torch.rand(count, 17, 2, generator=generator)
+    positions = 200 * torch.rand(count, 17, 2, generator=generator)
     visible = torch.randint(0, 3, (count, 17, 1), generator=generator)
     visible[:, 0] = 2
-    return torch.cat([places, visible], dim=-1)
+    return torch.cat([positions, visible], dim=-1)
 
 
 def _coco_oks(predicted: torch.Tensor, targets: torch.Tensor, areas: torch.Tensor) -> np.ndarray:
-    """What pycocotools computes, best score first."""
+    """OKS by pycocotools; predictions are in order of falling score."""
     shared = {"image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [0, 0, 200, 200]}
     truth = COCO()
     truth.dataset = {
@@ -76,20 +76,22 @@ def test_an_error_of_one_deviation_of_the_nose() -> None:
     ("skeleton", "expected"), [(COCO_SKELETON, 0.862338), (CROWDPOSE_SKELETON, 0.947533)]
 )
 def test_every_keypoint_off_by_the_same_distance(skeleton, expected) -> None:
-    places = torch.zeros(1, skeleton.num_keypoints, 2)
-    moved = places + torch.tensor([1.3, 0.0])
+    positions = torch.zeros(1, skeleton.num_keypoints, 2)
+    moved = positions + torch.tensor([1.3, 0.0])
     weights = torch.ones(1, skeleton.num_keypoints)
-    oks = paired_oks(moved, places, torch.tensor([625.0]), torch.tensor(skeleton.sigmas), weights)
+    oks = paired_oks(
+        moved, positions, torch.tensor([625.0]), torch.tensor(skeleton.sigmas), weights
+    )
     assert oks.item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_without_labels_nothing_matches() -> None:
+def test_oks_is_zero_without_labels() -> None:
     target = torch.zeros(1, 17, 3)
     oks = pairwise_oks(target[..., :2], target, torch.tensor([100.0]), SIGMAS)
     assert oks.item() == 0
 
 
-def test_pairs_of_poses_have_the_area_of_their_extents() -> None:
+def test_pairwise_pose_oks_uses_the_areas_of_the_poses() -> None:
     sigmas = torch.tensor([0.1, 0.1])
     first = torch.tensor([[[0.0, 0.0], [10.0, 10.0]]])
     second = torch.tensor([[[1.0, 0.0], [10.0, 10.0]]])
@@ -99,7 +101,7 @@ def test_pairs_of_poses_have_the_area_of_their_extents() -> None:
     )
 
 
-def test_poses_without_extent_match_themselves_alone() -> None:
+def test_poses_without_extent_match_only_themselves() -> None:
     point, other = torch.zeros(1, 1, 2), torch.ones(1, 1, 2)
     sigmas = torch.tensor([0.1])
     assert pairwise_pose_oks(point, point, sigmas).item() == 1
@@ -123,7 +125,7 @@ def test_areas_follow_from_boxes() -> None:
     assert person_areas(torch.tensor([[1.0, 2.0, 11.0, 22.0]])).item() == pytest.approx(106.0)
 
 
-def test_every_function_takes_nobody() -> None:
+def test_every_function_accepts_no_persons() -> None:
     nobody = torch.zeros(0, 17, 2)
     assert pairwise_pose_oks(nobody, nobody, SIGMAS).shape == (0, 0)
     assert pairwise_oks(nobody, torch.zeros(0, 17, 3), torch.zeros(0), SIGMAS).shape == (0, 0)

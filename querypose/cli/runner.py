@@ -32,7 +32,7 @@ from querypose.inference.prediction import PosePrediction
 from querypose.inference.predictor import PosePredictor
 from querypose.inference.tracking import PoseTracker
 
-# Images of one size share a batch; they are looked for among this many batches' worth of images.
+# Images of one size share a batch; the predictor groups the images of this many batches.
 _BATCHES_PER_CHUNK = 2
 # As a fraction of the stated length, which some containers only estimate.
 _LENGTH_TOLERANCE = 0.05
@@ -41,8 +41,8 @@ _LENGTH_TOLERANCE = 0.05
 class Demo:
     """Runs a predictor on inputs.
 
-    A file that cannot be read is reported and skipped. Finished results are on disk afterwards,
-    and after an interruption those that were begun, up to that frame; nothing else is.
+    A file that cannot be read is reported and skipped. Finished results are on disk afterwards, and
+    no unfinished file is left. After an interruption, the video and the JSON end at that frame.
 
     Args:
         predictor: finds the people.
@@ -169,8 +169,8 @@ class Demo:
         missing = stream.missing_seconds
         if missing > 0 and not interrupted:
             stated = stream.num_frames / stream.frame_rate
-            tell = self.progress.fail if missing > _LENGTH_TOLERANCE * stated else report
-            tell(f"{item.source} ended {missing:.2f} seconds before its stated length.")
+            report_gap = self.progress.fail if missing > _LENGTH_TOLERANCE * stated else report
+            report_gap(f"{item.source} ended {missing:.2f} seconds before its stated length.")
 
     def _predict_all(
         self,

@@ -23,7 +23,7 @@ CODECS = {".avi": "MJPG", ".mkv": "mp4v", ".mov": "mp4v", ".mp4": "mp4v"}
 """Codecs that OpenCV's wheels can write, by file suffix."""
 
 _DEFAULT_FRAME_RATE = 30.0
-# So many failures in a row are the end of a video, whose stated length may be wrong.
+# So many failures in a row mean the end of a video: its stated length may be wrong.
 _MAX_BROKEN_FRAMES = 60
 _END = object()
 

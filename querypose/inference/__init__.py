@@ -1,4 +1,4 @@
-"""From images to people with a trained model."""
+"""Prediction with trained models."""
 
 from querypose.inference.prediction import PartAttention, PosePrediction
 from querypose.inference.predictor import PosePredictor

@@ -1,4 +1,4 @@
-"""Switches that make a model faster without retraining it."""
+"""Options that make a trained model faster (``MODEL.INFERENCE``)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from querypose.precision import AutocastModel, check_precision
 
 
 def accelerate_inference(model: nn.Module, cfg: CfgNode) -> AutocastModel:
-    """Applies ``MODEL.INFERENCE`` to a trained model, which should not be used any more.
+    """Applies ``MODEL.INFERENCE`` to a trained model, which is changed in place.
 
     Raises:
-        ValueError: the precision is unknown, or this machine does not have it.
+        ValueError: the precision is unknown, or this machine does not support it.
     """
     precision = cfg.MODEL.INFERENCE.PRECISION
     check_precision(precision, next(model.parameters()).device)
@@ -23,11 +23,11 @@ def accelerate_inference(model: nn.Module, cfg: CfgNode) -> AutocastModel:
 
 
 def prepare_for_inference(model: nn.Module, cfg: CfgNode) -> None:
-    """Applies all of ``MODEL.INFERENCE`` but the precision to a trained model, in place."""
+    """Applies ``MODEL.INFERENCE``, except for the precision, to a trained model in place."""
     node = cfg.MODEL.INFERENCE
     model.eval()
     if node.FOLD_BATCH_NORM:
         fold_batch_norms(model)
     if node.CHANNELS_LAST:
-        # Not the keypoint decoder: its small maps are slower so.
+        # The small maps of the keypoint decoder would become slower.
         model.backbone.to(memory_format=torch.channels_last)

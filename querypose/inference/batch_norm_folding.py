@@ -1,4 +1,4 @@
-"""Batch norms of a trained model, folded into the convolutions before them."""
+"""Folding of the batch norms of a trained model into the convolutions before them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from torch.autograd.graph import Node
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d as TorchvisionFrozenBatchNorm2d
 
-# timm's BatchNormAct2d is a BatchNorm2d; what it freezes becomes one of the last two.
+# timm's BatchNormAct2d is a BatchNorm2d; its frozen norms are of the last two classes.
 _BATCH_NORMS = (
     nn.BatchNorm2d,
     FrozenBatchNorm2d,
     FrozenBatchNormAct2d,
     TorchvisionFrozenBatchNorm2d,
 )
-# Others may do more to their weights than convolve with them.
+# Subclasses may transform their weights before the convolution.
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-# Any image does: what matters is the way that it takes.
+# In pixels; only the path of the image through the network matters.
 _PROBE_SIZE = 64
 
 
@@ -33,11 +33,11 @@ def fold_batch_norms(model: nn.Module) -> int:
     """Folds every batch norm that directly follows a convolution into it, in place.
 
     Args:
-        model: a Detectron2 meta-architecture in evaluation mode: ``backbone`` and ``pixel_mean``
-            are tried out with an image.
+        model: a Detectron2 meta-architecture in evaluation mode; an image goes through its
+            ``backbone``.
 
     Returns:
-        How many batch norms are gone.
+        Number of folded batch norms.
     """
     folded = 0
     for module in list(model.modules()):
@@ -50,7 +50,7 @@ def fold_batch_norms(model: nn.Module) -> int:
             folded += 1
         if isinstance(module, nn.Sequential):
             folded += _fold_sequence(module)
-    return folded + _fold_watched(model.backbone, torch.zeros_like(model.pixel_mean))
+    return folded + _fold_traced(model.backbone, torch.zeros_like(model.pixel_mean))
 
 
 def _fold_sequence(sequence: nn.Sequential) -> int:
@@ -61,33 +61,32 @@ def _fold_sequence(sequence: nn.Sequential) -> int:
         is_conv = type(conv) in (*_CONVOLUTIONS, nn.ConvTranspose2d)
         if is_conv and isinstance(norm, _BATCH_NORMS):
             _fold(conv, norm)
-            sequence._modules[after] = _what_remains(norm)
+            sequence._modules[after] = _remainder(norm)
             folded += 1
     return folded
 
 
-def _fold_watched(backbone: nn.Module, pixel: Tensor) -> int:
-    """Folds the norms that are seen to be all that a convolution leads to.
+def _fold_traced(backbone: nn.Module, pixel: Tensor) -> int:
+    """Folds each norm that is the only user of a convolution, as traced in a forward pass.
 
-    Networks of other libraries name their layers as they like, and connect them in their forward
-    pass.
+    Networks of other libraries connect layers of any names in their forward pass.
 
     Args:
         backbone: maps images to a dictionary of features.
-        pixel: one of an image, (channels, 1, 1).
+        pixel: of a probe image, (channels, 1, 1).
     """
-    pairs = _watch(backbone, pixel.expand(1, -1, _PROBE_SIZE, _PROBE_SIZE))
+    pairs = _trace(backbone, pixel.expand(1, -1, _PROBE_SIZE, _PROBE_SIZE))
     names = {module: name for name, module in backbone.named_modules()}
     for conv, norm in pairs:
         _fold(conv, norm)
-        backbone.set_submodule(names[norm], _what_remains(norm))
+        backbone.set_submodule(names[norm], _remainder(norm))
     return len(pairs)
 
 
-def _watch(backbone: nn.Module, images: Tensor) -> list[tuple[nn.Module, nn.Module]]:
-    """Convolutions and the batch norms that alone use what they give, where both run once.
+def _trace(backbone: nn.Module, images: Tensor) -> list[tuple[nn.Module, nn.Module]]:
+    """Pairs of a convolution and the batch norm that is its only user; both run once.
 
-    None under ``torch.inference_mode``, which records nothing that could be watched.
+    There are none under ``torch.inference_mode``, which records no graph.
     """
     if torch.is_inference_mode_enabled():
         return []
@@ -124,20 +123,20 @@ def _watch(backbone: nn.Module, images: Tensor) -> list[tuple[nn.Module, nn.Modu
 
 
 def _count_uses(outputs: Iterable[Tensor]) -> Counter[Node]:
-    """How often the outputs' computation uses every step's result."""
-    waiting = [output.grad_fn for output in outputs]
-    uses = Counter(waiting)
-    seen = set(waiting)
-    while waiting:
-        sources = [source for source, _ in waiting.pop().next_functions if source is not None]
+    """How often the result of each step of a computation is used, outputs included."""
+    queue = [output.grad_fn for output in outputs]
+    uses = Counter(queue)
+    seen = set(queue)
+    while queue:
+        sources = [source for source, _ in queue.pop().next_functions if source is not None]
         uses.update(sources)
-        waiting += set(sources) - seen
+        queue += set(sources) - seen
         seen.update(sources)
     return uses
 
 
-def _what_remains(norm: nn.Module) -> nn.Module:
-    """What a batch norm does beside normalizing: in timm's some drop and activate."""
+def _remainder(norm: nn.Module) -> nn.Module:
+    """What a batch norm does besides normalizing: timm's may drop and activate."""
     if hasattr(norm, "act"):
         return nn.Sequential(norm.drop, norm.act)
     return nn.Identity()

@@ -1,4 +1,4 @@
-"""What a predictor says of one image."""
+"""The prediction for one image."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from querypose.skeleton import Skeleton
 
 @dataclass(frozen=True)
 class PartAttention:
-    """Where the part embeddings of the returned people looked (SPEGM, paper section 3.2).
+    """Attention maps of the part embeddings of the returned people (SPEGM, paper section 3.2).
 
     Attributes:
-        maps: (n, P, H, W) float32, each map sums to 1.
-        boxes_xyxy: (n, 4), the boxes that the maps cover, in pixels of the image, unclipped.
+        maps: (n, P, H, W) float32; each map sums to 1.
+        boxes_xyxy: (n, 4), the boxes that the maps cover, in pixels of the image, not clipped.
         stage: index of the decoder stage.
     """
 
@@ -27,22 +27,38 @@ class PartAttention:
     boxes_xyxy: Tensor
     stage: int
 
+    @classmethod
+    def pop(cls, people: Instances, stage: int) -> PartAttention:
+        """Removes the attention fields of people and returns the attention of one stage.
+
+        Raises:
+            ValueError: the model has no part attention or no such stage.
+        """
+        if not people.has("pred_attention"):
+            raise ValueError("This model has no part attention: leave return_attention off.")
+        maps, boxes = people.pred_attention, people.attention_boxes
+        num_stages = maps.shape[1]
+        if not -num_stages <= stage < num_stages:
+            raise ValueError(f"The model has {num_stages} stages, so no attention_stage {stage}.")
+        people.remove("pred_attention")
+        people.remove("attention_boxes")
+        return cls(maps[:, stage], boxes[:, stage], stage % num_stages)
+
 
 @dataclass(frozen=True)
 class PosePrediction:
     """The people of one image, best first.
 
-    Coordinates are pixels of the image as it was given, continuous: the first pixel covers 0 to
-    1 and its center is 0.5.
+    Coordinates are continuous pixels of the original image: the first pixel covers 0 to 1 and its
+    center is 0.5.
 
     Attributes:
         instances: on the CPU, with ``pred_boxes``, ``scores`` (class score times mean keypoint
             score), ``pred_classes``, ``pred_keypoints`` (n, K, 3: x, y, score), ``query_indices``
             and, once a tracker has set them, ``track_ids``.
         skeleton: names and parts of the keypoints.
-        attention: where it was asked for.
-        category_ids: of the classes, as the training's label file has them; empty where these are
-            not known.
+        attention: None unless it was asked for.
+        category_ids: of the classes, from the label file of the training; empty if unknown.
     """
 
     instances: Instances
@@ -99,11 +115,11 @@ class PosePrediction:
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """The people in COCO's results format.
 
-        Keypoints are pixel indices there: x and y are 0.5 less than in :attr:`keypoints`. Classes
-        without a category id count from 1, as COCO's person. Tracked people also have a
-        ``track_id``.
+        Keypoints are pixel indices there: x and y are 0.5 less than in :attr:`keypoints`. Without
+        category ids, classes are numbered from 1, the id of COCO's person. Tracked people also have
+        a ``track_id``.
         """
-        # Detectron2's function moves the keypoints that it is given.
+        # Detectron2's function changes the keypoints in place.
         fields = {name: value.clone() for name, value in self.instances.get_fields().items()}
         results = instances_to_coco_json(Instances(self.instances.image_size, **fields), image_id)
         for result in results:

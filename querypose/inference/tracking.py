@@ -1,4 +1,4 @@
-"""Steady identities: which person of a frame is which of the frames before."""
+"""Tracking of people from frame to frame."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torchvision.ops import box_area, box_iou
 
 from querypose.oks import paired_oks
 
-# How much of a newly seen motion enters a track's velocity.
-_VELOCITY_MOMENTUM = 0.5
-# Of a pair of keypoints: where no score is above 0 all count alike.
-_SMALLEST_WEIGHT = 1e-9
+# The fraction of the error in the predicted motion that corrects the velocity.
+_VELOCITY_GAIN = 0.5
+# Of a pair of keypoints: if all scores are 0, all pairs weigh the same.
+_MIN_WEIGHT = 1e-9
 
 
 @dataclass
@@ -39,28 +39,28 @@ class _Track:
     age: int = 0
 
     def advance(self) -> None:
-        """Moves on to the next frame as the person has been moving."""
+        """Moves to the next frame at constant velocity."""
         self.age += 1
         self.box = self.box + np.tile(self.velocity, 2)
         self.keypoints = self.keypoints + np.append(self.velocity, 0)
 
-    def meet(self, box: np.ndarray, keypoints: np.ndarray) -> None:
-        """Takes a new observation; ``age`` says how many frames the prediction was ahead."""
-        surprise = (_center(box) - _center(self.box)) / self.age
-        self.velocity = self.velocity + _VELOCITY_MOMENTUM * surprise
+    def observe(self, box: np.ndarray, keypoints: np.ndarray) -> None:
+        """Updates the track with the pose of the person in the current frame."""
+        error = (_center(box) - _center(self.box)) / self.age
+        self.velocity = self.velocity + _VELOCITY_GAIN * error
         self.box, self.keypoints, self.age = box, keypoints, 0
 
 
 class PoseTracker:
-    """Gives people ids that stay over the frames of one video.
+    """Gives people ids that stay the same through one video.
 
-    A track moves on at a constant velocity and is matched with the people of a frame by the mean
-    of box IoU and object keypoint similarity, best in total (Hungarian method).
+    Tracks move at constant velocity. They are matched with the people of a frame so that the sum of
+    the similarities, each the mean of box IoU and OKS, is highest (Hungarian method).
 
     Args:
         sigmas: OKS deviation per keypoint, (K,); see :class:`querypose.Skeleton`.
-        min_similarity: a match of less, in 0..1, is none.
-        max_age: frames after which an unseen person is forgotten.
+        min_similarity: of a match, in 0..1.
+        max_age: number of frames after which an unseen person is forgotten.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class PoseTracker:
             instances: with ``pred_boxes`` and ``pred_keypoints``, in pixels of the frame.
 
         Returns:
-            (n,) int64 ids, from 1, one for each person.
+            (n,) int64, the id of each person, from 1.
         """
         boxes = instances.pred_boxes.tensor.cpu().numpy().astype(float)
         keypoints = instances.pred_keypoints.cpu().numpy().astype(float)
@@ -87,7 +87,7 @@ class PoseTracker:
             track.advance()
         ids = [0] * len(boxes)
         for track, person in self._matches(boxes, keypoints):
-            track.meet(boxes[person], keypoints[person])
+            track.observe(boxes[person], keypoints[person])
             ids[person] = track.track_id
         for person, track_id in enumerate(ids):
             if track_id == 0:
@@ -107,7 +107,7 @@ class PoseTracker:
         known_keypoints = np.stack([track.keypoints for track in self._tracks])
         poses = (known_boxes, known_keypoints, boxes, keypoints, self.sigmas)
         similarity = _similarity(*map(torch.as_tensor, poses)).numpy()
-        # What may not be matched must not push others aside.
+        # Similarities too low for a match must not influence the others.
         similarity = np.where(similarity < self.min_similarity, 0, similarity)
         rows, columns = linear_sum_assignment(similarity, maximize=True)
         return [
@@ -124,9 +124,9 @@ def _center(box: np.ndarray) -> np.ndarray:
 def _similarity(
     known_boxes: Tensor, known: Tensor, boxes: Tensor, found: Tensor, sigmas: Tensor
 ) -> Tensor:
-    """(M, N) mean of box IoU and OKS; keypoints (M, K, 3) and (N, K, 3) count by both scores."""
-    weights = (known[:, None, :, 2] * found[None, :, :, 2]).clamp(min=_SMALLEST_WEIGHT)
+    """(M, N) means of box IoU and OKS; keypoints (M, K, 3), (N, K, 3) are weighted by score."""
+    weights = (known[:, None, :, 2] * found[None, :, :, 2]).clamp(min=_MIN_WEIGHT)
     areas = box_area(boxes)[None].expand(len(known), -1)
     oks = paired_oks(known[:, None, :, :2], found[None, :, :, :2], areas, sigmas, weights)
-    # Two boxes without area have no overlap to speak of.
+    # The IoU of two empty boxes is NaN.
     return (box_iou(known_boxes, boxes).nan_to_num() + oks) / 2

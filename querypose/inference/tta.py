@@ -1,4 +1,4 @@
-"""Test-time augmentation: people merged over several views of an image."""
+"""Test-time augmentation: merges the people of several views of an image."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class PoseModelWithTTA(nn.Module):
     Built from a config, ``PoseModelWithTTA(cfg, model)`` takes the views from ``TEST.AUG``.
 
     Args:
-        model: predicts as :class:`querypose.modeling.pose_model.PoseModel` does.
-        tta_mapper: from one input of the model to several, each with its ``transforms``.
-        skeleton: whose keypoints a mirrored image exchanges.
+        model: has the interface of :class:`querypose.modeling.pose_model.PoseModel`.
+        tta_mapper: turns one input of the model into several, each with its ``transforms``.
+        skeleton: says which keypoints a horizontal flip exchanges.
     """
 
     @configurable
@@ -40,7 +40,7 @@ class PoseModelWithTTA(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
-        """Reads ``TEST.AUG``, see :func:`build_tta_mapper`, and the config's skeleton."""
+        """Reads ``TEST.AUG``, see :func:`build_tta_mapper`, and the skeleton."""
         return {
             "model": model,
             "tta_mapper": build_tta_mapper(cfg),
@@ -48,43 +48,45 @@ class PoseModelWithTTA(nn.Module):
         }
 
     def forward(self, batched_inputs: Sequence[dict[str, Any]]) -> list[dict[str, Instances]]:
-        """Predicts as :meth:`querypose.modeling.pose_model.PoseModel.forward` does.
+        """Predicts like :meth:`querypose.modeling.pose_model.PoseModel.forward`.
 
-        ``score_threshold`` is of the merged score.
+        ``score_threshold`` applies to the merged score.
 
         Raises:
             ValueError: attention is asked for, which belongs to one view.
         """
-        if any(given.get("return_attention") for given in batched_inputs):
+        if any(image_input.get("return_attention") for image_input in batched_inputs):
             raise ValueError(
                 "Attention belongs to one view of an image: set TEST.AUG.ENABLED False to see it."
             )
-        given = [_sized(image) for image in batched_inputs]
-        found: list[list[Instances]] = [[] for _ in given]
-        # One view of every image at a time: images of one size stay so.
-        for views in zip(*map(self.tta_mapper, given), strict=True):
-            # The people are wanted in pixels of the view.
-            outputs = self.model([_sized({"image": view["image"]}) for view in views])
-            for people, output, view, image in zip(found, outputs, views, given, strict=True):
-                size = image["height"], image["width"]
-                people.append(self._in_image(output["instances"], view["transforms"], size))
+        inputs = [_with_size(image_input) for image_input in batched_inputs]
+        people_by_view: list[list[Instances]] = [[] for _ in inputs]
+        # A batch holds one view of every image, so that images of the same size share a batch.
+        for views in zip(*map(self.tta_mapper, inputs), strict=True):
+            # The output size is that of the view.
+            outputs = self.model([_with_size({"image": view["image"]}) for view in views])
+            for people, output, view, image_input in zip(
+                people_by_view, outputs, views, inputs, strict=True
+            ):
+                size = image_input["height"], image_input["width"]
+                people.append(self._to_image(output["instances"], view["transforms"], size))
         sigmas = torch.tensor(self.skeleton.sigmas)
-        merged = [merge_views(people, sigmas.to(people[0].scores)) for people in found]
+        merged = [merge_views(people, sigmas.to(people[0].scores)) for people in people_by_view]
         return [
-            {"instances": people[people.scores >= image.get("score_threshold", 0.0)]}
-            for people, image in zip(merged, given, strict=True)
+            {"instances": people[people.scores >= image_input.get("score_threshold", 0.0)]}
+            for people, image_input in zip(merged, inputs, strict=True)
         ]
 
-    def _in_image(
+    def _to_image(
         self, people: Instances, transforms: TransformList, size: tuple[int, int]
     ) -> Instances:
-        """Takes a view's people back to the image, (height, width)."""
+        """Transforms the people of a view back to the image of this size, (height, width)."""
         inverse = transforms.inverse()
         device = people.scores.device
         boxes = inverse.apply_box(people.pred_boxes.tensor.cpu().numpy())
         keypoints = people.pred_keypoints.clone()
-        places = inverse.apply_coords(keypoints[..., :2].flatten(0, 1).cpu().numpy())
-        keypoints[..., :2] = torch.as_tensor(places).to(keypoints).view_as(keypoints[..., :2])
+        positions = inverse.apply_coords(keypoints[..., :2].flatten(0, 1).cpu().numpy())
+        keypoints[..., :2] = torch.as_tensor(positions).to(keypoints).view_as(keypoints[..., :2])
         if any(isinstance(transform, HFlipTransform) for transform in transforms.transforms):
             keypoints = keypoints[:, list(self.skeleton.flip_indices)]
         moved = Instances(size, **people.get_fields())
@@ -97,14 +99,14 @@ def build_tta_mapper(cfg: CfgNode) -> DatasetMapperTTA:
     """Detectron2's mapper for the views of ``TEST.AUG``.
 
     Raises:
-        ValueError: there is no size.
+        ValueError: ``TEST.AUG.MIN_SIZES`` is empty.
     """
     if not cfg.TEST.AUG.MIN_SIZES:
         raise ValueError("TEST.AUG.MIN_SIZES is empty: name at least one shortest edge.")
     return DatasetMapperTTA(cfg)
 
 
-def _sized(given: dict[str, Any]) -> dict[str, Any]:
-    """Adds an input's height and width where they are not given."""
-    height, width = given["image"].shape[-2:]
-    return {"height": height, "width": width} | given
+def _with_size(image_input: dict[str, Any]) -> dict[str, Any]:
+    """Adds the height and width of the image if the input has none."""
+    height, width = image_input["image"].shape[-2:]
+    return {"height": height, "width": width} | image_input

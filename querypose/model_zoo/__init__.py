@@ -1,4 +1,4 @@
-"""Trained models that come with the package; docs/models.md tells what they were trained on."""
+"""Trained models that come with the package; see docs/models.md for their training."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from detectron2.config import CfgNode
 
 from querypose.config import read_config
 
-#: What predicts where nothing else is asked for.
 DEFAULT_MODEL = "lite0"
+"""The model that is used by default."""
 
 _FOLDER = Path(__file__).parent
 
@@ -20,13 +20,13 @@ def model_names() -> list[str]:
 
 
 def get_config(name: str = DEFAULT_MODEL) -> CfgNode:
-    """The config of a model, its ``MODEL.WEIGHTS`` naming the weights.
+    """The config of a model, with the path of its weights in ``MODEL.WEIGHTS``.
 
     Args:
         name: one of :func:`model_names`.
 
     Raises:
-        ValueError: no such model comes with the package.
+        ValueError: the package has no such model.
     """
     if name not in model_names():
         raise ValueError(f"No model {name!r} comes with querypose, only {model_names()}.")

@@ -1,1 +1,1 @@
-"""Commands beside training: ``python -m querypose.tools.NAME``."""
+"""Further commands: ``python -m querypose.tools.NAME``."""

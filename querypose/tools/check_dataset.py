@@ -1,4 +1,4 @@
-"""Looks for what is wrong with a dataset: ``python -m querypose.tools.check_dataset NAME``."""
+"""Finds mistakes in a dataset: ``python -m querypose.tools.check_dataset NAME``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from querypose.tools.dataset_arguments import (
     registered_metadata,
 )
 
-# Annotated numbers are rounded: this many pixels beyond the border are no mistake.
+# In pixels: annotations are rounded, so they may be slightly outside the image.
 _MARGIN = 2.0
 _MIN_SIDE = 2
 _VISIBILITIES = (0, 1, 2)
@@ -38,14 +38,14 @@ class _Image(NamedTuple):
 def find_problems(name: str, *, show_progress: bool = False) -> dict[str, list[str]]:
     """Reads all annotations and all images of a registered dataset.
 
-    What a training would refuse is among the problems; what it would derive is told in the log.
+    Problems include whatever a training would refuse; values that it would derive are logged.
 
     Args:
         name: of the dataset.
-        show_progress: draw a bar on stderr.
+        show_progress: draw a progress bar on stderr.
 
     Returns:
-        What is wrong, sentence by sentence, by file; sound files are left out.
+        A list of sentences for each file with problems.
 
     Raises:
         ValueError: no dataset is registered under this name.
@@ -105,11 +105,11 @@ def _image_problems(image: _Image) -> Iterator[str]:
         expected = " x ".join(map(str, image.size))
         yield f"is {width} x {height} pixels, but annotated as {expected}"
     if min(width, height) < _MIN_SIDE:
-        yield f"is {width} x {height} pixels, too small to show anybody"
+        yield f"is {width} x {height} pixels, too small to show a person"
 
 
 def _people_problems(image: _Image) -> Iterator[str]:
-    """What a training takes, but hardly anybody meant."""
+    """Values that a training accepts, but that are probably mistakes."""
     for name, person in image.people.items():
         if person["iscrowd"]:
             continue
@@ -142,10 +142,10 @@ def _keypoint_faults(numbers: Sequence[float], size: Sequence[float]) -> Iterato
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the problems of datasets, one a line; 1 where there are any, else 0."""
+    """Prints the problems of datasets, one per line; returns 1 if there are any, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m querypose.tools.check_dataset",
-        description="Read all annotations and images of datasets, and say what is wrong.",
+        description="Read all annotations and images of datasets and print their problems.",
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="as in DATASETS.TRAIN")
     add_dataset_arguments(parser)

@@ -1,4 +1,4 @@
-"""What the commands that work on a dataset have in common."""
+"""Arguments that the commands for datasets share."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from querypose.data.datasets.coco import register_configured_datasets
 
 
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
-    """Lets a command's user register datasets of their own."""
-    parser.add_argument("--config-file", metavar="FILE", help="whose DATASETS.REGISTER to use")
+    """Adds the arguments that register datasets from a config."""
+    parser.add_argument(
+        "--config-file", metavar="FILE", help="registers the datasets in its DATASETS.REGISTER"
+    )
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE ...")
 
 
 def register_datasets(arguments: argparse.Namespace) -> None:
-    """Registers the datasets that the command line's config lists.
+    """Registers the datasets in the config of the command line, if there is one.
 
     Raises:
-        FileNotFoundError: there is no such config, or no such file of annotations.
-        ValueError: the config or a dataset in it makes no sense.
+        FileNotFoundError: the config or an annotation file does not exist.
+        ValueError: the config or a dataset in it is invalid.
     """
     if arguments.config_file is not None:
         register_configured_datasets(read_config(arguments.config_file, arguments.opts))
 
 
 def registered_metadata(name: str) -> Metadata:
-    """The metadata of a dataset that a command is given.
+    """The metadata of a dataset.
 
     Raises:
         ValueError: no dataset is registered under this name.

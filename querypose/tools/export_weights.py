@@ -1,6 +1,6 @@
-"""Makes a checkpoint small: ``python -m querypose.tools.export_weights model_final.pth lite0.pth``.
+"""Makes checkpoints small: ``python -m querypose.tools.export_weights model_final.pth lite0.pth``.
 
-Weights alone, without optimizer and schedule, in half precision; loading casts them back.
+Keeps the weights, in half precision, and drops optimizer and schedule; loading restores the types.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from querypose.checkpoint.files import is_state_dict, read_checkpoint
 
 
 def compact(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Halves the precision of every float tensor that half precision can hold."""
+    """Converts float tensors to half precision, except those with values out of its range."""
     halved = {name: value.half() for name, value in state_dict.items()}
     return {
         name: halved[name] if value.is_floating_point() and halved[name].isfinite().all() else value
@@ -32,18 +32,17 @@ def export_weights(checkpoint: str | PathLike[str], output: Path, *, averaged: b
     """Writes a checkpoint's weights in half precision.
 
     Args:
-        checkpoint: of this project's trainer, at any address that
-            :func:`querypose.checkpoint.download.read_at` takes.
+        checkpoint: of a training; a path or URL.
         output: a ``.pth`` file.
-        averaged: take the moving average of the weights (``SOLVER.EMA``).
+        averaged: whether to export the moving average of the weights (``SOLVER.EMA``).
 
     Raises:
-        FileNotFoundError: there is no such file.
-        OSError: it cannot be downloaded.
-        ValueError: it cannot be read or holds no such weights.
+        FileNotFoundError: the checkpoint does not exist.
+        OSError: the checkpoint cannot be downloaded.
+        ValueError: the checkpoint cannot be read or lacks the weights.
     """
     weights = _weights_of(checkpoint, "ema" if averaged else "model")
-    # The average counts its updates.
+    # PyTorch's AveragedModel stores a prefix and the number of updates.
     weights = {n.removeprefix("module."): v for n, v in weights.items() if n != "n_averaged"}
     replace_file(output, lambda file: torch.save({"model": compact(weights)}, file))
 
@@ -60,11 +59,11 @@ def main() -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(
         prog="python -m querypose.tools.export_weights",
-        description="Writes a checkpoint's weights alone, in half precision.",
+        description="Write only the weights of a checkpoint, in half precision.",
     )
-    parser.add_argument("checkpoint", help="a file, or its address on the network")
+    parser.add_argument("checkpoint", help="path or URL")
     parser.add_argument("output", type=Path)
-    parser.add_argument("--ema", action="store_true", help="their moving average (SOLVER.EMA)")
+    parser.add_argument("--ema", action="store_true", help="export the moving average (SOLVER.EMA)")
     arguments = parser.parse_args()
     try:
         export_weights(arguments.checkpoint, arguments.output, averaged=arguments.ema)

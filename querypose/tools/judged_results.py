@@ -1,4 +1,4 @@
-"""Results files beside the labeled persons that they should have found."""
+"""Results files, matched with the labeled persons of their dataset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_PERSONS = 20
 
 
 class DatasetResults(NamedTuple):
-    """What a model predicted for a dataset.
+    """The predictions of a model for a dataset.
 
     Attributes:
         annotations: of the dataset.
@@ -36,11 +36,12 @@ class DatasetResults(NamedTuple):
 
 
 def read_dataset_results(name: str, results_file: Path) -> DatasetResults:
-    """Reads the results file that the evaluation on a registered dataset wrote.
+    """Reads a results file of an evaluation on a registered dataset.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: the dataset has no annotation file, or the results are empty or do not fit it.
+        ValueError: the dataset has no annotation file or no annotations, or the results are empty
+            or do not fit the dataset.
     """
     metadata = registered_metadata(name)
     if not metadata.get("json_file"):
@@ -48,22 +49,22 @@ def read_dataset_results(name: str, results_file: Path) -> DatasetResults:
     skeleton = Skeleton.from_metadata(metadata)
     labels = read_registered_labels(name)
     if not labels.content["annotations"]:
-        raise ValueError(f"{labels.json_file} has no annotations: nobody can be right or wrong.")
+        raise ValueError(f"{labels.json_file} has no annotations to match results with.")
     results = read_results(results_file, labels, skeleton.num_keypoints)
     if not results:
-        raise ValueError(f"{results_file} is empty: the model predicted no one.")
+        raise ValueError(f"{results_file} is empty: the model predicted nobody.")
     return DatasetResults(GroundTruth(labels), results, skeleton.sigmas)
 
 
 def match_at_half(
     annotations: GroundTruth, results: Sequence[dict[str, Any]], sigmas: Sequence[float]
 ) -> COCOeval:
-    """Matches results with labeled persons as COCO's evaluation does, at an OKS of one half.
+    """Matches results with labeled persons as COCO's evaluation does, at an OKS of 0.5.
 
     Args:
-        annotations: of keypoints.
+        annotations: of the dataset.
         results: in COCO's format; the best 20 of each image count.
-        sigmas: of the keypoints' OKS.
+        sigmas: OKS standard deviations of the keypoints.
 
     Returns:
         The evaluation, after ``evaluate``.

@@ -1,8 +1,8 @@
-"""How well a score tells the quality of a pose: ``python -m querypose.tools.score_quality``.
+"""How well scores predict the OKS of poses: ``python -m querypose.tools.score_quality``.
 
 Plots the OKS of predicted persons over their scores (figure 5 of Xiao et al., AAAI 2022), from the
-results file that the evaluation of any model wrote. Where scores are the OKS, the points lie on the
-diagonal; where they at least sort persons by it, the rank correlation is 1.
+results file of an evaluation. If scores equal the OKS, the points are on the diagonal; if scores
+rank persons by their OKS, the rank correlation is 1.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _NUM_BINS = 10
 
 
 class RatedPersons(NamedTuple):
-    """Predicted persons of a whole dataset, without those that COCO ignores.
+    """Predicted persons of a whole dataset, without those that COCO's evaluation ignores.
 
     Attributes:
         scores: (n,) float.
-        oks: (n,) float, with the labeled person that each resembles most; 0 where there is none.
+        oks: (n,) float, with the most similar labeled person of the image; 0 if there is none.
     """
 
     scores: np.ndarray
@@ -39,13 +39,13 @@ class RatedPersons(NamedTuple):
 
     @property
     def rank_correlation(self) -> float:
-        """Spearman's correlation of scores and OKS; NaN where either is the same for all."""
+        """Spearman's correlation of scores and OKS; NaN if one of them is constant."""
         if len(self.scores) < 2 or np.ptp(self.scores) == 0 or np.ptp(self.oks) == 0:
             return float("nan")
         return float(spearmanr(self.scores, self.oks).statistic)
 
     def by_score(self) -> list[tuple[float, int, float]]:
-        """Per range of scores its middle, how many persons are in it, and their mean OKS."""
+        """For each range of scores: its middle, the number of persons, and their mean OKS."""
         edges = np.linspace(0, max(1.0, self.scores.max(initial=0)), _NUM_BINS + 1)
         bins = np.digitize(self.scores, edges[1:-1])
         return [
@@ -61,9 +61,9 @@ def rate_persons(
     """Computes the OKS of every predicted person.
 
     Args:
-        annotations: of keypoints.
+        annotations: of the dataset.
         results: in COCO's format; the best 20 of each image count.
-        sigmas: of the keypoints' OKS.
+        sigmas: OKS standard deviations of the keypoints.
     """
     evaluation = match_at_half(annotations, results, sigmas)
     images = [image for image in evaluation.evalImgs if image is not None]
@@ -74,7 +74,7 @@ def rate_persons(
 
 
 def _best_oks(evaluation: COCOeval, image: dict[str, Any]) -> np.ndarray:
-    """Of every predicted person of an image, the OKS with the nearest labeled one."""
+    """The OKS of every predicted person of an image with the most similar labeled one."""
     key = image["image_id"], image["category_id"]
     labeled = [not person["_ignore"] for person in evaluation._gts[key]]
     if not any(labeled):
@@ -83,7 +83,7 @@ def _best_oks(evaluation: COCOeval, image: dict[str, Any]) -> np.ndarray:
 
 
 def plot_score_quality(persons: RatedPersons, title: str) -> Figure:
-    """Draws every person's OKS over its score, their means, and where both would be equal."""
+    """Draws the OKS of every person over its score, the means, and the diagonal."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot()
     axes.scatter(persons.scores, persons.oks, s=6, alpha=0.4, linewidths=0, label="persons")
@@ -101,23 +101,25 @@ def plot_score_quality(persons: RatedPersons, title: str) -> Figure:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the mean OKS by score and the rank correlation, and draws both."""
+    """Prints, and optionally plots, the mean OKS by score and the rank correlation."""
     parser = argparse.ArgumentParser(
         prog="python -m querypose.tools.score_quality",
-        description="Say how well the scores of a model tell the OKS of its poses.",
+        description="Measure how well the scores of a model predict the OKS of its poses.",
     )
-    parser.add_argument("name", help="dataset that was evaluated")
+    parser.add_argument("name", help="the evaluated dataset")
     parser.add_argument(
         "results", type=Path, help="OUTPUT_DIR/inference/NAME/coco_instances_results.json"
     )
-    parser.add_argument("--output", type=Path, metavar="IMAGE", help="draw a plot into this file")
+    parser.add_argument("--output", type=Path, metavar="IMAGE", help="write a plot to this file")
     add_dataset_arguments(parser)
     arguments = parser.parse_args(argv)
     try:
         register_datasets(arguments)
         persons = rate_persons(*read_dataset_results(arguments.name, arguments.results))
         if not len(persons.scores):
-            raise ValueError(f"{arguments.results}: COCO ignores all persons that it names.")
+            raise ValueError(
+                f"{arguments.results} has only persons that COCO's evaluation ignores."
+            )
         if arguments.output is not None:
             plot_score_quality(persons, arguments.name).savefig(arguments.output, dpi=150)
     except (OSError, ValueError) as error:

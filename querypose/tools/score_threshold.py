@@ -1,7 +1,6 @@
-"""How many people above a score are right: ``python -m querypose.tools.score_threshold``.
+"""Precision and recall above a score: ``python -m querypose.tools.score_threshold``.
 
-Helps to choose ``DEMO.CONFIDENCE_THRESHOLD`` for a model, from the results file that its evaluation
-wrote.
+Helps to choose ``DEMO.CONFIDENCE_THRESHOLD`` for a model, from the results file of its evaluation.
 """
 
 from __future__ import annotations
@@ -23,33 +22,28 @@ _STEP = 0.05
 
 
 class JudgedPeople(NamedTuple):
-    """Predicted people of a whole dataset, beside the labeled ones.
+    """Predicted people of a whole dataset, without those that COCO's evaluation ignores.
 
     Attributes:
-        scores: (n,) float, falling; without those that COCO ignores.
-        right: (n,) bool, whether the person has an OKS of at least one half with a labeled one
-            whom nobody of a higher score has.
-        num_labeled: people with keypoints.
+        scores: (n,) float, descending.
+        correct: (n,) bool, whether the person is matched with a labeled one at an OKS of 0.5.
+        num_labeled: number of labeled people with keypoints.
     """
 
     scores: np.ndarray
-    right: np.ndarray
+    correct: np.ndarray
     num_labeled: int
 
     def above(self, threshold: float) -> tuple[int, float, float]:
-        """People above a score: how many, their precision and their recall.
-
-        Where there are none, precision is 1.
-        """
-        kept = self.right[self.scores > threshold]
+        """Number of people above a score, their precision (1 if there are none) and recall."""
+        kept = self.correct[self.scores > threshold]
         precision = float(kept.mean()) if len(kept) else 1.0
         return len(kept), precision, float(kept.sum()) / max(self.num_labeled, 1)
 
     def lowest_threshold(self, precision: float) -> float:
-        """The score that people must exceed to have at least this precision all together."""
-        precisions = self.right.cumsum() / np.arange(1, len(self.right) + 1)
+        """The lowest threshold above which people have at least this precision."""
+        precisions = self.correct.cumsum() / np.arange(1, len(self.correct) + 1)
         sufficient = np.flatnonzero(precisions >= precision)
-        # One position after the last of them, or before all.
         following = sufficient[-1] + 1 if len(sufficient) else 0
         return float(self.scores[following]) if following < len(self.scores) else 0.0
 
@@ -57,37 +51,36 @@ class JudgedPeople(NamedTuple):
 def judge_people(
     annotations: GroundTruth, results: Sequence[dict[str, Any]], sigmas: Sequence[float]
 ) -> JudgedPeople:
-    """Matches results with labeled people as COCO's evaluation does, at an OKS of one half.
+    """Matches results with labeled people as COCO's evaluation does, at an OKS of 0.5.
 
     Args:
-        annotations: of keypoints.
-        results: in COCO's format.
-        sigmas: of the keypoints' OKS.
+        annotations: of the dataset.
+        results: in COCO's format; the best 20 of each image count.
+        sigmas: OKS standard deviations of the keypoints.
     """
     evaluation = match_at_half(annotations, results, sigmas)
     images = [image for image in evaluation.evalImgs if image is not None]
     scores = np.concatenate([[], *(image["dtScores"] for image in images)])
-    right, ignored = (
+    correct, ignored = (
         np.concatenate([[], *(image[key][0] for image in images)]).astype(bool)
         for key in ("dtMatches", "dtIgnore")
     )
-    labeled = sum(int((1 - np.asarray(image["gtIgnore"])).sum()) for image in images)
+    num_labeled = sum(int((1 - np.asarray(image["gtIgnore"])).sum()) for image in images)
     order = np.argsort(-scores[~ignored], kind="stable")
-    return JudgedPeople(scores[~ignored][order], right[~ignored][order], labeled)
+    return JudgedPeople(scores[~ignored][order], correct[~ignored][order], num_labeled)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints precision and recall above every score, and which score gives a wanted precision."""
+    """Prints precision and recall by threshold, and the lowest threshold for a precision."""
     parser = argparse.ArgumentParser(
         prog="python -m querypose.tools.score_threshold",
-        description="Say how many of the people above a score have an OKS of at least 0.5, and "
-        "how many of the labeled people they are.",
+        description="Print the precision and recall of people above each score, at an OKS of 0.5.",
     )
-    parser.add_argument("name", help="dataset that was evaluated")
+    parser.add_argument("name", help="the evaluated dataset")
     parser.add_argument(
         "results", type=Path, help="OUTPUT_DIR/inference/NAME/coco_instances_results.json"
     )
-    parser.add_argument("--precision", type=float, default=0.7, help="wanted, in 0..1")
+    parser.add_argument("--precision", type=float, default=0.7, help="wanted, in 0..1 (0.7)")
     add_dataset_arguments(parser)
     arguments = parser.parse_args(argv)
     try:

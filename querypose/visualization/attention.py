@@ -48,7 +48,7 @@ def draw_attention(
         raise ValueError("Predict with return_attention=True to draw attention.")
     people = range(len(prediction)) if people is None else people
     if not len(people):
-        raise ValueError("There is nobody in the image whose attention could be drawn.")
+        raise ValueError("There is nobody to draw the attention of.")
     part_names = [part_name(part) for part in prediction.skeleton.parts]
     rows = []
     for person in people:

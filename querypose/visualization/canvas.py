@@ -37,7 +37,7 @@ class OpenCVImage(VisImage):
         self.reset_image(img)
 
     def reset_image(self, img: np.ndarray) -> None:
-        """Starts anew from an RGB image (H, W, 3)."""
+        """Replaces the drawing by an RGB image (H, W, 3)."""
         self.pixels = np.array(img, dtype=np.uint8, order="C")
 
     def save(self, filepath: str) -> None:

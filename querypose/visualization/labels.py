@@ -1,4 +1,4 @@
-"""Labels on images, placed where they hide no other label."""
+"""Labels on images, placed so that they do not hide each other."""
 
 from __future__ import annotations
 

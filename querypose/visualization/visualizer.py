@@ -79,7 +79,7 @@ class PoseVisualizer(Visualizer):
         """Draws a model's output.
 
         Args:
-            predictions: on the CPU, with ``pred_boxes``, ``scores``, ``pred_keypoints`` and, where
+            predictions: on the CPU, with ``pred_boxes``, ``scores``, ``pred_keypoints`` and, if
                 people are tracked, ``track_ids``.
             jittering: has no effect; the colors of people always differ.
         """

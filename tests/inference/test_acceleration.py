@@ -1,4 +1,4 @@
-"""Faster models give the same answers."""
+"""Accelerated models give the same predictions."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def image():
     return {"image": 255 * torch.rand(3, 96, 128)}
 
 
-@pytest.mark.parametrize("switch", ["FOLD_BATCH_NORM", "CHANNELS_LAST"], ids=str.lower)
-def test_exact_switches_do_not_change_answers(switch, trained, image, tiny_cfg):
+@pytest.mark.parametrize("option", ["FOLD_BATCH_NORM", "CHANNELS_LAST"], ids=str.lower)
+def test_exact_options_do_not_change_predictions(option, trained, image, tiny_cfg):
     with torch.no_grad():
         expected = trained([image])[0]["instances"]
     cfg = tiny_cfg()
-    cfg.MODEL.INFERENCE[switch] = True
+    cfg.MODEL.INFERENCE[option] = True
     fast = accelerate_inference(copy.deepcopy(trained), cfg)
     with torch.no_grad():
         actual = fast([image])[0]["instances"]

@@ -1,4 +1,4 @@
-"""Folded batch norms: all that can be gone are, and the answers stay."""
+"""Batch norms are folded wherever possible, without a change of the features."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Backbone(nn.Module):
 
 
 class Model(nn.Module):
-    """What folding needs of a meta-architecture."""
+    """The attributes of a meta-architecture that folding needs."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def count_norms(model: nn.Module) -> int:
 
 @pytest.fixture
 def fold_and_compare(fill_batch_norms) -> Callable[[nn.Module], int]:
-    """Folds a trained network, whose features must not change; counts the norms that are gone."""
+    """Folds a trained network, checks that its features stay the same, and counts folded norms."""
 
     @torch.no_grad()
     def fold(network: nn.Module) -> int:
@@ -70,7 +70,7 @@ def test_all_norms_of_common_networks(fold_and_compare, name, frozen):
 
 
 def test_network_with_norms_before_convolutions(fold_and_compare):
-    """Each of its blocks begins with a norm of several maps, which no convolution can take in."""
+    """Each block begins with a norm of concatenated maps, which no convolution can absorb."""
     network = timm.create_model("densenet121", num_classes=0)
     assert 0 < fold_and_compare(network) < count_norms(network)
 
@@ -90,7 +90,7 @@ def test_the_whole_model(tiny_model, fill_batch_norms):
 
 
 class Branching(nn.Module):
-    """A convolution and a norm, connected in some way."""
+    """A convolution and a norm; subclasses connect them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,8 +124,8 @@ class UsedTwice(Branching):
         return self.norm(convolved) + convolved
 
 
-class SeenOutside(Branching):
-    """Its second use is an output of its own."""
+class AlsoAnOutput(Branching):
+    """The result of the convolution is also an output."""
 
     def forward(self, image: Tensor) -> Tensor:
         convolved = self.conv(image)
@@ -140,8 +140,8 @@ class SeenOutside(Branching):
         (ConvolvedTwice, 0),
         (NormedTwice, 0),
         (UsedTwice, 0),
-        (SeenOutside, 0),
+        (AlsoAnOutput, 0),
     ],
 )
-def test_only_a_norm_of_what_one_convolution_gave(fold_and_compare, kind, expected):
+def test_only_norms_directly_after_one_convolution(fold_and_compare, kind, expected):
     assert fold_and_compare(kind()) == expected

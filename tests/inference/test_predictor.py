@@ -42,7 +42,7 @@ def assert_same(first, second, tolerance=1e-3):
     np.testing.assert_allclose(first.keypoints, second.keypoints, atol=tolerance)
 
 
-def test_it_agrees_with_detectron2s_own_predictor(tiny_cfg, weights, predictor):
+def test_predictions_equal_those_of_detectron2s_predictor(tiny_cfg, weights, predictor):
     image = random_image(70, 110)
     cfg = tiny_cfg(SMALL | {"MODEL.WEIGHTS": str(weights)})
     expected = DefaultPredictor(cfg)(image[:, :, ::-1])["instances"]
@@ -71,7 +71,7 @@ def test_every_kind_of_input_gives_the_same_people(predictor, tmp_path):
     assert predictor(image[:, :, ::-1]).to_json() != expected.to_json()
 
 
-def test_a_model_that_reads_bgr_is_given_bgr(tiny_cfg, weights, predictor):
+def test_a_bgr_model_gets_bgr(tiny_cfg, weights, predictor):
     cfg = tiny_cfg(SMALL | {"INPUT.FORMAT": "BGR"})
     reads_bgr = PosePredictor.from_config(cfg, weights=weights, confidence_threshold=0)
     image = random_image()
@@ -79,7 +79,7 @@ def test_a_model_that_reads_bgr_is_given_bgr(tiny_cfg, weights, predictor):
     assert_same(reads_bgr(Image.fromarray(image[:, :, ::-1].copy())), predictor(image))
 
 
-def test_gray_images_count_as_gray_in_all_three_channels(predictor):
+def test_gray_images_are_repeated_in_three_channels(predictor):
     gray = random_image()[:, :, 0]
     expected = predictor(np.stack([gray] * 3, axis=2))
     sixteen_bits = Image.fromarray(gray.astype(np.uint16) * 257)
@@ -87,10 +87,10 @@ def test_gray_images_count_as_gray_in_all_three_channels(predictor):
         assert_same(predictor(same), expected)
 
 
-def test_paths_are_turned_upright(predictor, tmp_path):
+def test_images_from_paths_are_rotated_by_exif(predictor, tmp_path):
     image = random_image()
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
     Image.fromarray(np.rot90(image).copy()).save(tmp_path / "turned.png", exif=exif)
     assert_same(predictor(tmp_path / "turned.png"), predictor(image))
 
@@ -133,7 +133,7 @@ def test_thresholds_come_from_the_config(tiny_cfg, weights):
     assert (usual.confidence_threshold, usual.keypoint_threshold) == (0.3, 0.7)
 
 
-def test_nobody_found_is_an_empty_prediction(tiny_cfg, weights):
+def test_an_image_without_people_gives_an_empty_prediction(tiny_cfg, weights):
     strict = PosePredictor.from_config(tiny_cfg(SMALL), weights=weights, confidence_threshold=1)
     nobody = strict(random_image(), return_attention=True)
     assert len(nobody) == 0
@@ -172,7 +172,7 @@ def test_coco_results_are_pixel_indices(predictor):
 
 
 @pytest.mark.parametrize("category_id", [0, 7, "person"])
-def test_coco_results_carry_the_category_of_the_training(
+def test_coco_results_have_the_category_of_the_training(
     tiny_cfg, weights, label_content, write_labels, tmp_path, category_id
 ):
     content = label_content(COCO_SKELETON.keypoints)
@@ -216,7 +216,7 @@ def test_attention_belongs_to_the_returned_people(tiny_cfg, tiny_model, tmp_path
         np.testing.assert_allclose(last_boxes.tensor, prediction.boxes_xyxy, atol=1e-3)
 
 
-def test_attention_covers_the_box_that_keypoints_are_looked_for_in(tiny_cfg, weights):
+def test_attention_covers_the_enlarged_box_of_the_keypoint_stage(tiny_cfg, weights):
     first, enlarged = (
         PosePredictor.from_config(
             tiny_cfg(SMALL | {"MODEL.QUERYPOSE.KEYPOINT_BOX_SCALE": scale}),
@@ -235,7 +235,7 @@ def test_attention_covers_the_box_that_keypoints_are_looked_for_in(tiny_cfg, wei
 
 
 def test_attention_follows_each_persons_query(predictor):
-    """The k-th map is the one that decoding the k-th person's query alone gives."""
+    """The k-th map equals that of decoding the query of the k-th person alone."""
     found = predictor(random_image(), return_attention=True)
     model, inputs = predictor.model, predictor._prepare(random_image(), "RGB")
     kept = {}
@@ -268,7 +268,7 @@ def test_threads_share_a_predictor(predictor):
             torch.testing.assert_close(found.attention.maps, maps[index % 6])
 
 
-def test_predicting_leaves_random_numbers_and_gradients_alone(predictor):
+def test_predicting_does_not_change_random_numbers_and_gradient_mode(predictor):
     state, grad = np.random.get_state()[1].copy(), torch.is_grad_enabled()
     found = predictor(random_image())
     np.testing.assert_array_equal(np.random.get_state()[1], state)
@@ -286,7 +286,7 @@ def test_half_precision_stays_close(tiny_cfg, weights, predictor):
     )
     found, expected = half(random_image()), predictor(random_image())
     assert found.keypoints.dtype == found.boxes_xyxy.dtype == np.float32
-    # Whether a box of an image's edge is there may differ.
+    # Boxes at the edge of the image may be found by only one of them.
     exact = dict(zip(expected.instances.query_indices.tolist(), expected.scores, strict=True))
     common = [query for query in found.instances.query_indices.tolist() if query in exact]
     assert len(common) >= 3
@@ -295,7 +295,7 @@ def test_half_precision_stays_close(tiny_cfg, weights, predictor):
         assert half_scores[query] == pytest.approx(exact[query], rel=0.1)
 
 
-def test_a_precision_the_processor_lacks_is_refused():
+def test_an_unsupported_precision_is_refused():
     if not torch.ops.mkldnn._is_mkldnn_fp16_supported():
         with pytest.raises(ValueError, match=r"cpu has no fp16 arithmetic; use 'fp32'"):
             check_precision("fp16", torch.device("cpu"))
@@ -311,7 +311,7 @@ def test_a_precision_the_processor_lacks_is_refused():
         (np.zeros((0, 4, 3), np.uint8), r"got \(0, 4, 3\)"),
         (Image.new("F", (4, 4)), "mode 'F' has no known range"),
         ([3], "a path, a Pillow image or an array, got int"),
-        # What OpenCV's imread returns for a file that is not there.
+        # OpenCV's imread returns None for a missing file.
         (None, "a path, a Pillow image or an array, got NoneType"),
         (b"\x89PNG", "got bytes"),
         ({"image": 1}, "got dict"),
@@ -319,12 +319,12 @@ def test_a_precision_the_processor_lacks_is_refused():
         ("https://example.org/image.jpg", "from files, not from the network"),
     ],
 )
-def test_a_wrong_image_is_named(predictor, bad, message):
+def test_an_invalid_image_is_refused(predictor, bad, message):
     with pytest.raises(ValueError, match=message):
         predictor(bad)
 
 
-def test_wrong_arguments_are_named(tiny_cfg, weights, predictor, tmp_path):
+def test_invalid_arguments_are_refused(tiny_cfg, weights, predictor, tmp_path):
     with pytest.raises(ValueError, match="channel_order is one of"):
         predictor(random_image(), channel_order="GBR")
     with pytest.raises(ValueError, match="2 stages, so no attention_stage 2"):
@@ -349,16 +349,16 @@ def test_wrong_arguments_are_named(tiny_cfg, weights, predictor, tmp_path):
         (["INPUT.MIN_SIZE_TEST", "-5"], "at least 0 .* got -5 and 160"),
         (["INPUT.MAX_SIZE_TEST", "0"], "at least 1 .* got 96 and 0"),
         (["MODEL.BACKBONE.NAME", "build_nothing"], "cannot be built: No object named"),
-        (["MODEL.META_ARCHITECTURE", "RetinaNet"], "A RetinaNet gives no poses"),
+        (["MODEL.META_ARCHITECTURE", "RetinaNet"], "RetinaNet is no pose model"),
     ],
 )
-def test_options_that_do_not_fit_are_named(tiny_cfg, weights, opts, message):
+def test_invalid_options_are_refused(tiny_cfg, weights, opts, message):
     with pytest.raises(ValueError, match=message):
         PosePredictor.from_config(tiny_cfg(SMALL), weights=weights, opts=opts)
 
 
 @pytest.mark.parametrize("device", ["toaster", "meta", "mps", "cuda:99"])
-def test_a_device_that_is_not_there_is_named(tiny_cfg, weights, device):
+def test_a_missing_device_is_refused(tiny_cfg, weights, device):
     if device == "mps" and torch.backends.mps.is_available():
         pytest.skip("there is such a device")
     with pytest.raises(ValueError, match=rf"'?{device}'?"):
@@ -372,29 +372,29 @@ def test_a_given_model_stays_on_its_device(predictor):
         PosePredictor(predictor.model, device="cpu")
 
 
-def test_images_keep_their_size_where_the_shortest_edge_is_zero(predictor):
+def test_images_keep_their_size_at_a_min_size_of_zero(predictor):
     sizes = []
     predictor.model.register_forward_pre_hook(
         lambda _, arguments: sizes.extend(tuple(item["image"].shape[1:]) for item in arguments[0])
     )
-    as_it_is = PosePredictor(predictor.model, min_size=0)
-    as_it_is([random_image(60, 80), random_image(1000, 40)])
+    not_resizing = PosePredictor(predictor.model, min_size=0)
+    not_resizing([random_image(60, 80), random_image(1000, 40)])
     assert sorted(sizes) == [(60, 80), (1000, 40)]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1)])
-def test_images_of_any_shape_are_looked_at(predictor, shape):
+def test_images_of_any_shape_are_accepted(predictor, shape):
     assert predictor(np.zeros(shape, np.uint8)).instances.image_size == shape
 
 
-def test_attention_can_be_asked_for_once_and_for_all(predictor):
+def test_attention_can_be_returned_by_default(predictor):
     attentive = PosePredictor(predictor.model, confidence_threshold=0, return_attention=True)
     assert attentive(random_image()).attention is not None
     assert attentive(random_image(), return_attention=False).attention is None
     assert predictor(random_image()).attention is None
 
 
-def test_a_configured_gpu_that_is_missing_gives_way_to_the_cpu(tiny_cfg, weights):
+def test_without_the_configured_gpu_the_cpu_is_used(tiny_cfg, weights):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     predictor = PosePredictor.from_config(tiny_cfg({"MODEL.DEVICE": "cuda"}), weights=weights)
@@ -414,11 +414,11 @@ def test_weights_must_be_those_of_a_whole_model(tiny_cfg, tiny_model, tmp_path):
         if name.startswith(prefix)
     }
     (tmp_path / "resnet.pkl").write_bytes(pickle.dumps({"model": arrays}))
-    with pytest.raises(ValueError, match=r"resnet\.pkl holds a backbone alone"):
+    with pytest.raises(ValueError, match=r"resnet\.pkl holds only a backbone"):
         PosePredictor.from_config(tiny_cfg(SMALL), weights=tmp_path / "resnet.pkl")
 
 
-def test_a_config_file_and_options_do(tiny_cfg, weights, predictor, tmp_path):
+def test_a_config_file_and_options_make_a_predictor(tiny_cfg, weights, predictor, tmp_path):
     (tmp_path / "config.yaml").write_text(tiny_cfg(SMALL).dump())
     from_file = PosePredictor.from_config(
         tmp_path / "config.yaml",

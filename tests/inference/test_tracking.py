@@ -44,7 +44,7 @@ def test_a_moving_person_is_found_again_after_a_short_gap(tracker):
         assert tracker.update(frame(person(100 + 15 * step, 200))).tolist() == [1]
     for _ in range(5):
         tracker.update(frame())
-    # 165 pixels from where it was last seen: only its motion tells who this is.
+    # 90 pixels from where it was last seen: only its motion identifies it.
     assert tracker.update(frame(person(100 + 15 * 11, 200))).tolist() == [1]
 
 
@@ -65,7 +65,7 @@ def test_people_who_cross_keep_their_ids(tracker):
         assert tracker.update(frame(left_to_right, right_to_left)).tolist() == [1, 2]
 
 
-def test_poses_tell_people_of_one_box_apart(tracker):
+def test_poses_distinguish_people_in_one_box(tracker):
     sitting, standing = person(200, 200, seed=1), person(200, 200, seed=2)
     box = Boxes(torch.tensor([[150.0, 150, 250, 250]] * 2))
     for people, expected in (((sitting, standing), [1, 2]), ((standing, sitting), [2, 1])):
@@ -74,7 +74,7 @@ def test_poses_tell_people_of_one_box_apart(tracker):
         assert tracker.update(instances).tolist() == expected
 
 
-def test_poses_move_on_with_their_boxes_during_a_gap(tracker):
+def test_poses_move_with_their_boxes_during_a_gap(tracker):
     """Two people in one box walk on together, unseen for a while."""
 
     def walkers(step, seeds):
@@ -90,13 +90,13 @@ def test_poses_move_on_with_their_boxes_during_a_gap(tracker):
     assert tracker.update(walkers(13, (2, 1))).tolist() == [2, 1]
 
 
-def test_a_stranger_far_away_takes_nobodys_id(tracker):
+def test_a_distant_person_gets_a_new_id(tracker):
     tracker.update(frame(person(100, 200)))
     assert tracker.update(frame(person(260, 200))).tolist() == [2]
 
 
-def test_an_impossible_match_does_not_push_a_possible_one_aside():
-    """The total of two faint similarities must not beat one clear match."""
+def test_a_match_below_the_minimum_does_not_prevent_another():
+    """The sum of two low similarities must not beat one clear match."""
     tracker = PoseTracker(COCO_SKELETON.sigmas, min_similarity=0.3)
     tracker.update(frame(person(100, 200), person(190, 200)))
     assert tracker.update(frame(person(190, 200), person(280, 200))).tolist() == [2, 3]

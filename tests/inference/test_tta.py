@@ -41,7 +41,7 @@ def test_one_view_of_the_usual_size_changes_nothing(packaged, crowd):
 
 
 def test_a_mirrored_image_gives_mirrored_people(packaged, crowd):
-    """With a mirrored view, an image and its mirror image show the model the same."""
+    """With flipped views, an image and its mirror image have the same views."""
     predict = with_views(packaged, packaged.min_size, flip=True)
     found, mirrored = predict(crowd), predict(np.ascontiguousarray(crowd[:, ::-1]))
     keypoints = mirrored.keypoints[:, list(packaged.skeleton.flip_indices)]
@@ -52,7 +52,7 @@ def test_a_mirrored_image_gives_mirrored_people(packaged, crowd):
     assert np.median(distances) < 0.05
 
 
-def test_views_of_other_sizes_come_back_to_the_image(packaged, crowd):
+def test_views_of_other_sizes_are_mapped_back_to_the_image(packaged, crowd):
     expected = packaged(crowd)
     found = with_views(packaged, packaged.min_size, 448, flip=True)(crowd)
     assert len(found)
@@ -61,7 +61,7 @@ def test_views_of_other_sizes_come_back_to_the_image(packaged, crowd):
     assert 1e-3 < distances.mean(axis=-1).min() / height < 0.05
 
 
-def test_the_threshold_is_of_the_merged_score(packaged, crowd):
+def test_the_threshold_applies_to_the_merged_score(packaged, crowd):
     predict = with_views(packaged, packaged.min_size, flip=True)
     predict.confidence_threshold = 0.0
     everybody = predict(crowd)
@@ -83,7 +83,7 @@ def test_attention_of_several_views_is_refused(packaged, crowd):
         with_views(packaged, packaged.min_size, flip=True)(crowd, return_attention=True)
 
 
-def test_diverged_keypoints_are_an_error(crowd):
+def test_keypoints_that_are_nan_raise_an_error(crowd):
     predict = with_views(PosePredictor(), 384, flip=True)
     with torch.no_grad():
         for name, parameter in predict.model.named_parameters():
@@ -93,18 +93,18 @@ def test_diverged_keypoints_are_an_error(crowd):
         predict(crowd)
 
 
-def test_images_need_no_wanted_size(packaged, crowd):
+def test_inputs_need_no_output_size(packaged, crowd):
     image = torch.from_numpy(crowd.transpose(2, 0, 1).copy())
     mapper = DatasetMapperTTA(min_sizes=[384], max_size=576, flip=True)
     model = PoseModelWithTTA(model=packaged.model, tta_mapper=mapper, skeleton=packaged.skeleton)
     with torch.no_grad():
-        found, wanted = model([{"image": image}, {"image": image, "height": 50, "width": 60}])
-    assert found["instances"].image_size == image.shape[1:]
-    assert wanted["instances"].image_size == (50, 60)
-    assert wanted["instances"].pred_boxes.tensor[:, 2].max() <= 60
+        plain, resized = model([{"image": image}, {"image": image, "height": 50, "width": 60}])
+    assert plain["instances"].image_size == image.shape[1:]
+    assert resized["instances"].image_size == (50, 60)
+    assert resized["instances"].pred_boxes.tensor[:, 2].max() <= 60
 
 
-def test_no_size_to_look_at_is_refused():
+def test_missing_sizes_are_refused():
     cfg = model_zoo.get_config()
     cfg.merge_from_list(["TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", ()])
     with pytest.raises(ValueError, match=r"TEST\.AUG\.MIN_SIZES is empty"):

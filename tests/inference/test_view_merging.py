@@ -10,10 +10,10 @@ BOXES = [[10, 10, 50, 90], [60, 20, 100, 95], [0, 0, 20, 20]]
 SIGMAS = torch.tensor([0.1, 0.1])
 
 
-def people(boxes, scores, doubt=0.2, classes=None):
-    """Whoever is in ``boxes``; the keypoints are the box's corners."""
+def people(boxes, scores, uncertainty=0.2, classes=None):
+    """One person per box, with keypoints at two of its corners."""
     boxes = torch.tensor(boxes, dtype=torch.float32).view(-1, 4)
-    confidence = torch.full((len(boxes), 2, 1), 1 - doubt)
+    confidence = torch.full((len(boxes), 2, 1), 1 - uncertainty)
     return Instances(
         (100, 120),
         pred_boxes=Boxes(boxes),
@@ -24,7 +24,7 @@ def people(boxes, scores, doubt=0.2, classes=None):
     )
 
 
-def test_a_single_view_is_itself():
+def test_a_single_view_is_returned_unchanged():
     view = people([*BOXES, BOXES[0]], [0.9, 0.5, 0.3, 0.3])
     assert merge_views([view], SIGMAS) is view
 
@@ -38,20 +38,20 @@ def test_the_same_view_twice_changes_nothing():
     assert torch.equal(merged.pred_boxes.tensor, view.pred_boxes.tensor)
 
 
-def test_keypoints_are_weighted_by_their_certainty_and_the_rest_plainly():
-    first = people(BOXES[:1], [0.8], doubt=0.1)
-    second = people([[12, 12, 52, 92]], [0.4], doubt=0.3)
+def test_only_keypoints_are_weighted_by_their_certainty():
+    first = people(BOXES[:1], [0.8], uncertainty=0.1)
+    second = people([[12, 12, 52, 92]], [0.4], uncertainty=0.3)
     merged = merge_views([first, second], SIGMAS)
     torch.testing.assert_close(merged.pred_boxes.tensor, torch.tensor([[11.0, 11, 51, 91]]))
     torch.testing.assert_close(merged.scores, torch.tensor([0.6]))
-    # Nine times the weight for a third of the doubt.
+    # A third of the uncertainty gives nine times the weight.
     place = (torch.tensor([10.0, 10.0]) * 9 + torch.tensor([12.0, 12.0])) / 10
     torch.testing.assert_close(merged.pred_keypoints[0, 0], torch.tensor([*place, 0.8]))
 
 
-def test_everybody_of_every_view_is_kept_once():
+def test_every_person_is_kept_once():
     first = people(BOXES[:2], [0.9, 0.5])
-    # The second one again, somebody else, and in the place of the first one another class.
+    # The second person again, a new one, and one of another class at the box of the first.
     second = people([BOXES[1], BOXES[2], BOXES[0]], [0.4, 0.3, 0.2], classes=[0, 0, 1])
     merged = merge_views([first, second], SIGMAS)
     torch.testing.assert_close(merged.scores, torch.tensor([0.45, 0.45, 0.15, 0.1]))
@@ -61,7 +61,7 @@ def test_everybody_of_every_view_is_kept_once():
 
 
 def test_a_view_that_does_not_show_a_person_counts_as_zero():
-    """Seen once at .6 is no surer than seen four times at .6, .5, .5 and .5."""
+    """One view at 0.6 gives a lower score than four views at 0.6, 0.5, 0.5 and 0.5."""
     once = [people(BOXES[:1], [0.6]), *[people([], []) for _ in range(3)]]
     often = [people(BOXES[1:2], [score]) for score in (0.6, 0.5, 0.5, 0.5)]
     views = [Instances.cat(list(pair)) for pair in zip(once, often, strict=True)]
@@ -77,9 +77,9 @@ def test_two_people_of_one_view_stay_two():
     assert len(merged) == 2
 
 
-def test_where_a_person_was_found_twice_the_confident_ones_meet():
+def test_if_a_person_is_found_twice_confident_ones_are_merged():
     first = people([BOXES[0], BOXES[0]], [0.9, 0.1])
-    # The double of little confidence is nearer.
+    # The duplicate with the low score is closer.
     second = people([BOXES[0], [11, 10, 51, 90]], [0.1, 0.9])
     merged = merge_views([first, second], SIGMAS)
     torch.testing.assert_close(merged.scores, torch.tensor([0.9, 0.1]))

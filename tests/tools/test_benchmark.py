@@ -1,4 +1,4 @@
-"""The benchmark measures what it says."""
+"""The benchmark runs the workload that its setting describes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_training_matches_the_same_queries_at_every_stage(base):
     assert counts == [3, 3]
 
 
-def test_weights_are_loaded_where_asked(base, server):
+def test_weights_of_the_options_are_loaded(base, server):
     torch.manual_seed(3)
     expected = Workload(base).model
     torch.save({"model": expected.state_dict()}, server.folder / "model.pth")
@@ -64,7 +64,7 @@ def test_weights_are_loaded_where_asked(base, server):
     assert torch.equal(found.backbone.fpn_output2.weight, expected.backbone.fpn_output2.weight)
 
 
-def test_a_mistake_in_a_process_is_told_in_one_sentence(base, closed_port, monkeypatch):
+def test_a_mistake_in_a_process_is_reported_in_one_sentence(base, closed_port, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     where = f"http://127.0.0.1:{closed_port}/a.pth"
     command = ["--config-file", base.config_file, "--device", "cpu", "MODEL.WEIGHTS", where]
@@ -73,7 +73,7 @@ def test_a_mistake_in_a_process_is_told_in_one_sentence(base, closed_port, monke
 
 
 def test_cost_of_the_published_model(repository):
-    """The specification's own count: 2.31 GMAC a query and stage for the six convolutions."""
+    """The six convolutions have 2.31 GMAC per query and stage."""
     config = repository / "configs" / "coco" / "querypose_r50_light_3x.yaml"
     one, two = (
         Workload(Setting(str(config), height=64, width=64, people=count)).cost() for count in (1, 2)

@@ -52,7 +52,7 @@ def register(folder: Path, written) -> str:
 
 
 def faults(folder: Path, written) -> list[str]:
-    """Sentences with the file's name, without its folder."""
+    """The problems, each after the name of its file without the folder."""
     problems = check_dataset.find_problems(register(folder, written))
     return [f"{Path(name).name}: {fault}" for name, found in problems.items() for fault in found]
 
@@ -74,7 +74,7 @@ def moved(x, y, flag=2.0):
         ),
     ],
 )
-def test_a_person_that_nobody_meant(tmp_path, changes, fault):
+def test_a_probable_mistake_is_reported(tmp_path, changes, fault):
     assert faults(tmp_path, content([person(**changes)])) == [f"a.png: annotation 1 {fault}"]
 
 
@@ -88,12 +88,11 @@ def test_a_person_that_nobody_meant(tmp_path, changes, fault):
         {"iscrowd": 1, "keypoints": [0] * 51, "num_keypoints": 0},
     ],
 )
-def test_a_sound_person(tmp_path, changes):
+def test_a_correct_person_has_no_problem(tmp_path, changes):
     assert faults(tmp_path, content([person(**changes)])) == []
 
 
-def test_a_file_that_is_refused_is_looked_through_to_its_end(tmp_path):
-    """All that contradicts itself, and what can still be said of the rest."""
+def test_all_problems_of_a_refused_file_are_reported(tmp_path):
     people = [
         person(bbox=[5, 5, NAN, 20]),
         person(id=2, image_id=8),
@@ -114,7 +113,7 @@ def test_a_file_that_is_refused_is_looked_through_to_its_end(tmp_path):
 @pytest.mark.parametrize(
     ("ids", "name"), [((0, 7), "annotation 7"), (("a", "b"), "annotation 'b'"), ((1, None), "numb")]
 )
-def test_annotations_go_by_the_files_own_ids(tmp_path, ids, name):
+def test_annotations_are_named_by_the_ids_in_the_file(tmp_path, ids, name):
     people = [person(id=ids[0]), person(id=ids[1], keypoints=moved(9, 99))]
     (found,) = faults(tmp_path, content(people))
     assert found.startswith(f"a.png: {name}")
@@ -155,7 +154,7 @@ def test_broken_images(tmp_path):
         ('{"images": [3], "annotations": [], "categories": []}', "'images' is no list of objects"),
     ],
 )
-def test_a_file_that_is_not_cocos(tmp_path, text, fault):
+def test_a_file_that_is_not_in_cocos_format(tmp_path, text, fault):
     (found,) = faults(tmp_path, text)
     assert fault in found
 
@@ -184,7 +183,7 @@ def test_command_reports_file_by_file_and_by_its_exit_code(tmp_path, capsys):
     assert f"{names[1]}: problems: 1, files with problems: 1" in lines
 
 
-def test_what_is_derived_is_told_and_no_problem(tmp_path, capsys, caplog):
+def test_a_derived_value_is_logged_and_no_problem(tmp_path, capsys, caplog):
     name = register(tmp_path, content([person(area=0)]))
     assert check_dataset.main([name]) == 0
     assert f"{name}: problems: 0, files with problems: 0" in capsys.readouterr().out
@@ -196,7 +195,7 @@ def test_command_without_such_a_dataset():
         check_dataset.main(["nowhere"])
 
 
-def test_generated_and_real_people_are_sound(real_data):
+def test_generated_and_real_datasets_have_no_problems(real_data):
     assert check_dataset.find_problems("synthetic_people_tiny") == {}
     name = f"checked_{next(COUNTER)}"
     folder = real_data / "coco_person"

@@ -13,8 +13,8 @@ from querypose.tools import check_dataset
 
 @pytest.fixture
 def dataset(tmp_path):
-    """A dataset of two sound images and, between them, the file ``hurt.png``."""
-    names = ["a.png", "hurt.png", "z.png"]
+    """A dataset of two intact images and, between them, ``damaged.png``."""
+    names = ["a.png", "damaged.png", "z.png"]
     for name in names:
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     images = [
@@ -23,13 +23,13 @@ def dataset(tmp_path):
     ]
     content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "person"}]}
     (tmp_path / "people.json").write_text(json.dumps(content))
-    name = f"hurt_{tmp_path.name}"
+    name = f"damaged_{tmp_path.name}"
     register_coco_keypoints(name, tmp_path / "people.json", tmp_path, COCO_SKELETON)
     return name
 
 
-def test_whatever_a_decoder_raises_is_one_problem(failing_image, decoder_error, dataset, tmp_path):
-    file = failing_image(tmp_path / "hurt.png", decoder_error)
+def test_any_error_of_a_decoder_is_one_problem(failing_image, decoder_error, dataset, tmp_path):
+    file = failing_image(tmp_path / "damaged.png", decoder_error)
     problems = check_dataset.find_problems(dataset)
     assert problems.keys() == {str(file)}
     [fault] = problems[str(file)]
@@ -41,7 +41,7 @@ def test_broken_exif_is_no_problem(dataset, tmp_path):
     resolution = struct.pack("<HHLL", 0x011A, 10, 1, 38)
     table = struct.pack("<H", 2) + orientation + resolution + bytes(4)
     exif = b"II*\0\x08\0\0\0" + table + struct.pack("<ll", -1, 0)
-    Image.new("RGB", (8, 8)).save(tmp_path / "hurt.png", exif=exif)
-    with Image.open(tmp_path / "hurt.png") as image, pytest.raises(struct.error):
+    Image.new("RGB", (8, 8)).save(tmp_path / "damaged.png", exif=exif)
+    with Image.open(tmp_path / "damaged.png") as image, pytest.raises(struct.error):
         ImageOps.exif_transpose(image)
     assert check_dataset.find_problems(dataset) == {}

@@ -34,7 +34,7 @@ def test_exported_weights_load(checkpoint, small_model, tmp_path, averaged):
         torch.testing.assert_close(found, value + averaged, rtol=1e-3, atol=1e-4)
 
 
-def test_numbers_too_large_for_half_precision_stay(tmp_path):
+def test_values_too_large_for_half_precision_keep_their_type(tmp_path):
     weights = {"a": torch.tensor([1e6]), "b": torch.tensor([1.5]), "n": torch.tensor(70000)}
     torch.save({"model": weights}, tmp_path / "a.pth")
     export_weights(tmp_path / "a.pth", tmp_path / "b.pth", averaged=False)

@@ -1,4 +1,4 @@
-"""Scores beside the OKS of their persons, by hand."""
+"""Scores and OKS of persons, compared with values computed by hand."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def rate(dataset, folder, *found):
     return rate_persons(*read_dataset_results(dataset, write_results(folder, *found)))
 
 
-def test_oks_is_that_of_the_person_who_is_most_alike(dataset, tmp_path):
+def test_oks_is_with_the_most_similar_person(dataset, tmp_path):
     persons = rate(dataset, tmp_path, (1, 110, 0.9), (1, 295, 0.8), (1, 102, 0.7))
     assert persons.scores.tolist() == [0.9, 0.8, 0.7]
     expected = [oks_at(10), oks_at(5), oks_at(2)]
@@ -79,7 +79,7 @@ def test_oks_is_that_of_the_person_who_is_most_alike(dataset, tmp_path):
     assert persons.rank_correlation == pytest.approx(-1)
 
 
-def test_persons_where_nobody_is_have_an_oks_of_zero(dataset, tmp_path):
+def test_persons_far_from_all_labels_have_an_oks_of_zero(dataset, tmp_path):
     persons = rate(dataset, tmp_path, (1, 100, 0.9), (1, 450, 0.4), (2, 100, 0.3))
     np.testing.assert_allclose(persons.oks, [1, 0, 0], atol=1e-9)
 
@@ -118,7 +118,7 @@ def test_a_plot_that_cannot_be_written(output, sentence, dataset, tmp_path):
     assert str(end.value).startswith("score_quality: ") and sentence in str(end.value)
 
 
-def test_results_without_anyone_who_counts(dataset, tmp_path):
+def test_results_with_ignored_persons_only(dataset, tmp_path):
     results = write_results(tmp_path, (1, 600, 0.9))
-    with pytest.raises(SystemExit, match="COCO ignores all"):
+    with pytest.raises(SystemExit, match="only persons that COCO's evaluation ignores"):
         score_quality.main([dataset, str(results)])

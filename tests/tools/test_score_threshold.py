@@ -19,7 +19,7 @@ SIDE = 100
 
 
 def keypoints_at(x: float) -> list[float]:
-    """All of them spread over a person whose box begins at x."""
+    """All keypoints of a person whose box begins at x."""
     return [value for i in range(17) for value in (x + 5 * i, 10.0 + 5 * i, 2.0)]
 
 
@@ -67,7 +67,7 @@ def dataset(tmp_path):
 RESULTS = [
     found(1, 0, 0.91),
     found(1, 150, 0.8),  # Nobody is there.
-    found(1, 600, 0.75),  # A person without keypoints: neither right nor wrong.
+    found(1, 600, 0.75),  # A person without labeled keypoints is ignored.
     found(2, 2, 0.7),
     found(1, 1, 0.6),  # The first one a second time.
 ]
@@ -83,7 +83,7 @@ def test_people_are_counted_as_by_hand(dataset, tmp_path):
     results = read_dataset_results(dataset, Path(write(tmp_path, RESULTS)))
     people = judge_people(*results)
     assert people.scores.tolist() == [0.91, 0.8, 0.7, 0.6]
-    assert people.right.tolist() == [True, False, True, False]
+    assert people.correct.tolist() == [True, False, True, False]
     assert people.num_labeled == 3
     assert people.above(0.0) == (4, 0.5, pytest.approx(2 / 3))
     assert people.above(0.65) == (3, pytest.approx(2 / 3), pytest.approx(2 / 3))
@@ -99,7 +99,7 @@ def test_lowest_threshold(precision, threshold):
     assert people.above(threshold)[1] >= precision
 
 
-def test_lowest_threshold_where_the_best_person_is_wrong():
+def test_lowest_threshold_if_the_best_person_is_wrong():
     people = JudgedPeople(np.array([0.9, 0.8]), np.array([False, True]), 1)
     assert people.lowest_threshold(0.7) == 0.9
     assert people.lowest_threshold(0.5) == 0.0
@@ -117,13 +117,13 @@ def test_command(dataset, tmp_path, capsys):
     ("content", "sentence"),
     [
         ("[{", "results.json is not valid JSON"),
-        ([], "results.json is empty: the model predicted no one."),
+        ([], "results.json is empty: the model predicted nobody."),
         ([found(7, 0, 0.5)], "annotations.json does not have, 7 among them"),
         ([{"image_id": 1}], "result 0 lacks ['category_id', 'keypoints', 'score']"),
         (["person"], "result 0 lacks"),
     ],
 )
-def test_results_that_cannot_be_judged(content, sentence, dataset, tmp_path):
+def test_invalid_results_are_refused(content, sentence, dataset, tmp_path):
     with pytest.raises(SystemExit) as end:
         score_threshold.main([dataset, write(tmp_path, content)])
     assert str(end.value).startswith("score_threshold: ")
@@ -132,7 +132,7 @@ def test_results_that_cannot_be_judged(content, sentence, dataset, tmp_path):
 
 def test_labels_without_annotations(label_content, register_labels, tmp_path):
     name = register_labels(label_content() | {"annotations": []})
-    with pytest.raises(SystemExit, match="has no annotations: nobody can be right or wrong"):
+    with pytest.raises(SystemExit, match="has no annotations to match results with"):
         score_threshold.main([name, write(tmp_path, [])])
 
 

@@ -1,1 +1,1 @@
-"""Measures where the time goes: ``python -m querypose.tools.benchmark``."""
+"""Measures the time and memory of models: ``python -m querypose.tools.benchmark``."""

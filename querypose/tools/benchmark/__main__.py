@@ -1,4 +1,4 @@
-"""Times any config: ``python -m querypose.tools.benchmark --help``."""
+"""The command: ``python -m querypose.tools.benchmark --help``."""
 
 from __future__ import annotations
 
@@ -23,28 +23,30 @@ _TRAINING_SUITE = ("train=1 batch=2", f"train=1 batch=2 {_PEER}")
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m querypose.tools.benchmark",
-        description="Times a model by its parts; median of interleaved runs after a warm-up.",
-        epilog="A setting is words: size=HxW, batch=N, people=N (returned, or annotated in "
-        "training), image=FILE, train=1, config_file=FILE, and config keys with values. A model "
-        "without training is made to find exactly that many people, and to match them in training "
-        "as a trained one would.",
+        description="Time the parts of a model: medians of interleaved runs after a warm-up.",
+        epilog="A setting consists of words: size=HxW, batch=N, people=N (predicted, or annotated "
+        "in training), image=FILE, train=1, config_file=FILE, and config keys with values. An "
+        "untrained model is made to find exactly this number of people, and to match them in "
+        "training like a trained model.",
     )
     parser.add_argument("--config-file", default=_DEFAULT_CONFIG)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--repeats", type=int, default=5, help="counted runs of each setting")
-    parser.add_argument("--warm-up", type=int, default=1, help="uncounted runs of each, first")
-    parser.add_argument("--threads", type=int, help="processor threads")
+    parser.add_argument("--repeats", type=int, default=5, help="measured runs of each setting")
+    parser.add_argument("--warm-up", type=int, default=1, help="runs of each setting before")
+    parser.add_argument("--threads", type=int, help="CPU threads")
     parser.add_argument(
-        "--compare", nargs="+", metavar="SETTING", default=[""], help="settings to run in turn"
+        "--compare", nargs="+", metavar="SETTING", default=[""], help="settings to compare"
     )
-    parser.add_argument("--suite", action="store_true", help="the tables of the README")
-    parser.add_argument("--scaling", type=Path, metavar="FIGURE", help="draw time against sizes")
-    parser.add_argument("opts", nargs="*", default=[], help="config keys and values for all")
+    parser.add_argument("--suite", action="store_true", help="print the tables of the README")
+    parser.add_argument("--scaling", type=Path, metavar="FIGURE", help="plot time against sizes")
+    parser.add_argument(
+        "opts", nargs="*", default=[], help="config keys and values for all settings"
+    )
     return parser
 
 
 def main(command_line: Sequence[str] | None = None) -> None:
-    """Prints what the command line asks for."""
+    """Runs the command."""
     arguments = _parser().parse_args(command_line)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

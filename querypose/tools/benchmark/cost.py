@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a model, counted while it runs."""
+"""Parameters and multiply-adds of a model."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 class Cost(NamedTuple):
-    """What a model costs.
+    """Size and computation of a model.
 
     Attributes:
         parameters: of the whole model.
-        multiply_adds: of all convolutions and matrix products of a forward pass.
+        multiply_adds: of all convolutions and matrix products in a forward pass.
     """
 
     parameters: int
@@ -23,11 +23,11 @@ class Cost(NamedTuple):
 
 @torch.no_grad()
 def count_cost(model: nn.Module, inputs: list[dict[str, Any]]) -> Cost:
-    """Counts what a model computes of its inputs; it cannot be trained afterwards."""
-    # The counter follows gradients, which no_grad leaves half set for views of parameters.
+    """Counts in a forward pass; the model cannot be trained afterwards."""
+    # Under no_grad, views of parameters that require gradients confuse the counter.
     model.requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
         model(inputs)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    # PyTorch counts a multiplication and an addition as two.
+    # PyTorch counts a multiply-add as two operations.
     return Cost(parameters, counter.get_total_flops() / 2)

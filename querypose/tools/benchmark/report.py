@@ -1,4 +1,4 @@
-"""Measurements as tables."""
+"""Tables of measurements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MEBI = 2**20
 
 
 def parts_table(measurements: Sequence[Measurement]) -> str:
-    """A row per setting: time by part, images per second, memory, cost."""
+    """One row per setting: time by part, images per second, memory, cost."""
     parts = list(dict.fromkeys(part for each in measurements for part in each.seconds))
     parts.remove("total")
     first = measurements[0].seconds["total"]
@@ -30,7 +30,7 @@ def _row(measurement: Measurement, parts: Sequence[str], first_total: float) -> 
     setting, seconds, cost = measurement.setting, measurement.seconds, measurement.cost
     row = {"setting": setting.label}
     row |= {f"{part} ms": _milliseconds(seconds.get(part)) for part in parts}
-    # In training that is matching, losses, the backward pass and the optimizer.
+    # In training: matching, losses, the backward pass and the optimizer.
     rest = seconds["total"] - sum(seconds.get(part, 0.0) for part in parts)
     row["rest ms"] = _milliseconds(rest if len(seconds) > 1 else None)
     row["total ms"] = _milliseconds(seconds["total"])

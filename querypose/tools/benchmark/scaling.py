@@ -1,4 +1,4 @@
-"""Time against people, queries and image size, as a table and a figure."""
+"""Time by number of people, queries and pixels, memory by batch size: a table and a figure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BATCHES = (1, 2, 4)
 
 
 def scaling_report(base: Setting, *, repeats: int, figure: Path) -> str:
-    """Measures along four axes; returns a table and draws ``figure``."""
+    """Measures along four axes; returns a table and writes the figure to ``figure``."""
     axes = {
         "people": [(count, replace(base, people=count)) for count in _PEOPLE],
         "queries": [
@@ -45,7 +45,7 @@ def scaling_report(base: Setting, *, repeats: int, figure: Path) -> str:
 def _curve(
     points: Iterable[tuple[float, Setting]], repeats: int
 ) -> list[tuple[float, float, float]]:
-    """(value, ms, peak MiB) of each point, all measured in turn."""
+    """(value, ms, peak MiB) of each point."""
     values, settings = zip(*points, strict=True)
     return [
         (value, 1000 * measured.seconds["total"], measured.peak_bytes / 2**20)

@@ -1,4 +1,4 @@
-"""What is to be measured: a config, its options, and a workload."""
+"""A setting to measure: a config, options and a workload."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class Setting:
     """One row of a benchmark.
 
     Attributes:
-        config_file: of QueryPose, or of Detectron2's model zoo for a peer.
-        opts: keys and values in turn, over the config file.
-        height: of the network's input, in pixels.
-        width: likewise.
+        config_file: of this package, or ``COCO-...`` of Detectron2's model zoo.
+        opts: alternating config keys and values.
+        height: of the input of the network, in pixels.
+        width: of the input of the network, in pixels.
         batch: images per run.
-        people: returned per image (inference), or annotated per image (training).
-        image: an image to read instead of noise; it is resized to ``height`` x ``width``.
-        train: measure a training step instead of inference.
+        people: predicted (inference) or annotated (training) per image.
+        image: file, resized to ``height`` x ``width``; "" takes noise.
+        train: whether to measure a training step instead of inference.
         device: "cpu" or "cuda".
     """
 
@@ -36,7 +36,7 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """What sets this row apart, for a table."""
+        """A description for tables."""
         words = [f"{self.batch} x {self.height}x{self.width}", f"{self.people} people"]
         if self.train:
             words.insert(0, "train")
@@ -50,10 +50,10 @@ class Setting:
 def parse_setting(text: str, base: Setting) -> Setting:
     """Reads words such as ``people=10 size=800x1333 MODEL.INFERENCE.PRECISION bf16``.
 
-    Words with ``=`` change the workload, the rest are config keys and values.
+    Words with ``=`` change attributes; the others are config keys and values.
 
     Raises:
-        ValueError: a word is unknown or a value does not fit.
+        ValueError: a word or its value is invalid.
     """
     changes: dict[str, object] = {}
     opts = list(base.opts)

@@ -1,4 +1,4 @@
-"""How much time the parts of a model take."""
+"""Time of the parts of a model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Stopwatch:
     """Adds up seconds by name.
 
     Args:
-        device: whose work counts; a GPU is waited for.
+        device: of the model; times include all work of a GPU.
 
     Attributes:
-        seconds: so far.
+        seconds: by name.
     """
 
     def __init__(self, device: str) -> None:
@@ -27,7 +27,7 @@ class Stopwatch:
         self.seconds: dict[str, float] = defaultdict(float)
 
     def watch(self, parts: dict[str, list[nn.Module]]) -> None:
-        """Measures every forward pass of the modules under their part's name."""
+        """Measures every forward pass of modules under the name of their part."""
         for name, modules in parts.items():
             for module in modules:
                 module.register_forward_pre_hook(self._changes(name, -1))
@@ -35,7 +35,7 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Measures what is done within."""
+        """Measures the ``with`` block."""
         self.seconds[name] -= self._now()
         yield
         self.seconds[name] += self._now()

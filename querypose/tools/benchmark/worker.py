@@ -1,4 +1,4 @@
-"""A setting in a process of its own, so that its peak memory is its own."""
+"""Each setting runs in a process of its own, which has its own peak memory."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from querypose.tools.benchmark.workload import Workload
 
 
 class Measurement(NamedTuple):
-    """What was measured of one setting.
+    """Measurements of one setting.
 
     Attributes:
-        setting: it.
+        setting: what was measured.
         seconds: median by part.
-        peak_bytes: of model and runs: on a CPU what they add to the process, on a GPU what the
-            allocator gave them.
+        peak_bytes: memory for the model and the runs: on a CPU by the process, on a GPU by the
+            allocator.
         cost: parameters, and multiply-adds of a forward pass.
     """
 
@@ -35,21 +35,22 @@ class Measurement(NamedTuple):
 
 
 class _Worker:
-    """The parent's end of a process that runs one setting on demand."""
+    """Runs one setting on demand in a child process."""
 
     def __init__(self, setting: Setting) -> None:
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(setting, theirs), daemon=True)
+        self._connection, child_connection = context.Pipe()
+        arguments = (setting, child_connection)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
-        theirs.close()
+        child_connection.close()
 
     def ask(self, question: str) -> object:
         try:
             self._connection.send(question)
             answer = self._connection.recv()
         except (EOFError, ConnectionError) as error:
-            raise RuntimeError("A benchmark process died; its message stands above.") from error
+            raise RuntimeError("A benchmark process died: see its message above.") from error
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -63,18 +64,21 @@ class _Worker:
 
 
 def measure(settings: Sequence[Setting], *, repeats: int, warm_up: int = 1) -> list[Measurement]:
-    """Measures settings in turn, A B A B ..., so that a drifting machine is fair to all.
+    """Measures settings in turn, A B A B ..., so that a change in machine speed affects them all.
 
     Args:
-        settings: what to measure; all are held in memory at once.
-        repeats: counted runs of each.
-        warm_up: uncounted runs of each, first.
+        settings: all are in memory at the same time.
+        repeats: measured runs of each setting.
+        warm_up: runs of each setting before.
     """
     with ExitStack() as stack:
         workers = [stack.enter_context(_Worker(setting)) for setting in settings]
         rounds = [[worker.ask("run") for worker in workers] for _ in range(warm_up + repeats)]
         runs = zip(*rounds[warm_up:], strict=True)
-        seconds = [{part: median(run[part] for run in ours) for part in ours[0]} for ours in runs]
+        seconds = [
+            {part: median(run[part] for run in repeated) for part in repeated[0]}
+            for repeated in runs
+        ]
         peaks = [worker.ask("peak") for worker in workers]
         costs = [worker.ask("cost") for worker in workers]
     columns = (settings, seconds, peaks, costs)
@@ -86,7 +90,7 @@ def _serve(setting: Setting, connection: Connection) -> None:
     try:
         workload = Workload(setting)
     except (OSError, ValueError) as error:
-        # A user's mistake, for the parent to tell in one sentence when it asks.
+        # A mistake of the user: the parent reports it.
         with suppress(EOFError, ConnectionError):
             connection.recv()
             connection.send(error)

@@ -1,4 +1,4 @@
-"""A model, its input, and a stopwatch on its parts."""
+"""A model with its input, ready to be measured."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from querypose.tools.benchmark.stopwatch import Stopwatch
 
 
 class Workload:
-    """Something to run again and again.
+    """A model with its input, for repeated runs.
 
     Args:
-        setting: what to build. Weights are random unless ``opts`` name some in ``MODEL.WEIGHTS``.
+        setting: what to build. Weights are random unless ``opts`` set ``MODEL.WEIGHTS``.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -53,12 +53,12 @@ class Workload:
         return dict(self._stopwatch.seconds)
 
     def cost(self) -> Cost:
-        """Parameters, and multiply-adds of a forward pass; nothing can be run afterwards."""
+        """Parameters, and multiply-adds of a forward pass; a workload cannot run afterwards."""
         return count_cost(self.model.train(self.setting.train), self.inputs)
 
     @functools.cached_property
     def _step(self) -> Callable[[], object]:
-        """What runs, with the switches of the config; before its first run the model is plain."""
+        # Built at the first run: until then the model is not accelerated.
         return self._training_step() if self.setting.train else self._inference_step()
 
     def _inference_step(self) -> Callable[[], object]:
@@ -95,13 +95,13 @@ def _config(setting: Setting) -> CfgNode:
         add_querypose_config(cfg)
         cfg.merge_from_file(model_zoo.get_config_file(setting.config_file))
         cfg.MODEL.WEIGHTS = ""
-        # An untrained detector scores nobody high; let it return so many people all the same.
+        # The scores of an untrained detector are low.
         cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
         cfg.TEST.DETECTIONS_PER_IMAGE = setting.people
         cfg.merge_from_list(opts)
         return cfg
-    random = ["MODEL.WEIGHTS", "", "MODEL.TIMM.PRETRAINED", False]
-    return read_config(setting.config_file, [*random, *opts])
+    untrained = ["MODEL.WEIGHTS", "", "MODEL.TIMM.PRETRAINED", False]
+    return read_config(setting.config_file, [*untrained, *opts])
 
 
 def _inputs(setting: Setting, model: nn.Module) -> list[dict[str, Any]]:
@@ -114,15 +114,15 @@ def _inputs(setting: Setting, model: nn.Module) -> list[dict[str, Any]]:
         image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
     inputs = []
     for _ in range(setting.batch):
-        given: dict[str, Any] = {"image": image}
+        image_input: dict[str, Any] = {"image": image}
         if setting.train:
             num_keypoints = model.skeleton.num_keypoints if hasattr(model, "skeleton") else 17
-            given["instances"] = _people(setting.people, size, num_keypoints)
-        inputs.append(given)
+            image_input["instances"] = _random_people(setting.people, size, num_keypoints)
+        inputs.append(image_input)
     return inputs
 
 
-def _people(count: int, size: tuple[int, int], num_keypoints: int) -> Instances:
+def _random_people(count: int, size: tuple[int, int], num_keypoints: int) -> Instances:
     height, width = size
     corner = torch.rand(count, 2) * torch.tensor([width / 2, height / 2])
     extent = torch.tensor([width, height]) * (0.1 + 0.4 * torch.rand(count, 2))
