@@ -1,7 +1,8 @@
-"""What each of an iteration's batches counts, so that several small ones train as a large one."""
+"""Gradient accumulation: weights that make several small batches train as one large batch."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 
@@ -16,28 +17,28 @@ _STAGE_NUMBER = re.compile(r"_\d+$")
 
 
 def loss_shares(model: nn.Module, batches: Sequence[Batch]) -> list[Share]:
-    """By what to multiply every batch's losses before they are summed up.
+    """The factors to multiply every batch's losses by before summing them.
 
-    The mean over several batches is no mean of their means: a batch with more people counts for
-    more in a loss that is a mean over people. Collective: every rank must call it.
+    The mean over several batches is not the mean of their means: in a loss that is a mean over
+    people, a batch with more people weighs more. Collective: every rank must call it.
 
     Args:
-        model: whose losses they are; possibly wrapped for several processes. Losses of a model that
-            is no :class:`PoseModel` are averaged.
-        batches: of this process, all of one size.
+        model: the model that computes the losses, possibly wrapped for several processes. The
+            losses of a model that is not a :class:`PoseModel` are averaged.
+        batches: this process's batches of one iteration, all of the same size.
 
     Returns:
-        Per batch a function of a loss's name.
+        For each batch, a function from a loss's name to its factor.
     """
-    plain = 1 / len(batches)
+    equal_share = 1 / len(batches)
     model = getattr(model, "module", model)
     if len(batches) == 1 or not isinstance(model, PoseModel):
-        return [lambda _: plain] * len(batches)
-    whole = model.loss_normalizers([given for batch in batches for given in batch])
+        return [lambda _: equal_share] * len(batches)
+    whole = model.loss_normalizers(list(itertools.chain.from_iterable(batches)))
 
     def share_of(batch: Batch) -> Share:
         own = model.loss_normalizers(batch)
         shares = {name: float(own[name] / whole[name]) for name in whole}
-        return lambda name: shares.get(_STAGE_NUMBER.sub("", name), plain)
+        return lambda name: shares.get(_STAGE_NUMBER.sub("", name), equal_share)
 
     return [share_of(batch) for batch in batches]

@@ -1,4 +1,4 @@
-"""Files that let a batch with bad numbers be looked at and run again."""
+"""Saves and loads batches that led to NaN or infinity, to inspect and replay them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def save_bad_batch(
     batches: Sequence[Batch],
     model: nn.Module,
 ) -> Path:
-    """Writes ``bad_batch_ITERATION.pth``; processes but the first add their rank to the name.
+    """Writes ``bad_batch_ITERATION.pth``; ranks above 0 add their number to the name.
 
     Args:
-        output_dir: where to.
-        iteration: in which it happened.
+        output_dir: folder to write to.
+        iteration: the iteration of the batches.
         fault: what was wrong.
         batches: all batches of the iteration, in order.
-        model: its weights before the iteration's step are saved, too.
+        model: the model, with its weights before the iteration's step.
 
     Returns:
         The file's path.
@@ -49,10 +49,10 @@ def save_bad_batch(
 
 
 def load_bad_batch(path: str | Path) -> dict[str, Any]:
-    """Reads such a file, without running any code in it.
+    """Reads a file of :func:`save_bad_batch`, without running any code in it.
 
     Returns:
-        ``iteration``, ``fault``, ``batches`` (each goes into the model as it is) and ``model``, the
+        ``iteration``, ``fault``, ``batches`` (each is an input of the model) and ``model``, the
         state dict to load before.
     """
     with torch.serialization.safe_globals([Instances, Boxes, Keypoints]):

@@ -1,4 +1,4 @@
-"""What the processes of a distributed training decide together."""
+"""Decisions that the processes of a distributed training make together."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from detectron2.utils import comm
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether ``flag`` is set in at least one process; all of them must ask at the same point.
+    """Whether ``flag`` is set in at least one process. Collective: every rank must call it.
 
     Args:
-        flag: this process's answer.
-        device: of the model, where the backend can add numbers up.
+        flag: this process's flag.
+        device: the model's device, on which the backend can sum tensors.
     """
     if comm.get_world_size() == 1:
         return flag

@@ -1,4 +1,4 @@
-"""Whether a config's datasets fit its model and each other, asked before the work."""
+"""Checks that a config's datasets fit its model and each other, before training or evaluation."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from querypose.skeleton import Skeleton
 
 
 def check_datasets(cfg: CfgNode) -> None:
-    """Looks for what would end a training or an evaluation late, or make it wrong without a word.
+    """Finds mismatches that would end a training late or make its results silently wrong.
 
-    Keypoints and classes go by their position alone, in labels and in a model. So their count,
-    names and order must be the model's in every training and test set. A dataset may have more
-    categories than the model, if no annotation is of them. The label files of test sets are read;
-    those of training sets need not be there: an evaluation does without.
+    Labels and models identify keypoints and classes by position only. So every training and test
+    set must have the model's keypoints and classes, in number, names and order. A dataset may have
+    more categories than the model if no annotation uses them. The label files of test sets are
+    read; those of training sets may be missing, since an evaluation does not need them.
 
     Raises:
-        FileNotFoundError: there is no label file of a test set.
+        FileNotFoundError: the label file of a test set does not exist.
         ValueError: a dataset does not fit the model, or a label file contradicts itself.
     """
     _check_keypoints(cfg)
@@ -54,23 +54,23 @@ def _check_classes(cfg: CfgNode) -> None:
     num_classes = cfg.MODEL.QUERYPOSE.NUM_CLASSES
     if num_classes > 1:
         _read_classes(cfg.DATASETS.TRAIN)
-    taught: Sequence[str] = ()
+    learned: Sequence[str] = ()
     for key in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             classes = MetadataCatalog.get(name).get("thing_classes")
             if not classes:
                 continue
-            taught = taught or classes[:num_classes]
+            learned = learned or classes[:num_classes]
             if len(classes) < num_classes or _has_annotations_above(name, num_classes):
                 raise ValueError(
                     f"{name!r} in DATASETS.{key} has the categories {list(classes)}, but "
                     f"MODEL.QUERYPOSE.NUM_CLASSES is {num_classes}; make both the same."
                 )
-            # The name of a single class says nothing that a position could mix up.
-            if num_classes > 1 and list(classes[:num_classes]) != list(taught):
+            # A single class cannot be mixed up, whatever its name.
+            if num_classes > 1 and list(classes[:num_classes]) != list(learned):
                 raise ValueError(
                     f"{name!r} in DATASETS.{key} has the categories {list(classes)}, where the "
-                    f"model learns {list(taught)}, in this order; renumber its categories."
+                    f"model learns {list(learned)}, in this order; renumber its categories."
                 )
 
 
@@ -85,7 +85,7 @@ def _difference(found: Sequence[str], expected: Sequence[str]) -> str:
 
 
 def _read_classes(datasets: Sequence[str]) -> None:
-    """Lets metadata learn of classes, where no training has read the label files yet."""
+    """Adds classes to the metadata of datasets whose label files were not read yet."""
     for name in datasets:
         if not MetadataCatalog.get(name).get("thing_classes"):
             with contextlib.suppress(FileNotFoundError):

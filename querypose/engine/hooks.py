@@ -1,4 +1,4 @@
-"""Training hooks: averaged weights, kept checkpoints, and an end on request."""
+"""Training hooks: averaged weights, checkpoints, and a stop on SIGTERM."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from querypose.engine.consensus import any_process
 
 
 class WeightAverager(HookBase):
-    """Follows the model's weights after every iteration.
+    """Updates a moving average of the model's weights after every iteration.
 
     Args:
         averaged: the moving average.
@@ -34,21 +34,21 @@ class WeightAverager(HookBase):
         self.averaged = averaged
 
     def after_step(self) -> None:
-        """Moves the average towards the model."""
+        """Updates the average."""
         model = self.trainer.model
         self.averaged.update_parameters(getattr(model, "module", model))
 
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
-    """Detectron2's, which also knows the checkpoints of the run that it resumes."""
+    """Detectron2's hook, which also deletes old checkpoints of the run that it resumes."""
 
     def before_train(self) -> None:
-        """Counts the files of earlier iterations among those to be thinned out."""
+        """Adds the files of earlier iterations to those that ``max_to_keep`` limits."""
         super().before_train()
         names = Path(self.checkpointer.save_dir).glob(f"{self.file_prefix}_{'[0-9]' * 7}.pth")
         paths = [path for path in sorted(names) if int(path.stem[-7:]) < self.trainer.start_iter]
         if self.max_to_keep is not None:
-            # A run that was killed between a save and its thinning out leaves one too many.
+            # A run that was killed after a save, before the deletion, leaves one too many.
             for path in paths[: -self.max_to_keep]:
                 path.unlink()
             paths = paths[-self.max_to_keep :]
@@ -56,28 +56,28 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
 
 
 class WeightsCheckpointer(QueryPoseCheckpointer):
-    """Saves files that no training resumes from."""
+    """Saves files that training does not resume from."""
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Leaves the pointer to the newest checkpoint alone."""
+        """Does nothing: ``last_checkpoint`` keeps naming the file to resume from."""
 
 
 class BestCheckpointer(hooks.BestCheckpointer):
-    """Detectron2's, with a memory: a resumed run keeps the best weights of the run before."""
+    """Detectron2's hook, with a file of the best score, which a resumed run starts from."""
 
     @property
     def _record(self) -> Path:
         return Path(self._checkpointer.save_dir, f"{self._file_prefix}.json")
 
     def before_train(self) -> None:
-        """Reads the best score so far, unless the training starts anew."""
+        """Reads the best score so far if the training is resumed."""
         if self.trainer.start_iter and self._record.is_file():
             best = json.loads(self._record.read_text())
             if self._val_metric in best:
                 self._update_best(best[self._val_metric], best["iteration"])
             else:
                 logging.getLogger(__name__).warning(
-                    "%s is not of %s: the best weights are looked for anew.",
+                    "%s has no score of %s: the search for the best weights starts anew.",
                     self._record,
                     self._val_metric,
                 )
@@ -91,15 +91,15 @@ class BestCheckpointer(hooks.BestCheckpointer):
 
 
 class StopOnSigterm(HookBase):
-    """Ends the training after the current iteration, with a checkpoint, when asked to.
+    """Saves a checkpoint and ends the training after the iteration in which SIGTERM arrives.
 
     Schedulers send SIGTERM shortly before they take a machine away. All processes stop together,
-    whichever of them got the signal. An evaluation takes longer than a scheduler waits: it is given
-    up, in every process that gets the signal.
+    whichever of them got the signal. An evaluation takes longer than a scheduler waits: each
+    process that gets the signal aborts it.
 
     Args:
         checkpointer: saves the training's state.
-        device: of the model.
+        device: the model's device.
     """
 
     def __init__(self, checkpointer: QueryPoseCheckpointer, device: torch.device) -> None:
@@ -110,17 +110,17 @@ class StopOnSigterm(HookBase):
         self._previous: Any = None
 
     def before_train(self) -> None:
-        """Catches the signal; Python allows that in the main thread alone."""
+        """Installs the signal handler; Python allows that in the main thread only."""
         if threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, self._request)
 
     def release(self) -> None:
-        """Gives the signal back, after the last evaluation."""
+        """Restores the previous signal handler, after the last evaluation."""
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)
 
     def after_step(self) -> None:
-        """Saves and exits where the signal came.
+        """Saves and exits if the signal arrived in any process.
 
         Raises:
             SystemExit: with code 0.
@@ -133,7 +133,7 @@ class StopOnSigterm(HookBase):
 
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Within it, between two iterations, a signal ends the process at once.
+        """A context in which the signal ends the process at once.
 
         Raises:
             SystemExit: with code 0.
@@ -151,7 +151,7 @@ class StopOnSigterm(HookBase):
         self.requested = True
         if self._evaluating:
             self._evaluating = False
-            # A worker process that dies of the same signal would interrupt the save.
+            # A worker process that the same signal ends would interrupt the save.
             previous = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._save()
             signal.signal(signal.SIGCHLD, previous)
@@ -159,7 +159,7 @@ class StopOnSigterm(HookBase):
 
     def _save(self) -> None:
         iteration = self.trainer.iter
-        if iteration < self.trainer.max_iter:  # Later than that the final checkpoint is there.
+        if iteration < self.trainer.max_iter:  # Afterwards, the final checkpoint exists already.
             self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
 
     def _exit(self) -> NoReturn:

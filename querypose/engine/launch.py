@@ -1,4 +1,4 @@
-"""Starting the processes of a training."""
+"""Launches the processes of a training."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Main = Callable[[argparse.Namespace], object]
 
 
 def launch(main: Main, args: argparse.Namespace, *, device: str) -> None:
-    """Runs ``main(args)`` in every process: torchrun's where it started us, else ``--num-gpus``.
+    """Runs ``main(args)`` in every process: torchrun's, or ``--num-gpus`` new ones.
 
-    Processes talk through NCCL on GPUs and through gloo on CPUs.
+    Processes communicate through NCCL on GPUs and through gloo on CPUs.
 
     Args:
-        main: to run.
-        args: of Detectron2's ``default_argument_parser``.
+        main: the function to run.
+        args: parsed by Detectron2's ``default_argument_parser``.
         device: ``MODEL.DEVICE``.
 
     Raises:
@@ -78,7 +78,7 @@ def _join_torchrun(main: Main, args: argparse.Namespace, device: str) -> None:
 
 @contextlib.contextmanager
 def _sigterm_to_children(*, enabled: bool) -> Iterator[None]:
-    """Hands SIGTERM on to the training processes, which save before they end."""
+    """Forwards SIGTERM to the training processes, which save before they end."""
     if not enabled:
         yield
         return

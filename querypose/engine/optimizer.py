@@ -1,4 +1,4 @@
-"""Adam, AdamW or SGD with a learning rate per group, clipped over the whole model."""
+"""Builds the optimizer, and restores its state when a training is resumed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 State = dict[str, Any]
-"""Of an optimizer, as its ``state_dict`` gives it."""
+"""The ``state_dict`` of an optimizer."""
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     """Builds the optimizer that ``SOLVER`` describes.
 
-    The flow learns at ``FLOW_MULTIPLIER`` times the base rate, the backbone at
-    ``BACKBONE_MULTIPLIER`` times. Gradients are clipped as Detectron2 does it, parameter by
-    parameter, or with ``CLIP_GRADIENTS.FULL_MODEL`` all together, by their common norm.
+    The learning rate of the flow is ``FLOW_MULTIPLIER`` times the base rate, that of the backbone
+    ``BACKBONE_MULTIPLIER`` times. Gradients are clipped per parameter, as in Detectron2, or with
+    ``CLIP_GRADIENTS.FULL_MODEL`` by the norm of all gradients together.
 
     Raises:
-        ValueError: ``SOLVER.OPTIMIZER`` is none of Adam, AdamW and SGD.
+        ValueError: ``SOLVER.OPTIMIZER`` is unknown, or ``CLIP_TYPE`` does not fit ``FULL_MODEL``.
     """
     solver = cfg.SOLVER
 
@@ -49,7 +49,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
         optimizer_class = torch.optim.SGD
         options = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
     else:
-        raise ValueError(f"SOLVER.OPTIMIZER is Adam, AdamW or SGD, not {solver.OPTIMIZER!r}.")
+        raise ValueError(f"SOLVER.OPTIMIZER must be Adam, AdamW or SGD, got {solver.OPTIMIZER!r}.")
 
     clip = solver.CLIP_GRADIENTS
     if clip.ENABLED and clip.FULL_MODEL:
@@ -60,14 +60,14 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
 
 
 def _with_full_model_clipping(kind: type[Optimizer], clip: CfgNode) -> type[Optimizer]:
-    """A subclass that limits the norm of all gradients together before its step.
+    """A subclass that clips the norm of all gradients together before its step.
 
-    Gradient scalers have unscaled by then.
+    A gradient scaler has unscaled them by then.
     """
     if clip.CLIP_TYPE != "norm":
         raise ValueError(
-            "SOLVER.CLIP_GRADIENTS.FULL_MODEL clips by the norm of all gradients: set CLIP_TYPE "
-            f'"norm" beside it, not {clip.CLIP_TYPE!r}.'
+            "SOLVER.CLIP_GRADIENTS.FULL_MODEL clips by the norm of all gradients: set "
+            f'SOLVER.CLIP_GRADIENTS.CLIP_TYPE to "norm", not {clip.CLIP_TYPE!r}.'
         )
 
     def step(self: Optimizer, closure: Callable[[], float] | None = None) -> float | None:
@@ -79,7 +79,7 @@ def _with_full_model_clipping(kind: type[Optimizer], clip: CfgNode) -> type[Opti
 
 
 def parameter_names(optimizer: Optimizer, model: nn.Module) -> list[str]:
-    """The names of the trained parameters, in the order that an optimizer's state counts them."""
+    """The names of the trained parameters, in the order of the optimizer's state."""
     model = getattr(model, "module", model)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
@@ -91,25 +91,26 @@ def resumed_state(
     saved: State,
     saved_names: Sequence[str] | None,
 ) -> State:
-    """A checkpoint's state for every parameter, among the hyperparameters of ``optimizer``.
+    """Combines a checkpoint's state of every parameter with the hyperparameters of ``optimizer``.
 
-    Learning rates, decays and momenta thereby follow the config. They make the groups, too: so the
-    state finds its parameter by name. One that was not trained before starts without a state.
+    So learning rates, decays and momenta follow the config. Parameter groups depend on them, too,
+    so states are matched to parameters by name. A parameter that was not trained before starts
+    without a state.
 
     Args:
-        optimizer: as the config wants it.
-        model: whose parameters it trains; possibly wrapped for several processes.
-        saved: the checkpoint's.
-        saved_names: what :func:`parameter_names` gave; None where the checkpoint has no names, and
-            its groups must be those of ``optimizer``.
+        optimizer: built from the config.
+        model: the model that it trains, possibly wrapped for several processes.
+        saved: the checkpoint's optimizer state.
+        saved_names: the checkpoint's :func:`parameter_names`; None for old checkpoints without
+            names, whose groups must equal those of ``optimizer``.
 
     Raises:
-        ValueError: the state is of other parameters.
+        ValueError: the state belongs to other parameters.
     """
     names, groups = parameter_names(optimizer, model), optimizer.state_dict()["param_groups"]
     if saved_names is None:
         sizes, saved_sizes = (
-            [len(group["params"]) for group in given] for given in (groups, saved["param_groups"])
+            [len(group["params"]) for group in each] for each in (groups, saved["param_groups"])
         )
         if sizes != saved_sizes:
             raise ValueError(
@@ -132,9 +133,10 @@ def resumed_state(
 
 
 def restate_learning_rates(optimizer: Optimizer, scheduler: LRScheduler) -> None:
-    """Gives every group the rate that a resumed schedule wants now.
+    """Sets every group's learning rate to that of a resumed schedule.
 
-    Detectron2's scheduler saves the base rates, too. Those of the config replace them.
+    Detectron2's scheduler restores the base rates of the checkpoint; this replaces them by those
+    of the config.
     """
     if isinstance(scheduler, LRMultiplier):
         scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]

@@ -1,4 +1,4 @@
-"""What becomes of settings that changed between a training and its resumption."""
+"""Compares the config of a resumed training with the one it was started with."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-# The others, of evaluation and output, shape nothing that a checkpoint holds.
+# The other sections, of evaluation and output, do not affect a checkpoint.
 _SECTIONS = ("DATALOADER", "DATASETS", "INPUT", "MODEL", "SEED", "SOLVER")
-# The checkpoint goes on with its own: its place in the stream of data, and its weights.
+# The checkpoint's values hold: it continues its stream of data and its weights.
 _KEPT = ("SEED", "MODEL.WEIGHTS")
-# The state of one optimizer means nothing to another.
+# An optimizer cannot continue from the state of another.
 _REFUSED = ("SOLVER.OPTIMIZER",)
 
 Settings = dict[str, Any]
 
 
 def training_settings(cfg: CfgNode) -> Settings:
-    """The settings that shape a training, by key, as plain values for its checkpoints."""
+    """The settings that affect a training, by key, as plain values for its checkpoints."""
     return {key: value for name in _SECTIONS for key, value in _leaves(name, cfg[name])}
 
 
@@ -32,30 +32,30 @@ def _leaves(name: str, node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Lists in place of tuples: a config means the same by both."""
+    """Replaces tuples by lists; a config does not distinguish them."""
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def resume_settings(saved: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> Settings:
     """Compares a config with the one of the checkpoint, and warns of every difference.
 
-    Nearly all of the new values hold, as no part of a checkpoint's state depends on them.
+    The new values hold, except for the seed and the weights, which the checkpoint already has.
 
     Args:
-        saved: of the checkpoint; None where it has none.
-        settings: of the config.
+        saved: the checkpoint's settings; None if it has none.
+        settings: the config's settings.
 
     Returns:
         The settings that hold from here on.
 
     Raises:
-        ValueError: a setting cannot change within a training.
+        ValueError: a setting changed that cannot change within a training.
     """
     log = logging.getLogger(__name__)
     if saved is None:
         log.warning(
-            "The checkpoint does not tell with which settings it was trained. Where the config has "
-            "others, the config's hold from here on; SEED and weights are the checkpoint's."
+            "The checkpoint does not contain the settings it was trained with: the config's hold "
+            "from here on, except for SEED and the weights."
         )
         return dict(settings)
     changed = [key for key in settings if key in saved and saved[key] != settings[key]]
@@ -63,7 +63,7 @@ def resume_settings(saved: Mapping[str, Any] | None, settings: Mapping[str, Any]
         if key in changed:
             raise ValueError(
                 f"{key} is {settings[key]!r}, but the checkpoint to resume from was trained with "
-                f"{saved[key]!r} and holds the state of that: set it back, or start a new training "
+                f"{saved[key]!r} and has the state of that: set it back, or start a new training "
                 "from the checkpoint's weights (MODEL.WEIGHTS, another OUTPUT_DIR, no --resume)."
             )
     for key in changed:

@@ -1,4 +1,4 @@
-"""An endless stream of training batches that can be continued at any place."""
+"""An endless stream of training batches that can be resumed at any position."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from querypose.data.datasets.records import load_training_records
 from querypose.engine.seeding import mixed_seed, seed_everything
 
-# Enough for the iteration under way and its checkpoint.
+# Enough for the current iteration and its checkpoint.
 _SECONDS_AFTER_SIGTERM = 30
 
 Record = dict[str, Any]
@@ -31,8 +31,8 @@ class Draw(NamedTuple):
     """One sample of the stream.
 
     Attributes:
-        index: of the image in the dataset.
-        position: of the sample in the stream that all processes share.
+        index: index of the image in the dataset.
+        position: position of the sample in the stream of all processes together.
     """
 
     index: int
@@ -40,12 +40,12 @@ class Draw(NamedTuple):
 
 
 class SeededDataset(Dataset):
-    """Maps a drawn record with random numbers that depend on the draw alone.
+    """Maps records; the random numbers depend on the seed and the draw's position only.
 
     Args:
         records: the dataset.
         mapper: reads and augments one record.
-        seed: of the run.
+        seed: the run's seed.
     """
 
     def __init__(self, records: Sequence[Record], mapper: Mapper, seed: int) -> None:
@@ -66,21 +66,21 @@ class SeededDataset(Dataset):
 
 
 class ResumableTrainLoader:
-    """Detectron2's samplers and batches, with a state.
+    """Batches of Detectron2's training samplers, with a state to resume from.
 
-    A sample and its augmentation depend on the seed and on the sample's position in the stream.
-    They do not depend on the number of worker processes and, without grouping by aspect ratio,
-    the global batch does not depend on the number of training processes either.
+    A sample and its augmentation depend on the seed and the sample's position in the stream, not
+    on the number of worker processes. Without grouping by aspect ratio, the batch of all training
+    processes together does not depend on their number either.
 
     Args:
         records: the dataset.
         mapper: reads and augments one record.
-        build_sampler: a seed to this process's endless stream of indices.
+        build_sampler: builds this process's endless stream of indices from a seed.
         batch_size: images per batch of this process.
-        num_workers: processes that read images; 0 reads in this one.
-        seed: of the run.
-        wide: where batches hold images of one orientation, whether each record is wider than
-            high; None mixes them.
+        num_workers: worker processes that read images; 0 reads them in this process.
+        seed: the run's seed.
+        wide: whether each record is wider than high, to batch images of one orientation; None
+            mixes them.
     """
 
     @configurable
@@ -106,7 +106,7 @@ class ResumableTrainLoader:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, mapper: Mapper) -> dict[str, Any]:
-        """Reads ``DATASETS``, ``DATALOADER``, ``SOLVER.IMS_PER_BATCH`` and ``SEED``.
+        """Reads ``DATASETS``, ``DATALOADER``, ``SOLVER.IMS_PER_BATCH``, ``SEED`` and the filters.
 
         Raises:
             FileNotFoundError: a label file does not exist.
@@ -150,7 +150,7 @@ class ResumableTrainLoader:
         }
 
     def __iter__(self) -> Iterator[list[Record]]:
-        """Yields batches from where the state says, without end."""
+        """Yields batches without end, from the position of the state on."""
         batches = DataLoader(
             SeededDataset(self.records, self.mapper, self.seed),
             batch_sampler=itertools.islice(self._batches(), self.num_batches, None),
@@ -163,7 +163,8 @@ class ResumableTrainLoader:
                 self.num_batches += 1
                 yield batch
         except BaseException as error:
-            # Its frames would keep the worker processes, for which a process waits as it ends.
+            # The error's frames would keep the worker processes alive, and Python waits for them
+            # when it exits.
             traceback.clear_frames(error.__traceback__)
             raise
 
@@ -178,18 +179,18 @@ class ResumableTrainLoader:
                 batch.clear()
 
     def state_dict(self) -> dict[str, int]:
-        """The seed, and how many batches were handed out; the same in every process."""
+        """The seed and the number of batches yielded so far; equal in all processes."""
         return {"seed": self.seed, "num_batches": self.num_batches}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continues a stream; to be called before iterating."""
+        """Continues the stream of a state; call it before iterating."""
         self.seed = state_dict["seed"]
         self.num_batches = state_dict["num_batches"]
 
 
 @contextlib.contextmanager
 def _numpy_seed(seed: int) -> Iterator[None]:
-    """Detectron2's samplers draw their own seeds from NumPy's global generator."""
+    """Seeds NumPy's global generator, from which Detectron2's samplers draw their seeds."""
     state = np.random.get_state()
     np.random.seed(mixed_seed(seed))
     try:
@@ -199,8 +200,9 @@ def _numpy_seed(seed: int) -> Iterator[None]:
 
 
 def _outlive_sigterm(_: int) -> None:
-    """Lets a worker go on for a while where a scheduler signals the whole process group.
+    """Keeps a worker alive for a while after SIGTERM, which schedulers send to all processes.
 
-    Not for ever: a process that ends with an error ends its workers by the same signal and waits.
+    The time is limited, because a process that ends with an error sends its workers the same signal
+    and waits for them.
     """
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_AFTER_SIGTERM))

@@ -25,30 +25,30 @@ from querypose.engine.seeding import mixed_seed
 from querypose.engine.train_loader import ResumableTrainLoader
 from querypose.precision import PRECISIONS, autocast
 
-# A gradient scaler starts at 2**16 and halves its scale at every infinity. So far down, no scale
-# will do, and every further step would be passed over in silence.
+# A gradient scaler starts at 2**16 and halves its scale at every infinity. Below this scale, it
+# would skip every further step without a word.
 _SMALLEST_SCALE = 2.0**-14
 
 
 class _BadNumbersError(Exception):
-    """NaN or infinity in some process; the text is of this process, empty where it was fine."""
+    """NaN or infinity in some process; the message is this process's fault, or empty."""
 
 
 class QueryPoseTrainStep(SimpleTrainer):
-    """Detectron2's training step, with accumulation, mixed precision on any device, and guards.
+    """Detectron2's training step with gradient accumulation, mixed precision and NaN checks.
 
-    An iteration in which a loss, a matching cost or the gradient is NaN or infinite, in any
-    process, leaves no trace in the model or the optimizer. Random numbers of the forward pass
-    depend on the seed, the iteration and the process alone.
+    If a loss, a matching cost or the gradient is NaN or infinite in any process, the iteration
+    does not change the model or the optimizer. Random numbers of the forward pass depend on the
+    seed, the iteration and the rank only.
 
     Args:
         model: returns a dictionary of losses.
         data_loader: yields batches.
         optimizer: steps once per iteration.
         precision: one of :data:`querypose.precision.PRECISIONS`.
-        accumulate_steps: batches per iteration, which count as one large batch.
-        max_skipped_batches: iterations with bad numbers that may be passed over.
-        output_dir: where their batches are saved.
+        accumulate_steps: batches per iteration, which train as one large batch.
+        max_skipped_batches: iterations with NaN or infinity that may be skipped.
+        output_dir: folder for the batches of such iterations.
     """
 
     @configurable
@@ -84,7 +84,7 @@ class QueryPoseTrainStep(SimpleTrainer):
         """Reads ``SOLVER.{AMP, ACCUMULATE_STEPS, MAX_SKIPPED_BATCHES}`` and ``OUTPUT_DIR``.
 
         Raises:
-            ValueError: a value is not one of those allowed.
+            ValueError: a value is not allowed.
         """
         amp, steps = cfg.SOLVER.AMP, cfg.SOLVER.ACCUMULATE_STEPS
         if amp.PRECISION not in PRECISIONS:
@@ -107,8 +107,8 @@ class QueryPoseTrainStep(SimpleTrainer):
         """Runs one iteration.
 
         Raises:
-            FloatingPointError: numbers went bad, and no more iterations may be skipped; it says
-                what, when and on which images.
+            FloatingPointError: a number is NaN or infinite, and no more iterations may be skipped;
+                the message names the number, the iteration and the images.
         """
         start = time.perf_counter()
         batches = [next(self._data_loader_iter) for _ in range(self.accumulate_steps)]
@@ -121,14 +121,14 @@ class QueryPoseTrainStep(SimpleTrainer):
             losses = self._accumulate_gradients(batches)
         except _BadNumbersError as error:
             self._report(str(error), batches)
-            # Batch norms have counted the bad numbers in.
+            # Undo what the bad numbers did to the statistics of batch norms.
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):
                 buffer.copy_(before)
             self.optimizer.zero_grad()
             return
         self.after_backward()
         self._write_metrics(losses, data_time)
-        # The optimizer clips what it steps by.
+        # The optimizer clips the gradients in its step.
         self.grad_scaler.unscale_(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
@@ -136,23 +136,23 @@ class QueryPoseTrainStep(SimpleTrainer):
             self._report("The gradient became NaN or infinite at any loss scale.", batches)
 
     def _accumulate_gradients(self, batches: Sequence[Batch]) -> dict[str, float | Tensor]:
-        """Sums gradients over the batches; returns each loss as of one large batch."""
+        """Sums gradients over the batches; returns the losses of the one large batch."""
         totals: dict[str, float | Tensor] = {}
         shares = loss_shares(self.model, batches)
         for index, (batch, share) in enumerate(zip(batches, shares, strict=True)):
-            with self._reduced_after(last=index == len(batches) - 1):
+            with self._gradient_reduction(enabled=index == len(batches) - 1):
                 losses = self._losses(batch, share)
                 self.grad_scaler.scale(sum(losses.values())).backward()
             for name, loss in losses.items():
                 totals[name] = totals.get(name, 0) + loss.detach()
-        # A gradient scaler looks for itself, and lowers its scale.
+        # A gradient scaler checks this itself and lowers its scale.
         if not self.grad_scaler.is_enabled() and not math.isfinite(self._gradient_norm()):
             raise _BadNumbersError("The gradient became NaN or infinite.")
         return totals
 
-    def _reduced_after(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Processes exchange gradients once per iteration, with the last batch's."""
-        if isinstance(self.model, DistributedDataParallel) and not last:
+    def _gradient_reduction(self, *, enabled: bool) -> contextlib.AbstractContextManager[None]:
+        """Processes exchange gradients once per iteration, after the last batch."""
+        if isinstance(self.model, DistributedDataParallel) and not enabled:
             return self.model.no_sync()
         return contextlib.nullcontext()
 
@@ -167,7 +167,7 @@ class QueryPoseTrainStep(SimpleTrainer):
         if not fault and not torch.isfinite(sum(losses.values())):
             terms = [name for name, loss in losses.items() if not torch.isfinite(loss)]
             fault = f"{', '.join(terms)} became NaN or infinite."
-        # Before the backward pass, in which processes wait for each other.
+        # Decided before the backward pass, in which processes wait for each other.
         if any_process(bool(fault), self.device):
             raise _BadNumbersError(fault)
         return losses
@@ -177,7 +177,7 @@ class QueryPoseTrainStep(SimpleTrainer):
         return float(nn.utils.clip_grad_norm_(parameters, math.inf))
 
     def _report(self, fault: str, batches: Sequence[Batch]) -> None:
-        """Counts an iteration with bad numbers and warns of it, or ends the training."""
+        """Counts a skipped iteration and logs a warning, or ends the training."""
         report = ""
         if fault:
             path = save_bad_batch(
@@ -187,7 +187,7 @@ class QueryPoseTrainStep(SimpleTrainer):
                 batches=batches,
                 model=getattr(self.model, "module", self.model),
             )
-            files = [given.get("file_name", "unnamed") for batch in batches for given in batch]
+            files = [sample.get("file_name", "unnamed") for batch in batches for sample in batch]
             report = f"{fault} Images: {', '.join(files)}. Saved for a replay: {path}."
         reports = " ".join(filter(None, comm.all_gather(report)))
         message = f"Iteration {self.iter}: {reports}"
@@ -203,11 +203,11 @@ class QueryPoseTrainStep(SimpleTrainer):
         )
 
     def release_data_loader(self) -> None:
-        """Ends the stream of batches and its worker processes."""
+        """Ends the iterator over batches and its worker processes."""
         self._data_loader_iter_obj = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Adds parameter names, the gradient scaler, the data's position and skipped batches."""
+        """Adds parameter names, gradient scaler, data position and number of skipped batches."""
         return super().state_dict() | {
             "parameter_names": parameter_names(self.optimizer, self.model),
             "grad_scaler": self.grad_scaler.state_dict(),
@@ -216,10 +216,10 @@ class QueryPoseTrainStep(SimpleTrainer):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what :meth:`state_dict` gave, among the optimizer's own hyperparameters.
+        """Restores a state, but keeps the optimizer's own hyperparameters.
 
         Raises:
-            ValueError: it is of another model.
+            ValueError: the state belongs to another model.
         """
         optimizer = resumed_state(
             self.optimizer,
@@ -228,7 +228,7 @@ class QueryPoseTrainStep(SimpleTrainer):
             state_dict.get("parameter_names"),
         )
         super().load_state_dict(state_dict | {"optimizer": optimizer})
-        # Empty where the checkpoint's precision needed no scaling: the scale is found anew.
+        # Empty if the checkpoint was not trained in fp16: the scale then starts anew.
         if state_dict["grad_scaler"]:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.data_loader.load_state_dict(state_dict["data_loader"])

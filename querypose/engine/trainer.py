@@ -1,4 +1,4 @@
-"""Detectron2's default trainer, as QueryPose wants it."""
+"""The trainer: Detectron2's ``DefaultTrainer`` for pose models."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ _WRITER_PERIOD = 20
 class QueryPoseTrainer(DefaultTrainer):
     """Trains any model of a QueryPose config.
 
-    What differs from Detectron2's default: the optimizer's groups, the mapper, evaluators by the
-    dataset's metadata, a strict weights-only checkpointer, processes without a GPU, averaged
-    weights, and an exact continuation: a training that was killed, resumed, ends with the weights
-    of one that was not.
+    It differs from Detectron2's ``DefaultTrainer`` in the optimizer's groups, the mapper, the
+    evaluators, a strict weights-only checkpointer, training on CPUs, averaged weights, and exact
+    resumption: a training that was killed and resumed ends with the same weights as one that was
+    not.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        # Detectron2's own constructor would wrap the model for GPUs alone.
+        # Detectron2's own constructor would wrap the model for GPUs only.
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
@@ -84,18 +84,18 @@ class QueryPoseTrainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Loads the last checkpoint of ``OUTPUT_DIR``, or ``MODEL.WEIGHTS`` where there is none.
+        """Loads the last checkpoint of ``OUTPUT_DIR``, or ``MODEL.WEIGHTS`` if there is none.
 
-        A config that has changed since holds, except for what the log says; see
-        :mod:`querypose.engine.resumed_settings`.
+        If the config has changed since, its new values hold, with the exceptions that the log
+        names; see :mod:`querypose.engine.resumed_settings`.
 
         Raises:
             FileNotFoundError: not every process sees the checkpoint.
-            ValueError: a setting cannot change within a training.
+            ValueError: a setting changed that cannot change within a training.
         """
         if resume and not self.checkpointer.has_checkpoint():
             logging.getLogger(__name__).warning(
-                "OUTPUT_DIR (%s) holds no checkpoint to resume from: the training starts anew.",
+                "OUTPUT_DIR (%s) has no checkpoint to resume from: the training starts anew.",
                 self.cfg.OUTPUT_DIR,
             )
         super().resume_or_load(resume)
@@ -112,14 +112,14 @@ class QueryPoseTrainer(DefaultTrainer):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Adds the settings of the training."""
+        """Adds the training's settings."""
         return super().state_dict() | {"settings": self.settings}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues a training under this config's settings.
+        """Continues a training with this config's settings.
 
         Raises:
-            ValueError: one of them cannot change within a training.
+            ValueError: a setting changed that cannot change within a training.
         """
         saved = state_dict.get("settings")
         self.settings = resume_settings(saved, self.settings)
@@ -131,12 +131,12 @@ class QueryPoseTrainer(DefaultTrainer):
             )
         restate_learning_rates(self.optimizer, self.scheduler)
         if saved is not None:
-            # The data's position counts batches.
+            # The data position counts batches, whose size may have changed.
             seen = self.data_loader.num_batches * saved["SOLVER.IMS_PER_BATCH"]
             self.data_loader.num_batches = seen // self.cfg.SOLVER.IMS_PER_BATCH
 
     def train(self) -> dict[str, Any] | None:
-        """Trains; afterwards, also after an error, no worker process is left."""
+        """Trains, and ends the worker processes even after an error."""
         try:
             return super().train()
         finally:
@@ -144,10 +144,10 @@ class QueryPoseTrainer(DefaultTrainer):
             self._stopper.release()
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's hooks in its order, with ours in the places of their bases."""
+        """Detectron2's hooks in its order, with this package's variants in their places."""
         cfg, on_main = self.cfg, comm.is_main_process()
         period = cfg.TEST.EVAL_PERIOD
-        # Before a checkpoint everything that it saves, after it everything that may fail.
+        # What a checkpoint saves comes before it, what may fail comes after it.
         built: list[HookBase | None] = [hooks.IterationTimer(), hooks.LRScheduler()]
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
             loader, num_iter = self.build_train_loader(cfg), cfg.TEST.PRECISE_BN.NUM_ITER
@@ -165,7 +165,7 @@ class QueryPoseTrainer(DefaultTrainer):
         self._stopper = StopOnSigterm(self.checkpointer, next(self.model.parameters()).device)
         built += [self._stopper, hooks.EvalHook(period, self._evaluate)]
         if cfg.TEST.AUG.ENABLED:
-            # At the end alone, as Detectron2 does.
+            # Only at the end, as in Detectron2.
             built.append(hooks.EvalHook(0, self._evaluate_with_TTA))
         if on_main and cfg.TEST.BEST_METRIC and cfg.DATASETS.TEST:
             metric = self._best_metric(cfg)
@@ -176,15 +176,15 @@ class QueryPoseTrainer(DefaultTrainer):
 
     @staticmethod
     def _best_metric(cfg: CfgNode) -> str:
-        """The name under which the first test dataset's metric is stored."""
+        """The name of the first test dataset's metric in the event storage."""
         several, averaged = len(cfg.DATASETS.TEST) > 1, cfg.SOLVER.EMA.ENABLED
         dataset = f"{cfg.DATASETS.TEST[0]}/" if several else ""
         return f"{'ema/' if averaged else ''}{dataset}{cfg.TEST.BEST_METRIC}"
 
     def _evaluate(self) -> dict[str, Any]:
-        """Evaluates the weights, and under ``ema`` their average."""
+        """Evaluates the weights and, as ``ema``, their average."""
         if comm.get_world_size() > 1:
-            # Batch norms count what their own process sees; a checkpoint holds the first one's.
+            # Batch norm statistics differ between processes; checkpoints have those of rank 0.
             averaged = [] if self.averaged is None else self.averaged.buffers()
             for buffer in itertools.chain(self.model.buffers(), averaged):
                 torch.distributed.broadcast(buffer, 0)
@@ -198,7 +198,7 @@ class QueryPoseTrainer(DefaultTrainer):
         return results
 
     def _evaluate_with_TTA(self) -> dict[str, Any]:  # noqa: N802
-        """Evaluates the average of the weights, or themselves where there is none."""
+        """Evaluates the averaged weights, or the raw ones if there is no average."""
         wrapped = self.model if self.averaged is None else self.averaged
         with self._stopper.evaluation():
             model = self._in_test_precision(getattr(wrapped, "module", wrapped))
@@ -211,7 +211,7 @@ class QueryPoseTrainer(DefaultTrainer):
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:  # noqa: N802
         """Evaluates with test-time augmentation (``TEST.AUG``).
 
-        The name, and the names of the results, are those of Detectron2's ``train_net.py``.
+        The names of method and results are those of Detectron2's ``train_net.py``.
         """
         logging.getLogger(__name__).info("Evaluating with test-time augmentation.")
         results = cls.test(_in_subfolder(cfg, "TTA"), PoseModelWithTTA(cfg, model))
@@ -226,7 +226,7 @@ class QueryPoseTrainer(DefaultTrainer):
         """
         ema = cfg.SOLVER.EMA
         if not 0 <= ema.DECAY <= 1:
-            raise ValueError(f"SOLVER.EMA.DECAY is between 0 and 1, not {ema.DECAY}.")
+            raise ValueError(f"SOLVER.EMA.DECAY must be between 0 and 1, got {ema.DECAY}.")
         if not ema.ENABLED:
             return None
         average = get_ema_multi_avg_fn(ema.DECAY)
@@ -251,10 +251,10 @@ class QueryPoseTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """The evaluator that the dataset's metadata asks for, with its skeleton's OKS sigmas.
+        """Builds the evaluator for the dataset's ``evaluator_type``.
 
         Raises:
-            ValueError: no evaluator is known for the dataset's ``evaluator_type``.
+            ValueError: the type is unknown.
         """
         evaluator = evaluator_class(dataset_name)
         return evaluator(
@@ -266,7 +266,7 @@ class QueryPoseTrainer(DefaultTrainer):
 
 
 def _in_subfolder(cfg: CfgNode, name: str) -> CfgNode:
-    """A copy of a config that writes into a folder inside ``OUTPUT_DIR``."""
+    """A copy of a config whose ``OUTPUT_DIR`` is a subfolder of the original's."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, name)

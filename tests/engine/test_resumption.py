@@ -226,7 +226,7 @@ def test_a_checkpoint_that_tells_no_settings_is_resumed(
     shutil.copytree(four_iterations, folder, dirs_exist_ok=True)
     edit_checkpoint(folder, forget)
     resumed = start(config(folder, "SOLVER.STEPS", "(6,)"), resume=True)
-    assert "does not tell with which settings it was trained" in caplog.text
+    assert "does not contain the settings it was trained with" in caplog.text
     resumed.train()
     assert_same_state(whole.model.state_dict(), resumed.model.state_dict())
 
@@ -287,6 +287,6 @@ def test_the_best_weights_of_another_metric_are_not_the_best(tmp_path, caplog):
         trainer = Scripted(cfg)
         trainer.resume_or_load(resume=max_iter > 1)
         trainer.train()
-    assert "model_best.json is not of keypoints/AP50" in caplog.text
+    assert "model_best.json has no score of keypoints/AP50" in caplog.text
     best = json.loads((tmp_path / "model_best.json").read_text())
     assert best["keypoints/AP50"] == 20.0

@@ -139,7 +139,7 @@ def test_sigterm_does_not_wait_for_an_evaluation(tiny_config, monkeypatch, when)
 def test_nothing_to_resume_from_is_said(tiny_config, start, caplog):
     cfg = tiny_config(*NO_TEST)
     assert start(cfg, resume=True).start_iter == 0
-    assert f"OUTPUT_DIR ({cfg.OUTPUT_DIR}) holds no checkpoint to resume from" in caplog.text
+    assert f"OUTPUT_DIR ({cfg.OUTPUT_DIR}) has no checkpoint to resume from" in caplog.text
 
 
 def test_gradient_scaler_survives_a_resumption(tiny_config, start):
@@ -268,7 +268,7 @@ def test_best_averaged_weights_outlive_a_resumption(tiny_config):
 
 
 def test_decay_out_of_range(tiny_config, start):
-    with pytest.raises(ValueError, match=r"SOLVER.EMA.DECAY is between 0 and 1, not 1.5"):
+    with pytest.raises(ValueError, match=r"SOLVER.EMA.DECAY must be between 0 and 1, got 1.5"):
         start(tiny_config("SOLVER.EMA.DECAY", 1.5))
 
 
