@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from querypose.cli.inputs import Input
+from querypose.cli.options import EXTRAS
 from querypose.cli.outputs import WRITABLE_IMAGES
 from querypose.visualization.visualizer import DRAWABLE
 
@@ -100,8 +101,8 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
         type=_parse_drawings,
         default=frozenset({"boxes", "skeleton", "scores"}),
         metavar="WHAT,...",
-        help=f"some of {', '.join(DRAWABLE)} and attention, which writes a second file per image "
-        "(boxes,skeleton,scores)",
+        help=f"some of {', '.join(DRAWABLE)}, and of {', '.join(EXTRAS)}, which write files of "
+        "their own for every image (boxes,skeleton,scores)",
     )
     parser.add_argument(
         "--attention-stage",
@@ -131,11 +132,11 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
 
 def _parse_drawings(text: str) -> frozenset[str]:
     wanted = frozenset(word.strip() for word in text.split(","))
-    unknown = wanted - {*DRAWABLE, "attention"}
+    unknown = wanted - {*DRAWABLE, *EXTRAS}
     if unknown:
         raise argparse.ArgumentTypeError(
             f"{', '.join(map(repr, sorted(unknown)))} cannot be drawn, "
-            f"only {', '.join(DRAWABLE)}, attention"
+            f"only {', '.join((*DRAWABLE, *EXTRAS))}"
         )
     return wanted
 
@@ -150,7 +151,7 @@ def find_contradiction(
         inputs: what ``args.input`` names.
         problems: a sentence for each argument that names no input.
     """
-    draws_attention = "attention" in args.draw
+    extra = next((name for name in EXTRAS if name in args.draw), None)
     writes_drawings = args.output not in ("", "none")
     if args.webcam is not None and args.input:
         return "--webcam cannot be combined with files."
@@ -164,12 +165,14 @@ def find_contradiction(
         return f"--sheet {args.sheet} must end with one of {', '.join(sorted(WRITABLE_IMAGES))}."
     if args.sheet and all(item.is_stream for item in inputs):
         return "--sheet shows images, and there are none among the inputs."
-    if draws_attention and not writes_drawings:
-        return "--draw attention writes images: name a folder with --output."
-    if draws_attention and any(item.is_stream for item in inputs):
+    if extra and not writes_drawings:
+        return f"--draw {extra} writes images: name a folder with --output."
+    if extra and any(item.is_stream for item in inputs):
         stream = next(item for item in inputs if item.is_stream)
         name = f"{stream.kind.value} {stream.source}"
-        return f"--draw attention works on images only, not on the {name}."
-    if args.attention_person is not None and not (draws_attention and args.attention_person > 0):
+        return f"--draw {extra} works on images only, not on the {name}."
+    if args.attention_person is not None and not (
+        "attention" in args.draw and args.attention_person > 0
+    ):
         return "--attention-person is a number from 1 and needs --draw attention."
     return ""

@@ -13,8 +13,8 @@ import torch
 from querypose.cli.arguments import GPU_BATCH_SIZE, build_parser, find_contradiction
 from querypose.cli.formats import Kind
 from querypose.cli.inputs import FoundInputs, Input, find_inputs
-from querypose.cli.options import DemoOptions
-from querypose.cli.outputs import attention_target, check_targets, plan_outputs
+from querypose.cli.options import EXTRAS, DemoOptions
+from querypose.cli.outputs import check_targets, extra_target, plan_outputs
 from querypose.cli.progress import report
 from querypose.cli.records import json_files
 from querypose.cli.runner import Demo
@@ -67,8 +67,8 @@ def _run(args: argparse.Namespace, inputs: Sequence[Input], problems: Sequence[s
         save_json=args.save_json,
         sheet=args.sheet,
         window=window,
-        draw=args.draw - {"attention"},
-        attention="attention" in args.draw,
+        draw=args.draw - set(EXTRAS),
+        extras=args.draw & set(EXTRAS),
         attention_stage=args.attention_stage,
         attention_person=args.attention_person,
         keypoint_threshold=args.keypoint_threshold,
@@ -92,12 +92,11 @@ def _run(args: argparse.Namespace, inputs: Sequence[Input], problems: Sequence[s
 
 def _plan_targets(args: argparse.Namespace, inputs: Sequence[Input]) -> dict[Input, Path]:
     """Where the drawing of each input goes; checks that every result can be written."""
-    attention = "attention" in args.draw
+    extras = sorted(args.draw & set(EXTRAS))
     output = "" if args.output == "none" else args.output
-    targets = plan_outputs(output, inputs, attention=attention)
+    targets = plan_outputs(output, inputs, extras=extras)
     files = list(targets.values())
-    if attention:
-        files += map(attention_target, targets.values())
+    files += [extra_target(target, extra) for target in targets.values() for extra in extras]
     if args.save_json:
         files += json_files(Path(args.save_json))
     if args.sheet:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from querypose.cli.window import Window
 
+EXTRAS = ("attention", "maps")
+"""What is drawn to a file of its own: where a person's parts looked, and a dense model's maps."""
+
 
 @dataclass(frozen=True)
 class DemoOptions:
@@ -16,7 +19,7 @@ class DemoOptions:
         sheet: path of the mosaic of all drawn images; "" for none.
         window: shows drawings; None shows none.
         draw: see :class:`~querypose.visualization.visualizer.PoseVisualizer`.
-        attention: whether to draw the part attention of images, too.
+        extras: what else to draw of images, of :data:`EXTRAS`.
         attention_stage: decoder stage; negative counts from the last.
         attention_person: draw one person, from 1 by falling score; None draws everybody.
         keypoint_threshold: see
@@ -29,7 +32,7 @@ class DemoOptions:
     sheet: str = ""
     window: Window | None = None
     draw: frozenset[str] = frozenset({"boxes", "skeleton", "scores"})
-    attention: bool = False
+    extras: frozenset[str] = frozenset()
     attention_stage: int = -1
     attention_person: int | None = None
     keypoint_threshold: float | None = None

@@ -14,14 +14,14 @@ WRITABLE_IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", "
 
 
 def plan_outputs(
-    output: str, inputs: Sequence[Input], *, attention: bool = False
+    output: str, inputs: Sequence[Input], *, extras: Collection[str] = ()
 ) -> dict[Input, Path]:
     """Gives the drawing of every input a file name of its own.
 
     Args:
         output: a folder, or a file if there is one input; "" for no drawings.
         inputs: distinct.
-        attention: whether every drawing has an :func:`attention_target` beside it.
+        extras: what every drawing has beside it, see :func:`extra_target`.
 
     Raises:
         ValueError: ``output`` is one file for several inputs, or has the wrong suffix.
@@ -29,7 +29,7 @@ def plan_outputs(
     if not output:
         return {}
     if _is_folder(output):
-        targets = _in_folder(Path(output), inputs, attention)
+        targets = _in_folder(Path(output), inputs, extras)
     elif len(inputs) > 1:
         raise ValueError(
             f"--output {output} is one file, but there are {len(inputs)} inputs: name a folder."
@@ -45,9 +45,9 @@ def plan_outputs(
     return targets
 
 
-def attention_target(target: Path) -> Path:
-    """The file for the attention of an image whose drawing goes to ``target``."""
-    return target.with_name(f"{target.stem}.attention{target.suffix}")
+def extra_target(target: Path, extra: str) -> Path:
+    """The file for the "attention" or "maps" of an image whose drawing goes to ``target``."""
+    return target.with_name(f"{target.stem}.{extra}{target.suffix}")
 
 
 def check_targets(targets: Iterable[Path], inputs: Sequence[Input]) -> None:
@@ -84,7 +84,7 @@ def _is_folder(output: str) -> bool:
     return path.is_dir() or output.endswith(("/", "\\")) or not names_file
 
 
-def _in_folder(folder: Path, inputs: Sequence[Input], attention: bool) -> dict[Input, Path]:
+def _in_folder(folder: Path, inputs: Sequence[Input], extras: Collection[str]) -> dict[Input, Path]:
     """Names drawings like their inputs, with a number if the name is taken."""
     names = {item: _name(item) for item in inputs}
     # Inputs that can keep their name come before those that need another suffix.
@@ -94,16 +94,16 @@ def _in_folder(folder: Path, inputs: Sequence[Input], attention: bool) -> dict[I
     for item in ordered:
         name = names[item]
         target, number = folder / name, 1
-        while taken.intersection(_files(target, attention)):
+        while taken.intersection(_files(target, extras)):
             number += 1
             target = folder / f"{name.stem}-{number}{name.suffix}"
-        taken.update(_files(target, attention))
+        taken.update(_files(target, extras))
         targets[item] = target
     return targets
 
 
-def _files(target: Path, attention: bool) -> list[Path]:
-    return [target, attention_target(target)] if attention else [target]
+def _files(target: Path, extras: Collection[str]) -> list[Path]:
+    return [target, *(extra_target(target, extra) for extra in extras)]
 
 
 def _name(item: Input) -> Path:

@@ -13,13 +13,13 @@ from querypose.atomic_files import atomic_file
 from querypose.cli.frames import Frame
 from querypose.cli.inputs import Input
 from querypose.cli.options import DemoOptions
-from querypose.cli.outputs import attention_target
+from querypose.cli.outputs import extra_target
 from querypose.cli.pacing import PacedWriter
 from querypose.cli.progress import Progress, report
 from querypose.cli.records import PoseRecords
 from querypose.inference.prediction import PosePrediction
 from querypose.inference.predictor import PosePredictor
-from querypose.visualization import PoseVisualizer, draw_attention, pose_sheet
+from querypose.visualization import PoseVisualizer, draw_attention, draw_maps, pose_sheet
 from querypose.visualization.sheet import sheet_tile
 
 _SHEET_ROW_HEIGHT = 240
@@ -71,8 +71,10 @@ class Results:
         drawn = self._draw(frame, prediction)
         if target is not None:
             self._save(drawn, target)
-            if self._options.attention:
-                self._save_attention(frame, prediction, attention_target(target))
+            if "attention" in self._options.extras:
+                self._save_attention(frame, prediction, extra_target(target, "attention"))
+            if "maps" in self._options.extras:
+                self._save_maps(frame, prediction, extra_target(target, "maps"))
         if self._options.sheet:
             self._tiles.append(sheet_tile(drawn, _SHEET_ROW_HEIGHT))
         self._record(frame, prediction)
@@ -116,6 +118,12 @@ class Results:
         with self._progress.stopwatch.measure("draw"):
             people = None if person is None else [person - 1]
             drawn = draw_attention(frame.image, prediction, people)
+        self._save(drawn, target)
+
+    def _save_maps(self, frame: Frame, prediction: PosePrediction, target: Path) -> None:
+        with self._progress.stopwatch.measure("draw"):
+            edges = prediction.skeleton.edge_indices
+            drawn = draw_maps(frame.image, prediction.maps, edges)
         self._save(drawn, target)
 
     def _save(self, image: np.ndarray, target: Path) -> None:

@@ -110,7 +110,7 @@ class Demo:
 
     def _process_images(self, items: Sequence[Input], results: Results) -> None:
         tracker = self._new_tracker() if self.options.track else None
-        predict = self._predict_with_attention if self.options.attention else self._predict
+        predict = self._predict_with_extras if self.options.extras else self._predict
         chunk_size = _BATCHES_PER_CHUNK * self.predictor.batch_size
         frames = self._predict_all(
             read_images(items), predict, chunk_size, total=len(items), unit="image"
@@ -201,10 +201,14 @@ class Demo:
         with self.progress.stopwatch.measure("predict"):
             return self.predictor(images)
 
-    def _predict_with_attention(self, images: list[np.ndarray]) -> list[PosePrediction]:
-        stage = self.options.attention_stage
+    def _predict_with_extras(self, images: list[np.ndarray]) -> list[PosePrediction]:
         with self.progress.stopwatch.measure("predict"):
-            return self.predictor(images, return_attention=True, attention_stage=stage)
+            return self.predictor(
+                images,
+                return_attention="attention" in self.options.extras,
+                attention_stage=self.options.attention_stage,
+                return_maps="maps" in self.options.extras,
+            )
 
     def _new_tracker(self) -> PoseTracker:
         return PoseTracker(self.predictor.skeleton.sigmas)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,8 @@ class PosePrediction:
             and, once a tracker has set them, ``track_ids``.
         skeleton: names and parts of the keypoints.
         attention: None unless it was asked for.
+        maps: None unless they were asked for; what the model answers to ``return_maps``: "maps",
+            (h, w) tensors by name, and perhaps more, see the model's ``forward``.
         category_ids: of the classes, from the label file of the training; empty if unknown.
     """
 
@@ -65,6 +68,7 @@ class PosePrediction:
     skeleton: Skeleton
     attention: PartAttention | None = None
     category_ids: tuple[int | str, ...] = ()
+    maps: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.instances)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 import detectron2.data.transforms as T
 import numpy as np
@@ -29,6 +29,13 @@ from querypose.skeleton import Skeleton
 
 # Iterable, but one image or an invalid one.
 _NOT_LISTS = (np.ndarray, Image.Image, Tensor, str, bytes, PathLike, Mapping)
+
+
+class _Extras(NamedTuple):
+    """What is asked for beside the people."""
+
+    attention_stage: int | None
+    maps: bool
 
 
 class PosePredictor:
@@ -186,6 +193,7 @@ class PosePredictor:
         channel_order: str = "RGB",
         return_attention: bool | None = None,
         attention_stage: int = -1,
+        return_maps: bool = False,
     ) -> PosePrediction | list[PosePrediction]:
         """Predicts the people of one image or of several.
 
@@ -196,6 +204,7 @@ class PosePredictor:
             channel_order: of arrays, "RGB" or "BGR" (OpenCV's), alpha last.
             return_attention: also return part attention maps; None takes the predictor's default.
             attention_stage: decoder stage of the maps; negative counts from the last.
+            return_maps: also return what a dense model (PINet, CIR-QEM) sees.
 
         Returns:
             One prediction for one image; a list in the same order for an iterable.
@@ -208,13 +217,13 @@ class PosePredictor:
             raise ValueError(f"channel_order is one of {CHANNEL_ORDERS}, got {channel_order!r}.")
         if return_attention is None:
             return_attention = self.return_attention
-        stage = attention_stage if return_attention else None
+        extras = _Extras(attention_stage if return_attention else None, return_maps)
         single = isinstance(images, _NOT_LISTS) or not isinstance(images, Iterable)
-        predictions = self._predict([images] if single else images, channel_order, stage)
+        predictions = self._predict([images] if single else images, channel_order, extras)
         return predictions[0] if single else predictions
 
     def _predict(
-        self, images: Iterable[ImageLike], channel_order: str, stage: int | None
+        self, images: Iterable[ImageLike], channel_order: str, extras: _Extras
     ) -> list[PosePrediction]:
         """Predicts in batches of images of one size, each as soon as it is full."""
         predictions: dict[int, PosePrediction] = {}
@@ -224,11 +233,11 @@ class PosePredictor:
             batch = batches[prepared["image"].shape]
             batch[index] = prepared
             if len(batch) >= self.batch_size:
-                predictions |= self._predict_batch(batch, stage)
+                predictions |= self._predict_batch(batch, extras)
                 batch.clear()
         for batch in batches.values():
             if batch:
-                predictions |= self._predict_batch(batch, stage)
+                predictions |= self._predict_batch(batch, extras)
         return [predictions[index] for index in range(len(predictions))]
 
     def _prepare(self, image: ImageLike, channel_order: str) -> dict[str, Any]:
@@ -246,11 +255,13 @@ class PosePredictor:
         return {"image": tensor, "height": height, "width": width}
 
     def _predict_batch(
-        self, batch: dict[int, dict[str, Any]], stage: int | None
+        self, batch: dict[int, dict[str, Any]], extras: _Extras
     ) -> dict[int, PosePrediction]:
+        stage = extras.attention_stage
         requests = {
             "score_threshold": self.confidence_threshold,
             "return_attention": stage is not None,
+            "return_maps": extras.maps,
         }
         with torch.no_grad():
             outputs = self._detect([image_input | requests for image_input in batch.values()])
@@ -258,8 +269,17 @@ class PosePredictor:
         for index, output in zip(batch, outputs, strict=True):
             people = output["instances"].to("cpu")
             attention = None if stage is None else PartAttention.pop(people, stage)
-            predictions[index] = PosePrediction(people, self.skeleton, attention, self.category_ids)
+            maps = _maps_of(output) if extras.maps else None
+            predictions[index] = PosePrediction(
+                people, self.skeleton, attention, self.category_ids, maps
+            )
         return predictions
+
+
+def _maps_of(output: dict[str, Any]) -> dict[str, Any]:
+    if "maps" not in output:
+        raise ValueError("This model has no maps: leave return_maps off.")
+    return {name: value for name, value in output.items() if name != "instances"}
 
 
 def _check_arguments(image_format: str, confidence_threshold: float, batch_size: int) -> None:

@@ -53,12 +53,14 @@ class PoseModelWithTTA(nn.Module):
         ``score_threshold`` applies to the merged score.
 
         Raises:
-            ValueError: attention is asked for, which belongs to one view.
+            ValueError: attention or maps are asked for, which belong to one view.
         """
-        if any(image_input.get("return_attention") for image_input in batched_inputs):
-            raise ValueError(
-                "Attention belongs to one view of an image: set TEST.AUG.ENABLED False to see it."
-            )
+        for image_input in batched_inputs:
+            if image_input.get("return_attention") or image_input.get("return_maps"):
+                raise ValueError(
+                    "Attention and maps belong to one view of an image: set TEST.AUG.ENABLED False "
+                    "to see them."
+                )
         inputs = [_with_size(image_input) for image_input in batched_inputs]
         people_by_view: list[list[Instances]] = [[] for _ in inputs]
         # A batch holds one view of every image, so that images of the same size share a batch.

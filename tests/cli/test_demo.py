@@ -474,7 +474,7 @@ def test_drawings_never_share_a_name(tmp_path):
     alike = [Input(Kind.IMAGE, name) for name in ("x.gif", "x.png", "x.attention.png")]
     targets = plan_outputs(f"{tmp_path}/", alike)
     assert [targets[item].name for item in alike] == ["x-2.png", "x.png", "x.attention.png"]
-    targets = plan_outputs(f"{tmp_path}/", alike, attention=True)
+    targets = plan_outputs(f"{tmp_path}/", alike, extras=["attention"])
     assert [targets[item].name for item in alike] == ["x-2.png", "x.png", "x.attention-2.png"]
     same = [Input(Kind.IMAGE, f"{folder}/x.gif") for folder in "abc"]
     names = [path.name for path in plan_outputs(str(tmp_path), same).values()]

@@ -59,9 +59,11 @@ def test_predictor(trained, weights, image):
     assert prediction.keypoints.shape == (1, 17, 3)
     predictor.confidence_threshold = 1.0
     assert len(predictor(image)) == 0
+    predictor.confidence_threshold = 0.0
     with pytest.raises(ValueError, match="no part attention"):
-        predictor.confidence_threshold = 0.0
         predictor(image, return_attention=True)
+    with pytest.raises(ValueError, match="no maps"):
+        predictor(image, return_maps=True)
 
 
 def test_demo(trained, weights, image, tmp_path):
