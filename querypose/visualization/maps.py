@@ -46,7 +46,7 @@ def draw_maps(
         used = output["proposal_persons"] < num_persons
         proposals = output["proposals"][used].cpu().numpy()
         persons = output["proposal_persons"][used].tolist()
-        title = f"{len(proposals)} proposals of {num_persons} persons"
+        title = f"proposals: {len(proposals)}, persons: {num_persons}"
         tiles.append(_titled(_proposals(image_rgb, proposals, persons, edges), title))
     return np.concatenate(tiles, axis=1)
 
