@@ -28,9 +28,10 @@ def draw_maps(
 
     Args:
         image_rgb: (H, W, 3) uint8.
-        output: what a model answers to ``return_maps``: ``maps``, (h, w) by their names; perhaps
-            ``proposals``, (n, K, 2) in pixels of the image, and ``proposal_persons``, (n,): they
-            are drawn in a tile of their own, those of one person in one color.
+        output: what a model answers to ``return_maps``: ``instances``; ``maps``, (h, w) by their
+            names; perhaps ``proposals``, (n, K, 2) in pixels of the image, and
+            ``proposal_persons``, (n,): those of the instances are drawn in a tile of their own,
+            those of one person in one color.
         edges: pairs of keypoints that a line connects.
 
     Returns:
@@ -41,9 +42,11 @@ def draw_maps(
         for name, heat in output["maps"].items()
     ]
     if "proposals" in output:
-        proposals = output["proposals"].cpu().numpy()
-        persons = output["proposal_persons"].tolist()
-        title = f"{len(proposals)} proposals, {len(set(persons))} persons"
+        num_persons = len(output["instances"])
+        used = output["proposal_persons"] < num_persons
+        proposals = output["proposals"][used].cpu().numpy()
+        persons = output["proposal_persons"][used].tolist()
+        title = f"proposals: {len(proposals)}, persons: {num_persons}"
         tiles.append(_titled(_proposals(image_rgb, proposals, persons, edges), title))
     return np.concatenate(tiles, axis=1)
 

@@ -79,7 +79,9 @@ def test_a_batch_gives_what_single_images_give(packaged, crowd):
 
 
 def test_attention_of_several_views_is_refused(packaged, crowd):
-    with pytest.raises(ValueError, match=r"Attention and maps belong to one view.*TEST\.AUG\.ENABLED"):
+    with pytest.raises(
+        ValueError, match=r"Attention and maps belong to one view.*TEST\.AUG\.ENABLED"
+    ):
         with_views(packaged, packaged.min_size, flip=True)(crowd, return_attention=True)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from detectron2.structures import Instances
 
 from querypose.visualization import draw_maps
 
@@ -24,21 +25,28 @@ def test_the_highest_cell_is_the_hottest_place():
 def test_proposals_have_the_colors_of_their_persons():
     image = np.zeros((80, 120, 3), np.uint8)
     output = {
+        "instances": Instances((80, 120), scores=torch.ones(2)),
         "maps": {"head": torch.zeros(10, 15), "feet": torch.zeros(10, 15)},
         "proposals": torch.tensor(
-            [[[10.0, 10], [50, 10]], [[10.0, 40], [50, 40]], [[10.0, 70], [5000, 70]]]
+            [
+                *([[10.0, 10], [50, 10]], [[10.0, 40], [50, 40]]),
+                *([[10.0, 70], [5000, 70]], [[10.0, 55], [50, 55]]),
+            ]
         ),
-        "proposal_persons": torch.tensor([0, 1, 0]),
+        # The last one's person was left out.
+        "proposal_persons": torch.tensor([0, 1, 0, 2]),
     }
     drawn = draw_maps(image, output, edges=[(0, 1)])
     assert drawn.shape == (80 + LABEL, 3 * (120 + GAP), 3)
     tile = drawn[LABEL:, -(120 + GAP) : -GAP]
     first, second, third = (tile[row - 2 : row + 2, 30].max(axis=0) for row in (10, 40, 70))
+    assert not tile[50:60].any()
     assert (first == third).all() and (first != second).any() and second.any()
 
 
 def test_no_proposals():
     output = {"maps": {"body": torch.zeros(10, 15)}, "proposals": torch.zeros(0, 2, 2)}
+    output["instances"] = Instances((80, 120), scores=torch.zeros(0))
     output["proposal_persons"] = torch.zeros(0, dtype=torch.int64)
     image = np.zeros((80, 120, 3), np.uint8)
     assert draw_maps(image, output, edges=[(0, 1)]).shape[1] == 2 * (120 + GAP)
