@@ -77,9 +77,8 @@ class TestGroups:
 
     def test_an_unknown_optimizer_is_refused(self, tiny_cfg):
         cfg = tiny_cfg({"SOLVER.OPTIMIZER": "Adagrad"})
-        with pytest.raises(
-            ValueError, match=r"SOLVER\.OPTIMIZER is Adam, AdamW or SGD, not 'Adagrad'"
-        ):
+        message = r"SOLVER\.OPTIMIZER must be Adam, AdamW or SGD, got 'Adagrad'"
+        with pytest.raises(ValueError, match=message):
             build_optimizer(cfg, nn.Linear(2, 2))
 
 
