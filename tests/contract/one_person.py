@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.structures import Boxes, Instances
-from querypose.modeling.loss_normalizer import mean_over_processes
 from torch import nn
 
 from querypose.config import read_config
 from querypose.engine import QueryPoseTrainer, launch
+from querypose.modeling.loss_normalizer import mean_over_processes
 from querypose.modeling.pose_model import (
     PoseModel,
     rescale_instances,

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from querypose.cli.demo import main as demo
-from querypose.inference.tta import PoseModelWithTTA
 
 from querypose import PosePredictor
 from querypose.checkpoint import QueryPoseCheckpointer
+from querypose.cli.demo import main as demo
 from querypose.engine import QueryPoseTrainer
+from querypose.inference.tta import PoseModelWithTTA
 from querypose.tools.benchmark.setting import Setting
 from querypose.tools.benchmark.workload import Workload
 

@@ -222,9 +222,8 @@ def test_a_quality_that_is_not_finite_is_refused(bad):
             predictions.boxes,
             decode,
             SIZES,
-            num_keypoints=K,
             max_detections=5,
-            class_score_thresh=0.0,
+            score_thresholds=[0.0, 0.0],
         )
 
 
