@@ -99,8 +99,8 @@ def test_a_file_that_is_cut_short_is_fetched_anew(name, kept, server):
         (b'{"error": "rate limit"}', 'text in place of a checkpoint and begins with \'{"error"'),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d", "text in place of"),
         ("Anmeldung nötig".encode() * 99, "text in place of"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(99), "cut short, damaged or no checkpoint"),
-        (b"\x1f\x8b\x08\x00" + bytes(99), "cut short, damaged or no checkpoint"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "cut short, damaged or not a checkpoint"),
+        (b"\x1f\x8b\x08\x00" + bytes(99), "cut short, damaged or not a checkpoint"),
     ],
     ids=["html", "upper_case", "xml", "json", "git_lfs", "utf_8", "png", "gzip"],
 )
