@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.checkpoint.catalog import ModelCatalog
+from detectron2.utils.file_io import Detectron2Handler, PathHandler, PathManager
 from torch import nn
 
 _released_weights: dict[str, dict[str, torch.Tensor]] = {}
@@ -57,3 +59,50 @@ def assert_weights() -> Callable[[nn.Module, dict[str, torch.Tensor]], None]:
         assert different == []
 
     return compare
+
+
+class OwnPrefix(PathHandler):
+    """A project's own storage, which hands out paths."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return ["own://"]
+
+    def _get_local_path(self, path: str, force: bool = False, **_: object) -> str:
+        return str(self.folder / path.removeprefix("own://"))
+
+
+class OnlyOpens(PathHandler):
+    """A project's own storage, which hands out streams."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return ["opens://"]
+
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **_: object):
+        return (self.folder / path.removeprefix("opens://")).open(mode)
+
+
+@pytest.fixture
+def address(server, monkeypatch) -> Callable[[str, str], str]:
+    """``address("detectron2://", "a.pth")``: where a file of the server is found that way."""
+    monkeypatch.setattr(Detectron2Handler, "S3_DETECTRON2_PREFIX", f"{server.address}/")
+    monkeypatch.setattr(ModelCatalog, "S3_C2_DETECTRON_PREFIX", server.address)
+    handlers = PathManager._path_handlers
+    monkeypatch.setattr(PathManager, "_path_handlers", handlers.copy())
+    PathManager.register_handler(OwnPrefix(server.folder))
+    PathManager.register_handler(OnlyOpens(server.folder))
+
+    def make(prefix: str, name: str) -> str:
+        if prefix == "catalog://":
+            return f"catalog://{name.removesuffix('.pkl')}"
+        bases = {"http://": f"{server.address}/", "": f"{server.folder}/"}
+        return bases.get(prefix, prefix) + name
+
+    return make

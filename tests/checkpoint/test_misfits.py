@@ -8,8 +8,6 @@ from torch import nn
 
 from querypose.checkpoint import QueryPoseCheckpointer
 
-LIGHT, FULL = {}, {"MODEL.QUERYPOSE.KEYPOINT_FEEDBACK": True}
-
 
 def _without_heatmap_head(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     for name, value in model.state_dict().items():
@@ -48,9 +46,9 @@ def test_a_missing_tensor_is_named(small_model, save, copy_weights):
 
 
 def test_prediction_does_without_the_auxiliary_head(small_model, save):
-    trained = small_model(LIGHT | {"MODEL.QUERYPOSE.AUX_HEATMAP.ENABLED": True})
+    trained = small_model({"MODEL.QUERYPOSE.AUX_HEATMAP.ENABLED": True})
     path = save({"model": trained.state_dict()})
-    model = small_model(LIGHT)
+    model = small_model()
     QueryPoseCheckpointer(model).load(path)
     torch.testing.assert_close(model.state_dict(), dict(_without_heatmap_head(trained)))
 

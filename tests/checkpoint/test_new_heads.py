@@ -20,7 +20,7 @@ def five_keypoints(tmp_path) -> dict[str, str]:
 
 
 def _load(model, file, caplog) -> int:
-    """Loads with new heads; returns how many tensors the log calls fresh, in one line."""
+    """Loads with new heads; returns the number of fresh tensors that the one warning reports."""
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger="querypose.checkpoint"):
         QueryPoseCheckpointer(model, new_heads=True).load(file)

@@ -40,7 +40,7 @@ def test_plain_load_state_dict_reads_it(name, changes, tiny_model, released, cop
 def _assert_from_file(model, before, weights):
     ours = model.state_dict()
     untouched = [name for name in ours if torch.equal(ours[name], before[name])]
-    # What a file may hold that a fresh model holds already.
+    # An initialized model already has the values of these tensors.
     assert all(name.endswith(("num_batches_tracked", "flow.masks")) for name in untouched)
     assert torch.equal(
         ours["decoder.box_stages.1.box_branch.3.weight"],
@@ -64,8 +64,8 @@ def _assert_from_file(model, before, weights):
                     assert torch.equal(actual, expected)
 
 
-@pytest.mark.parametrize("given", [False, True])
-def test_heads_of_another_skeleton_come_in_its_keypoint_order(given):
+@pytest.mark.parametrize("with_parts", [False, True])
+def test_heads_of_another_skeleton_come_in_its_keypoint_order(with_parts):
     """CrowdPose's heads begin with the head, its keypoints with the shoulders."""
     parts = CROWDPOSE_SKELETON.part_indices
     weights = {
@@ -74,7 +74,7 @@ def test_heads_of_another_skeleton_come_in_its_keypoint_order(given):
         )
         for part, keypoints in enumerate(parts)
     }
-    converted = convert_released_state_dict(weights, parts if given else None)
+    converted = convert_released_state_dict(weights, parts if with_parts else None)
     (bias,) = converted.values()
     assert list(converted) == ["decoder.keypoint_stages.3.heads.coordinate_bias"]
     assert bias.tolist() == [[keypoint, keypoint + 0.5] for keypoint in range(14)]
@@ -101,7 +101,7 @@ def test_an_unknown_tensor_is_named(released):
             convert_released_state_dict(weights | {name: torch.zeros(1)})
 
 
-def test_parts_of_no_known_skeleton_must_be_given(released):
+def test_parts_of_no_known_skeleton_must_be_passed(released):
     weights = released("mini_light")
     for name in list(weights):
         if re.search(r"fc_(coord|sigma)\.6\.", name):

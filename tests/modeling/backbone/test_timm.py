@@ -126,8 +126,8 @@ def test_pretrained_weights_come_from_timms_hub(hub, server):
 
 def test_pretrained_weights_without_a_network(hub):
     hub("HF_HUB_OFFLINE", True)
-    told = r"MODEL\.TIMM\.PRETRAINED: timm's weights of 'test_resnet' cannot be downloaded \(.*"
-    with pytest.raises(OSError, match=told) as raised:
+    message = r"MODEL\.TIMM\.PRETRAINED: timm's weights of 'test_resnet' cannot be downloaded \(.*"
+    with pytest.raises(OSError, match=message) as raised:
         TimmBackbone(name="test_resnet", pretrained=True)
     sentence = str(raised.value)
     assert sentence.endswith("; set the key to False, or name a file in MODEL.WEIGHTS.")

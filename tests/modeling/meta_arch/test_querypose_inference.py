@@ -44,10 +44,10 @@ def test_output_size_rescales_boxes_and_keypoints(released_model, golden):
     model = released_model().eval()
     image = golden("mini_light").images[0]
     height, width = image.shape[1:]
-    given = {"image": image}
-    same = model([given])[0]["instances"]
+    image_input = {"image": image}
+    same = model([image_input])[0]["instances"]
     wanted = {"height": 3 * height, "width": 2 * width}
-    scaled = model([given | wanted])[0]["instances"]
+    scaled = model([image_input | wanted])[0]["instances"]
     assert scaled.image_size == (3 * height, 2 * width)
     assert torch.equal(scaled.scores, same.scores)
     scale = torch.tensor([2.0, 3.0])
@@ -65,8 +65,8 @@ def test_images_of_a_batch_equal_single_runs(changes, released_model):
     generator = torch.Generator().manual_seed(0)
     batch = [{"image": 255 * torch.rand(3, *size, generator=generator)} for size in sizes]
     together = model(batch)
-    for given, output in zip(batch, together, strict=True):
-        _assert_close_people(output["instances"], model([given])[0]["instances"])
+    for image_input, output in zip(batch, together, strict=True):
+        _assert_close_people(output["instances"], model([image_input])[0]["instances"])
 
 
 @torch.no_grad()
@@ -109,8 +109,8 @@ def test_attention_comes_with_the_people_where_it_is_asked_for(released_model, g
     model = released_model().eval()
     image = golden("mini_light").images[0]
     plain = model([{"image": image}])[0]["instances"]
-    given = {"image": image, "return_attention": True, "height": 50, "width": 60}
-    people = model([given])[0]["instances"]
+    image_input = {"image": image, "return_attention": True, "height": 50, "width": 60}
+    people = model([image_input])[0]["instances"]
     assert not plain.has("pred_attention")
     torch.testing.assert_close(people.scores, plain.scores)
     stages, parts = len(model.decoder.keypoint_stages), len(model.skeleton.parts)

@@ -62,7 +62,7 @@ def test_light_model_decodes_matched_queries_as_if_it_decoded_all(released_model
 
 
 def _decoding_everything(model, batch):
-    pixels = torch.stack([given["image"] for given in batch])
+    pixels = torch.stack([image_input["image"] for image_input in batch])
     features = model.backbone((pixels - model.pixel_mean) / model.pixel_std)
     states = model.decoder(features, [SIZE] * len(batch))
     targets = model._targets(batch)
