@@ -1,4 +1,4 @@
-"""Reading and writing checkpoints; importing this package registers the kinds of files."""
+"""Reading and writing checkpoints; importing this package registers the file formats."""
 
 from querypose.checkpoint import backbones, efficientnet, pinet_released, released
 from querypose.checkpoint.checkpointer import QueryPoseCheckpointer

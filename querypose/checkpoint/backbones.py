@@ -1,4 +1,4 @@
-"""Files that hold a backbone alone: heat-map HRNets, ImageNet Swins, and timm's networks."""
+"""Files that hold a backbone alone: pose HRNets, ImageNet Swins, and networks of timm."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from querypose.checkpoint.formats import (
     register_format,
 )
 
-# The head of a pose or a classification network.
+# Beginnings of the tensor names in the head of a pose or classification network.
 _HRNET_HEAD = ("final_layer.", "incre_modules.", "downsamp_modules.", "final_", "classifier.")
 _SWIN_HEAD = ("head", "norm.")
 _TIMM = f"{BACKBONE}network."
 
 
 def may_be_missing_in_backbone(name: str) -> bool:
-    """Tensors that a backbone's file lacks: the rest of the model, norms added for detection."""
+    """Whether a backbone file may lack a tensor: the rest of the model, norms for detection."""
     if not name.startswith(BACKBONE) or is_computed(name):
         return True
-    own = name[len(BACKBONE) :]
-    # Swin's output norms are new; a pose HRNet of one output lacks the last fusions; Caffe2 folded
-    # the statistics of its ResNets into scale and bias.
-    return bool(re.match(r"norm\d\.|stage4\.2\.fuse_layers\.[123]\.", own)) or own.endswith(
-        ("num_batches_tracked", ".norm.running_mean", ".norm.running_var")
-    )
+    short_name = name[len(BACKBONE) :]
+    # Swin gets output norms for detection; a pose HRNet of one output lacks the last fusions;
+    # Caffe2 folds the statistics of batch norms into their scale and bias.
+    return bool(
+        re.match(r"norm\d\.|stage4\.2\.fuse_layers\.[123]\.", short_name)
+    ) or short_name.endswith(("num_batches_tracked", ".norm.running_mean", ".norm.running_var"))
 
 
 def _is_hrnet(state_dict: Mapping[str, Tensor]) -> bool:
@@ -58,20 +58,19 @@ def _convert_swin(state_dict: Mapping[str, Tensor], _: nn.Module) -> StateDict:
 
 
 def timm_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> StateDict | None:
-    """The tensors of a file in timm's layout that a model's backbone has.
+    """The backbone weights in a file of a timm network.
 
-    timm names its networks' tensors in as many ways as there are networks, so the model tells: the
-    file has every tensor of its network.
+    Each network of timm has its own tensor names. A file is recognized because it has every tensor
+    of the timm backbone of the model.
 
     Returns:
-        Tensors under our names, without the classifier; None where the file is another's.
+        Tensors under our names, without the classifier; None if the file is not such a file.
     """
-    wanted = [name for name in model.state_dict() if name.startswith(_TIMM)]
-    names = {name: name[len(_TIMM) :] for name in wanted}
-    needed = {own for own in names.values() if not own.endswith("num_batches_tracked")}
+    timm_names = {name: name[len(_TIMM) :] for name in model.state_dict() if name.startswith(_TIMM)}
+    needed = {name for name in timm_names.values() if not name.endswith("num_batches_tracked")}
     if not needed or not needed <= state_dict.keys():
         return None
-    return {name: state_dict[own] for name, own in names.items() if own in state_dict}
+    return {ours: state_dict[theirs] for ours, theirs in timm_names.items() if theirs in state_dict}
 
 
 register_format(CheckpointFormat(_is_hrnet, _convert_hrnet, backbone_only=True))

@@ -30,20 +30,20 @@ from querypose.checkpoint.formats import (
 class QueryPoseCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, strict and weights-only.
 
-    It reads, recognized by their tensor names: our own checkpoints, released ones, heat-map HRNets,
-    ImageNet Swins (both into the backbone alone), and Detectron2's zoo files of ResNets.
+    It recognizes by their tensor names: our own checkpoints, the registered formats
+    (:mod:`querypose.checkpoint.formats`), files of timm, and ResNets of Detectron2's model zoo.
 
     Args:
-        model: to load into.
-        save_dir: where checkpoints are written.
-        weights_only: read files as weights alone; False unpickles them, running any code inside.
-        new_heads: let a checkpoint of another skeleton start the training: whatever depends on the
-            keypoints keeps its fresh values, and the log says so.
+        model: the model to load into and to save.
+        save_dir: folder of the checkpoints that it writes.
+        weights_only: read files as weights alone; False unpickles them, which runs any code inside.
+        new_heads: accept a checkpoint of another skeleton: tensors that depend on the skeleton keep
+            their initial values, with a warning in the log.
         averaged: read the moving average of the weights instead of the weights themselves.
         checkpointables: further objects to save and load.
 
     Attributes:
-        loaded_backbone_only: whether the file that was loaded last is of a backbone alone.
+        loaded_backbone_only: whether the last loaded file holds a backbone alone.
     """
 
     def __init__(
@@ -69,22 +69,22 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         Args:
             path: any address that :func:`querypose.checkpoint.download.read_at` takes; "" loads
                 nothing.
-            checkpointables: names of the further objects to load; None loads all that it holds.
+            checkpointables: names of the further objects to load; None loads all of them.
 
         Raises:
             FileNotFoundError: there is no such file.
             OSError: it cannot be downloaded.
-            ValueError: the file is no checkpoint, holds code, or does not fit the model.
+            ValueError: the file is not a checkpoint, holds code, or does not fit the model.
         """
         if not path:
             return super().load("", checkpointables)
         self._path = os.fspath(path)
         self.logger.info("Loading %s", self._path)
-        # Detectron2's own method would cut the name of a cached copy at its "?".
+        # Not `super().load`: Detectron2 would cut the name of a cached copy at its "?".
         return read_at(self._path, lambda file: Checkpointer.load(self, file, checkpointables))
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Saves a checkpoint; a process that dies meanwhile leaves the previous one whole."""
+        """Saves a checkpoint; if the process dies meanwhile, the previous one stays whole."""
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict(), **kwargs}
@@ -96,7 +96,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Names the checkpoint to resume from."""
+        """Records the checkpoint to resume from."""
         tag = Path(self.save_dir, "last_checkpoint")
         replace_file(tag, lambda file: file.write(last_filename_basename.encode()))
 
@@ -109,24 +109,23 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> _IncompatibleKeys:
         state_dict = inner_weights(checkpoint.pop("model"))
         if not is_state_dict(state_dict):
-            raise ValueError(f"{self._path} is no checkpoint: it does not map names to tensors.")
+            raise ValueError(f"{self._path} is not a checkpoint: it does not map names to tensors.")
         if self.averaged:
             state_dict = self._averaged_weights(checkpoint)
         self._convert_ndarray_to_tensor(state_dict)
         _strip_prefix_if_present(state_dict, "module.")
         state_dict, backbone_only = self._to_our_names(state_dict, checkpoint)
         self.loaded_backbone_only = backbone_only
-        fresh = self._check(state_dict, self.model.state_dict(), backbone_only)
-        for name in fresh:
+        for name in self._check_fit(state_dict, self.model.state_dict(), backbone_only):
             state_dict.pop(name, None)
         self.model.load_state_dict(state_dict, strict=False)
-        # What may be missing or left over is checked; Detectron2 would warn of it again.
+        # Differences are checked above; Detectron2 would warn of the accepted ones.
         return _IncompatibleKeys([], [], [])
 
     def _averaged_weights(self, checkpoint: dict[str, Any]) -> StateDict:
         if "ema" not in checkpoint:
             raise ValueError(
-                f"{self._path} holds no averaged weights: train with SOLVER.EMA.ENABLED True or "
+                f"{self._path} holds no averaged weights: train with SOLVER.EMA.ENABLED True, or "
                 "set TEST.EMA False."
             )
         return {name: value for name, value in checkpoint["ema"].items() if name != "n_averaged"}
@@ -134,7 +133,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
     def _to_our_names(
         self, state_dict: StateDict, checkpoint: dict[str, Any]
     ) -> tuple[StateDict, bool]:
-        """Renames; also says whether the file is of a backbone alone."""
+        """Renames the tensors; also returns whether the file holds a backbone alone."""
         if checkpoint.get("matching_heuristics", False):
             aligned = align_and_update_state_dicts(
                 {k: v for k, v in self.model.state_dict().items() if k.startswith(BACKBONE)},
@@ -145,15 +144,15 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         file_format = find_format(state_dict)
         if file_format is not None:
             return file_format.convert(state_dict, self.model), file_format.backbone_only
-        in_timms_layout = timm_weights(state_dict, self.model)
-        if in_timms_layout is not None:
-            return in_timms_layout, True
+        timm_backbone = timm_weights(state_dict, self.model)
+        if timm_backbone is not None:
+            return timm_backbone, True
         return dict(state_dict), False
 
-    def _check(
-        self, given: StateDict, expected: Mapping[str, Tensor], backbone_only: bool
+    def _check_fit(
+        self, loaded: StateDict, expected: Mapping[str, Tensor], backbone_only: bool
     ) -> set[str]:
-        """Which tensors keep their fresh values.
+        """Names of the tensors that keep their initial values because of another skeleton.
 
         Raises:
             ValueError: a tensor is missing, unexpected or of another shape.
@@ -163,12 +162,12 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         missing = {
             name
             for name in expected
-            if name not in given and not optional(name) and not aids_training(name)
+            if name not in loaded and not optional(name) and not aids_training(name)
         }
-        unexpected = {name for name in given if name not in expected and not aids_training(name)}
+        unexpected = {name for name in loaded if name not in expected and not aids_training(name)}
         reshaped = {
             name
-            for name, value in given.items()
+            for name, value in loaded.items()
             if name in expected and value.shape != expected[name].shape
         }
         fresh: set[str] = set()
@@ -177,8 +176,8 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
             fresh = {name for name in missing | unexpected | reshaped if dependent(name)}
             if fresh:
                 self.logger.warning(
-                    "%s is of another skeleton: what depends on it starts afresh (%d tensors, %s "
-                    "among them).",
+                    "%s has another skeleton: what depends on it starts afresh (%d tensors, such "
+                    "as %s).",
                     self._path,
                     len(fresh),
                     min(fresh),
@@ -187,7 +186,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
             *(f"{name} is missing" for name in sorted(missing - fresh)),
             *(f"{name} is not expected" for name in sorted(unexpected - fresh)),
             *(
-                f"{name} is {tuple(given[name].shape)} instead of {tuple(expected[name].shape)}"
+                f"{name} is {tuple(loaded[name].shape)} instead of {tuple(expected[name].shape)}"
                 for name in sorted(reshaped - fresh)
             ),
         ]

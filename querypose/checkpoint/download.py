@@ -1,4 +1,4 @@
-"""Weights from any address: a path, a server, or a prefix that is registered with PathManager."""
+"""Files from any address: a path, a URL, or a prefix that is registered with PathManager."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _GONE = (404, 410)
 def read_at(address: str, read: Callable[[str], Content]) -> Content:
     """Reads the file at an address.
 
-    Downloads go to Detectron2's cache (``FVCORE_CACHE``). Of several processes, one downloads and
-    the others wait. A download that turns out damaged is removed from the cache.
+    Downloads are kept in Detectron2's cache (``FVCORE_CACHE``). If several processes ask for a
+    file, one downloads it and the others wait. A damaged download is removed from the cache.
 
     Args:
-        address: a path, or what a handler of Detectron2's ``PathManager`` takes: ``https://``,
-            ``http://``, ``detectron2://``, ``catalog://``, a project's own prefix. A query belongs
-            to the address, except for Detectron2's ``?matching_heuristics=True``.
-        read: reads a file on this disk; raises DamagedFileError where it cannot.
+        address: a path, or an address for a handler of Detectron2's ``PathManager``: ``https://``,
+            ``http://``, ``detectron2://``, ``catalog://``, a prefix of the user's project. A query
+            belongs to the address, except for Detectron2's ``?matching_heuristics=True``.
+        read: reads a local file; raises DamagedFileError if it is damaged.
 
     Returns:
         What ``read`` returns.
@@ -58,11 +58,11 @@ def read_at(address: str, read: Callable[[str], Content]) -> Content:
         except (FileNotFoundError, AssertionError):
             if path == target or os.path.exists(path):
                 raise
-            # Another process found the copy damaged: this one downloads it and sees for itself.
+            # Another process found the copy damaged and removed it: download it again.
 
 
 def split_heuristics(address: str) -> tuple[str, bool]:
-    """Takes Detectron2's ``?matching_heuristics=True`` off an address.
+    """Removes Detectron2's ``?matching_heuristics=True`` from an address.
 
     Returns:
         The address without it, and whether it was there.
@@ -76,12 +76,12 @@ def split_heuristics(address: str) -> tuple[str, bool]:
 
 
 def _fetch(address: str, target: str) -> str | None:
-    """A file's path on this disk; None where the handler can only open it."""
+    """The local path of a file; None if the handler can only open it."""
     try:
         path = os.fspath(PathManager.get_local_path(target))
     except NotImplementedError:
         return None
-    except Exception as error:  # Handlers are anybody's.
+    except Exception as error:  # Handlers of other projects raise anything.
         raise _failure(address, error) from error
     if os.path.isfile(path):
         return path
@@ -99,13 +99,13 @@ def _copy_stream(address: str, target: str, folder: str) -> str:
     try:
         with PathManager.open(target, "rb") as stream, open(path, "wb") as copy:
             shutil.copyfileobj(stream, copy)
-    except Exception as error:  # Handlers are anybody's.
+    except Exception as error:  # Handlers of other projects raise anything.
         raise _failure(address, error) from error
     return path
 
 
 def _discard(path: str) -> str:
-    """Removes a copy if it is the cache's; tells what comes of it."""
+    """Removes a file if it lies in the cache; returns the end of the error message."""
     if not Path(path).resolve().is_relative_to(Path(get_cache_dir()).resolve()):
         return f"it was read from {path}"
     Path(path).unlink(missing_ok=True)
@@ -113,7 +113,7 @@ def _discard(path: str) -> str:
 
 
 def _failure(address: str, error: Exception) -> OSError | ValueError:
-    """One sentence on why a file could not be had."""
+    """The error for a file that could not be fetched, in one sentence."""
     if isinstance(error, HTTPError):
         answer = f"the server answers {error.code} {error.reason}"
         if error.code in _GONE:
@@ -126,12 +126,12 @@ def _failure(address: str, error: Exception) -> OSError | ValueError:
             f"{address} cannot be downloaded: the connection ended before the file did; try again."
         )
     cause = getattr(error, "reason", error)
-    told = " ".join(str(getattr(cause, "strerror", None) or cause).split()).rstrip(".!")
+    reason = " ".join(str(getattr(cause, "strerror", None) or cause).split()).rstrip(".!")
     if isinstance(error, URLError | ConnectionError | TimeoutError):
         return ConnectionError(
-            f"{address} cannot be reached ({told}): check the network, or download the file "
+            f"{address} cannot be reached ({reason}): check the network, or download the file "
             "elsewhere and give its path."
         )
     if isinstance(error, OSError):
-        return OSError(f"{address} cannot be downloaded: {told}.")
-    return ValueError(f"{address} cannot be opened: {type(error).__name__}: {told}.")
+        return OSError(f"{address} cannot be downloaded: {reason}.")
+    return ValueError(f"{address} cannot be opened: {type(error).__name__}: {reason}.")

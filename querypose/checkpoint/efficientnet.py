@@ -1,4 +1,4 @@
-"""ImageNet weights of EfficientNet-Lite as its first PyTorch port names them."""
+"""Conversion of ImageNet weights of EfficientNet-Lite from its first PyTorch port."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from querypose.checkpoint.formats import BACKBONE, CheckpointFormat, StateDict, register_format
 
 _STEM = {"_conv_stem": "conv_stem", "_bn0": "bn1"}
-# By whether a block expands its input first.
+# Keyed by whether the block begins with an expansion.
 _BLOCK = {
     False: {
         "_depthwise_conv": "conv_dw",
@@ -35,10 +35,10 @@ def _is_efficientnet(state_dict: Mapping[str, Tensor]) -> bool:
 
 
 def convert_efficientnet_state_dict(state_dict: Mapping[str, Tensor]) -> StateDict:
-    """Renames the tensors as timm's ``tf_efficientnet_lite*`` does, without the classifier.
+    """Maps tensors to the names of timm's ``tf_efficientnet_lite*``, without the classifier.
 
-    Blocks, counted through in the file, are grouped by stages in timm: a stage ends where the
-    width changes.
+    The file numbers all blocks in sequence. timm numbers them by stage: a new stage begins where
+    the width changes.
     """
     places = _block_places(state_dict)
     converted = {}

@@ -1,4 +1,4 @@
-"""Reading files of tensors without running code."""
+"""Checkpoint files, read without running code."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-# What the two formats of torch.save begin with: a zip archive, and a pickled magic number.
+# First bytes of the two formats of torch.save: a zip archive, and a pickled magic number.
 _TORCH_STARTS = (b"PK\x03\x04", pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2))
 _LONGEST_SAFETENSORS_HEADER = 100_000_000
 
 
 class DamagedFileError(ValueError):
-    """A file that is cut short, damaged, or something else than a checkpoint."""
+    """A file that is cut short, damaged, or not a checkpoint."""
 
 
 class _ForeignClassError(pickle.UnpicklingError):
@@ -25,7 +25,7 @@ class _ForeignClassError(pickle.UnpicklingError):
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads Detectron2's zoo files: arrays in dictionaries, and nothing that could run."""
+    """Reads Detectron2's zoo files: arrays in dictionaries, and nothing that runs code."""
 
     _ALLOWED: ClassVar = {
         ("numpy", "ndarray"),
@@ -39,7 +39,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Refuses whatever is no array."""
+        """Refuses every class that arrays do not need."""
         if (module, name) not in self._ALLOWED:
             raise _ForeignClassError(f"it holds {module}.{name}")
         return super().find_class(module, name)
@@ -50,19 +50,19 @@ def read_checkpoint(
 ) -> dict[str, Any]:
     """Reads a file of ``torch.save``, of safetensors, or a pickle of Detectron2's or pycls' zoo.
 
-    Its content says which of them it is: a copy in a cache may have any name.
+    The content decides which of them it is, because a copy in a cache may have any name.
 
     Args:
-        filename: on this disk.
-        name: what errors call it; None takes ``filename``.
-        weights_only: read weights alone; False unpickles the file, running any code inside.
+        filename: a local path.
+        name: name of the file in errors; ``filename`` by default.
+        weights_only: read weights alone; False unpickles the file, which runs any code inside.
 
     Returns:
-        The weights under "model", and what else the file holds.
+        The weights under "model", and whatever else the file holds.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedFileError: it is cut short, damaged or no checkpoint.
+        DamagedFileError: it is cut short, damaged or not a checkpoint.
         ValueError: it holds more than weights.
     """
     name = name or filename
@@ -78,14 +78,14 @@ def read_checkpoint(
         return _read_torch_file(filename, weights_only)
     except (FileNotFoundError, MemoryError):
         raise
-    except Exception as error:  # A damaged file fails in many ways, with an OSError, too.
-        if weights_only and _asks_for_trust(error, start):
+    except Exception as error:  # Damaged files raise errors of many kinds, even OSError.
+        if weights_only and _holds_code(error, start):
             raise ValueError(_refusal(name, error)) from error
         raise DamagedFileError(f"{name} cannot be read: {_damage(start, error)}.") from error
 
 
 def _is_safetensors(start: bytes) -> bool:
-    """Whether a file begins with the length of a JSON object, and with that object."""
+    """Whether a file begins with the length of a JSON object and then that object."""
     length = int.from_bytes(start[:8], "little")
     return start[8:9] == b"{" and length <= _LONGEST_SAFETENSORS_HEADER
 
@@ -110,14 +110,14 @@ def _read_torch_file(filename: str, weights_only: bool) -> dict[str, Any]:
     return {"model": content}
 
 
-def _asks_for_trust(error: Exception, start: bytes) -> bool:
-    """Whether a sound file was refused for what it would run."""
-    of_torch = isinstance(error, pickle.UnpicklingError) and start.startswith(_TORCH_STARTS)
-    return of_torch or isinstance(error, _ForeignClassError)
+def _holds_code(error: Exception, start: bytes) -> bool:
+    """Whether an intact file was refused because reading it could run code."""
+    refused_by_torch = isinstance(error, pickle.UnpicklingError) and start.startswith(_TORCH_STARTS)
+    return refused_by_torch or isinstance(error, _ForeignClassError)
 
 
 def _refusal(name: str, error: Exception) -> str:
-    """Says why a file is not read, and how to read it all the same."""
+    """The error message for a file that holds more than weights."""
     foreign = re.search(r"GLOBAL (\S+)", str(error))
     reason = f"it holds {foreign[1]}" if foreign else str(error).strip().splitlines()[0]
     return (
@@ -127,7 +127,7 @@ def _refusal(name: str, error: Exception) -> str:
 
 
 def _damage(start: bytes, error: Exception) -> str:
-    """What is wrong with a file, from how it begins."""
+    """What is wrong with a file, judged by its first bytes."""
     if not start:
         return "it is empty"
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
@@ -136,11 +136,11 @@ def _damage(start: bytes, error: Exception) -> str:
     if text.isprintable() and "\ufffd" not in text[:-1]:
         return f"it is text in place of a checkpoint and begins with {text[:60]!r}"
     reason = re.split(r"\.\s|\n", str(error))[0].strip() or type(error).__name__
-    return f"it is cut short, damaged or no checkpoint ({reason})"
+    return f"it is cut short, damaged or not a checkpoint ({reason})"
 
 
 def is_state_dict(content: object) -> bool:
-    """Whether a file's content maps names to tensors or arrays, as weights do."""
+    """Whether the content of a file maps names to tensors or arrays."""
     return isinstance(content, dict) and all(
         isinstance(name, str) and isinstance(value, (Tensor, np.ndarray))
         for name, value in content.items()

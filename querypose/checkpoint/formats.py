@@ -1,4 +1,4 @@
-"""Files of other projects: which kinds there are, and what their tensors are called here."""
+"""Checkpoint formats of other projects, and the conversion of their tensors to ours."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 StateDict = dict[str, Tensor]
 
 BACKBONE = "backbone.bottom_up."
-"""What the names of a backbone's tensors begin with in a whole model."""
+"""Prefix of the backbone's tensor names in a model."""
 
 
 @dataclass(frozen=True)
 class CheckpointFormat:
-    """A kind of file.
+    """A checkpoint format of another project.
 
     Attributes:
-        recognizes: whether tensors are of this kind, by their names.
-        convert: gives them the names, signs and shapes that a model wants.
-        backbone_only: whether such files hold a backbone alone, to start a training from.
+        recognizes: whether a state dict has this format, by its tensor names.
+        convert: maps tensors to the names, signs and shapes of a model.
+        backbone_only: whether such files hold a backbone alone.
     """
 
     recognizes: Callable[[Mapping[str, Tensor]], bool]
@@ -33,17 +33,17 @@ _FORMATS: list[CheckpointFormat] = []
 
 
 def register_format(checkpoint_format: CheckpointFormat) -> None:
-    """Lets every loader read files of one more kind; what is registered first is tried first."""
+    """Lets every loader read one more format; formats are tried in the order of registration."""
     _FORMATS.append(checkpoint_format)
 
 
 def find_format(state_dict: Mapping[str, Tensor]) -> CheckpointFormat | None:
-    """The kind of a file, or None where its tensors have our names, or nobody knows them."""
+    """The format of a state dict, or None if it is ours or unknown."""
     return next((each for each in _FORMATS if each.recognizes(state_dict)), None)
 
 
 def inner_weights(content: Any) -> Any:
-    """The weights in the file of another project's training: the best ones, or the last ones."""
+    """The weights in a training checkpoint of another project: the best ones, else the last."""
     if isinstance(content, Mapping):
         for key in ("best_state_dict", "state_dict"):
             if isinstance(content.get(key), Mapping):
@@ -52,24 +52,24 @@ def inner_weights(content: Any) -> Any:
 
 
 def is_computed(name: str) -> bool:
-    """Whether a tensor follows from the model's shape, so that a file may leave it out."""
+    """Whether the model computes a tensor itself, so that a file may lack it."""
     return name.endswith("relative_position_index")
 
 
 def convert_on_load(module: nn.Module, state_dict: StateDict, prefix: str, *_: object) -> None:
-    """A ``load_state_dict`` pre-hook that lets any loader read such files, in place.
+    """Converts a state dict in place; a ``load_state_dict`` pre-hook, so that any loader can.
 
-    What the model computes by itself is filled in where a file leaves it out. Of a backbone's file
-    a strict load says what else the model has; Detectron2's checkpointer is not strict.
+    It also adds the tensors that the model computes itself. A strict load of a backbone file still
+    reports the rest of the model as missing; Detectron2's checkpointer is not strict.
     """
-    own = {
+    tensors = {
         name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)
     }
-    checkpoint_format = find_format(own)
+    checkpoint_format = find_format(tensors)
     if checkpoint_format is not None:
-        for name in own:
+        for name in tensors:
             del state_dict[prefix + name]
-        converted = checkpoint_format.convert(own, module)
+        converted = checkpoint_format.convert(tensors, module)
         state_dict.update({prefix + name: value for name, value in converted.items()})
     for name, value in module.state_dict().items():
         if is_computed(name):

@@ -1,4 +1,4 @@
-"""Checkpoints that PINet's authors published: their names and ours."""
+"""Conversion of the checkpoints that PINet's authors published."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RENAMES = (
     (r"pr\.gconv_pred\.([01])\.", r"refinement.reduction.\1."),
     (r"pr\.gconv_pred\.3\.", "refinement.correction."),
 )
-# The published program predicts cell minus keypoint, we keypoint minus cell.
+# The published code predicts cell minus keypoint, ours keypoint minus cell.
 _NEGATED = ("ppg.offset_head.", "pr.gconv_pred.3.")
 
 
@@ -31,7 +31,7 @@ def is_pinet_state_dict(names: Iterable[str]) -> bool:
 
 
 def convert_pinet_state_dict(state_dict: Mapping[str, Tensor]) -> StateDict:
-    """Maps a published checkpoint's tensors to our names and signs.
+    """Maps the tensors of a published checkpoint to our names and signs.
 
     Args:
         state_dict: as in the published file.

@@ -1,4 +1,4 @@
-"""Checkpoints that the method's authors published: their names and ours."""
+"""Conversion of the checkpoints that QueryPose's authors published."""
 
 from __future__ import annotations
 
@@ -73,28 +73,28 @@ _PER_PART_NAME = re.compile(
 
 
 def is_released_state_dict(names: Iterable[str]) -> bool:
-    """Whether tensor names are those of a checkpoint published by the method's authors."""
+    """Whether tensor names are those of a checkpoint published by QueryPose's authors."""
     return any(name.startswith("head.head_series.") for name in names)
 
 
 def convert_released_state_dict(
     state_dict: Mapping[str, Tensor], part_indices: Sequence[Sequence[int]] | None = None
 ) -> StateDict:
-    """Maps a released checkpoint's tensors to our names.
+    """Maps the tensors of a released checkpoint to our names.
 
-    Tensors that the released model never reads are dropped. Per-part heads are joined into one
-    tensor in the dataset's keypoint order.
+    Tensors that the released model never reads are dropped. The heads of all parts are joined into
+    one tensor in the keypoint order of the dataset.
 
     Args:
         state_dict: as in the released file.
-        part_indices: the keypoints of each part of the model. Parts of other sizes are COCO's or
-            CrowdPose's.
+        part_indices: the keypoints of each part of the model. If their numbers do not fit the
+            file, the parts of COCO or CrowdPose are used.
 
     Returns:
         A state dict of :class:`querypose.modeling.meta_arch.querypose.QueryPose`.
 
     Raises:
-        ValueError: a tensor's name is unknown, or the parts are of no known skeleton.
+        ValueError: a tensor's name is unknown, or the parts are those of no known skeleton.
     """
     converted: StateDict = {}
     per_part: dict[tuple[str, str, str], dict[int, Tensor]] = {}
@@ -136,15 +136,15 @@ def _renamed(name: str) -> str:
 def _matching_parts(
     heads: Sequence[Tensor], part_indices: Sequence[Sequence[int]] | None
 ) -> Sequence[Sequence[int]]:
-    """The parts whose sizes are those of per-part heads: the model's own, or known ones."""
+    """The first parts whose sizes fit the heads: those of the model, COCO or CrowdPose."""
     counts = [len(head) // 2 for head in heads]
     known = [skeleton.part_indices for skeleton in (COCO_SKELETON, CROWDPOSE_SKELETON)]
     for parts in ([part_indices] if part_indices else []) + known:
         if counts == [len(part) for part in parts]:
             return parts
     raise ValueError(
-        f"The checkpoint's parts have {counts} keypoints, which are neither the model's nor COCO's "
-        "nor CrowdPose's."
+        f"The checkpoint's parts have {counts} keypoints, which are neither those of the model nor "
+        "those of COCO or CrowdPose; pass the part_indices that it was trained with."
     )
 
 

@@ -1,6 +1,6 @@
 """Models; importing this package registers them with Detectron2."""
 
-from querypose.modeling import backbone, meta_arch
-from querypose.modeling.meta_arch.querypose import QueryPose
+from querypose.modeling import backbone
+from querypose.modeling.meta_arch import PINet, QualityPose, QueryPose
 
-__all__ = ["QueryPose", "backbone", "meta_arch"]
+__all__ = ["PINet", "QualityPose", "QueryPose", "backbone"]

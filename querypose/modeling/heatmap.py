@@ -1,4 +1,4 @@
-"""Auxiliary heat maps: every keypoint as a bump on p2, in training only."""
+"""Auxiliary heat maps of the keypoints, in training only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from querypose.modeling.loss_normalizer import mean_over_processes
 from querypose.modeling.targets import PersonTargets
 
-# CenterNet: a bump's radius keeps boxes shifted by it above this overlap with the person's box.
+# IoU that a box keeps with its copy shifted by the radius of a Gaussian (CenterNet).
 _MIN_OVERLAP = 0.7
 _FOCAL_ALPHA, _FOCAL_BETA = 2, 4
 
@@ -23,8 +23,8 @@ class HeatmapHead(nn.Module):
         in_channels: width of the feature map.
         num_keypoints: K.
         stride: pixels of the network's input per cell.
-        weight: of the loss.
-        prior_prob: value of an untrained map.
+        weight: weight of the loss.
+        prior_prob: probability that an untrained map predicts.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class HeatmapHead(nn.Module):
         nn.init.constant_(self.layers[-1].bias, -math.log((1 - prior_prob) / prior_prob))
 
     def forward(self, features: Tensor, targets: Sequence[PersonTargets]) -> dict[str, Tensor]:
-        """Returns ``loss_heatmap``; all processes must ask at the same point.
+        """Returns ``loss_heatmap``; collective: every rank must call it.
 
         Args:
             features: (B, in_channels, H, W).
@@ -60,7 +60,7 @@ class HeatmapHead(nn.Module):
         return {"loss_heatmap": self.weight * heatmap_focal_loss(logits, heatmaps)}
 
     def num_positive(self, targets: Sequence[PersonTargets]) -> Tensor:
-        """What the loss of these targets is divided by; collective: every rank must call it."""
+        """Normalizer of the loss of these targets; collective: every rank must call it."""
         counts = []
         for target in targets:
             width, height, *_ = (target.size_xyxy / self.stride).ceil().int().tolist()
@@ -69,37 +69,34 @@ class HeatmapHead(nn.Module):
 
 
 def draw_heatmaps(target: PersonTargets, size: tuple[int, int], stride: int) -> Tensor:
-    """Gaussian bumps at the labeled keypoints of an image, (K, H, W) in [0, 1].
+    """Gaussians at the labeled keypoints of an image, (K, H, W) in [0, 1].
 
-    Where people overlap the larger value stands. A bump is exactly 1 in its keypoint's cell.
+    A Gaussian is exactly 1 in the cell of its keypoint. Where two overlap, the larger value counts.
     """
     height, width = size
-    num_people, num_keypoints = target.keypoints.shape[:2]
-    if num_people == 0:
-        return target.keypoints.new_zeros(num_keypoints, height, width)
     cells = (target.keypoints[..., :2] / stride).floor()
     labeled = (target.keypoints[..., 2] > 0) & (cells >= 0).all(dim=-1)
-    radius = _bump_radius((target.boxes[:, 2:] - target.boxes[:, :2]) / stride)[:, None, None]
+    radius = _gaussian_radius((target.boxes[:, 2:] - target.boxes[:, :2]) / stride)[:, None, None]
     deviation = (2 * radius + 1) / 6
 
-    def bump(center: Tensor, length: int) -> Tensor:
+    def gaussian(center: Tensor, length: int) -> Tensor:
         distance = torch.arange(length, device=cells.device) - center[..., None]
         values = torch.exp(-distance.square() / (2 * deviation.square()))
         return torch.where(distance.abs() <= radius, values, 0)
 
-    rows = bump(cells[..., 1], height) * labeled[..., None]
-    columns = bump(cells[..., 0], width)
-    heatmaps = target.keypoints.new_zeros(num_keypoints, height, width)
+    rows = gaussian(cells[..., 1], height) * labeled[..., None]
+    columns = gaussian(cells[..., 0], width)
+    heatmaps = target.keypoints.new_zeros(target.keypoints.shape[1], height, width)
     for person_rows, person_columns in zip(rows, columns, strict=True):
         heatmaps = heatmaps.maximum(person_rows[:, :, None] * person_columns[:, None, :])
     return heatmaps
 
 
-def _bump_radius(sizes: Tensor) -> Tensor:
-    """How far a box of (M, 2) cells may shift and still overlap itself enough, (M,) whole cells.
+def _gaussian_radius(sizes: Tensor) -> Tensor:
+    """Radii for boxes of (M, 2) cells, (M,) in whole cells.
 
-    The smallest of three solutions of IoU = ``_MIN_OVERLAP``: both corners move in one direction,
-    both inwards, or both outwards.
+    The smallest of three shifts after which a box and its shifted copy have IoU ``_MIN_OVERLAP``:
+    both corners move in one direction, both inwards, or both outwards.
     """
     width, height = sizes.unbind(dim=-1)
     perimeter, area, overlap = width + height, width * height, _MIN_OVERLAP
@@ -111,11 +108,14 @@ def _bump_radius(sizes: Tensor) -> Tensor:
 
 
 def heatmap_focal_loss(logits: Tensor, heatmaps: Tensor) -> Tensor:
-    """Penalty-reduced focal loss (CenterNet, equation 1), per positive cell of all processes.
+    """Penalty-reduced focal loss (CenterNet, equation 1); collective: every rank must call it.
 
     Args:
         logits: (B, K, H, W).
         heatmaps: targets in [0, 1], (B, K, H, W); cells of value 1 are positive.
+
+    Returns:
+        The sum over all cells, divided by the mean number of positive cells per process.
     """
     positive = heatmaps.eq(1)
     log_probability = nn.functional.logsigmoid(logits)

@@ -1,4 +1,4 @@
-"""What losses are divided by."""
+"""The normalizer of losses in distributed training."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def mean_over_processes(count: Tensor) -> Tensor:
-    """The mean of all processes' counts, at least 1; all of them must ask at the same point.
+    """The mean count per process, at least 1; collective: every rank must call it.
 
-    DDP averages gradients: divided by it, several processes' losses train as one process's would.
+    DDP averages gradients. With losses divided by this mean, several processes train as one would.
 
     Args:
-        count: of what a loss sums up, a scalar on the model's device.
+        count: number of terms of a loss in this process, a scalar on the device of the model.
     """
     count = count.float()
     if comm.get_world_size() > 1:

@@ -1,4 +1,4 @@
-"""What every pose meta-architecture is to predictor, trainer, evaluation and benchmark."""
+"""The interface between the meta-architectures and the rest of the package."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from querypose.skeleton import Skeleton
 
 Inputs = Sequence[dict[str, Any]]
-"""One dictionary per image, in Detectron2's format, see :meth:`PoseModel.forward`."""
+"""One dictionary per image in Detectron2's format, see :meth:`PoseModel.forward`."""
 
 
 class PoseModel(nn.Module, ABC):
-    """Base class of the meta-architectures; the rest of the package knows no more of them.
+    """Base class of the meta-architectures: all that the rest of the package uses of them.
 
     Args:
         backbone: maps (B, 3, H, W) normalized images to feature maps by name.
         skeleton: the keypoints that the model predicts.
-        num_classes: classes of people.
+        num_classes: number of person classes.
         pixel_mean: per channel, in 0..255.
         pixel_std: per channel.
     """
@@ -48,68 +48,67 @@ class PoseModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; images may come from anywhere."""
+        """The device of the model; images may be on another one."""
         return self.pixel_mean.device
 
     @abstractmethod
     def forward(self, batched_inputs: Inputs) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """Computes losses in training, else finds people.
+        """Computes losses in training, otherwise detects people.
 
         Args:
             batched_inputs: per image ``image``, (3, H, W), 0..255, in the channel order of
                 ``INPUT.FORMAT``; in training ``instances`` with ``gt_boxes``, ``gt_classes`` and
-                ``gt_keypoints``. In inference, optionally: ``height`` and ``width``, the size that
-                the people are wanted in; ``score_threshold``, below which a person is left out;
-                ``return_attention``, whether the people should say where the model looked.
+                ``gt_keypoints``. Optional in inference: ``height`` and ``width``, the size of the
+                image that the output refers to; ``score_threshold``, the lowest score of a person;
+                ``return_attention``, whether the output includes attention maps.
 
         Returns:
             In training, weighted scalar losses by name. In inference, per image ``instances``:
             ``Instances`` with ``pred_boxes``, ``scores``, ``pred_classes`` and ``pred_keypoints``
-            (n, K, 3: x, y, score), best first. Where attention was asked for and the model has
-            some, also ``pred_attention`` (n, P, h, w) and ``attention_boxes`` (n, 4), what the maps
-            cover, in pixels.
+            (n, K, 3: x, y, score), best first. If attention was requested and the model has
+            attention, also ``pred_attention`` (n, P, h, w) and ``attention_boxes`` (n, 4), the
+            boxes that the maps cover, in pixels.
         """
 
     @abstractmethod
     def parts(self) -> dict[str, list[nn.Module]]:
-        """Modules that are called one after the other, by what they are for, in that order.
+        """Modules by their role, in the order in which the model calls them.
 
-        They serve to time, compile and count what the model consists of. None is called while
-        another one runs.
+        They are timed, compiled and counted one by one, so none may run inside another one.
         """
 
     @abstractmethod
     def is_skeleton_dependent(self, tensor_name: str) -> bool:
-        """Whether a tensor of the state dict starts afresh where the skeleton is another."""
+        """Whether a tensor of the state dict cannot be taken from a model of another skeleton."""
 
     def is_training_aid(self, tensor_name: str) -> bool:
-        """Whether a tensor serves training alone, so that a file may lack it, or have it beside."""
+        """Whether a tensor serves training alone, so that a checkpoint may lack or exceed it."""
         return False
 
     def loss_normalizers(self, batched_inputs: Inputs) -> dict[str, Tensor]:
-        """What each loss would be divided by if these inputs were one batch of this process.
+        """The divisor of each loss if these inputs were one batch of this process.
 
-        With it, accumulated batches train as one large batch. Collective: every rank must call it.
+        It lets accumulated batches train as one large batch. Collective: every rank must call it.
 
         Args:
-            batched_inputs: of training, of any number of images.
+            batched_inputs: training inputs of any number of images.
 
         Returns:
-            Scalars by the losses' names without the number of a stage. A loss that is not named
+            Scalars by the name of the loss, without the number of a stage. A loss that is not named
             is a mean over images.
         """
         return {}
 
     @abstractmethod
     def fix_num_people(self, count: int) -> None:
-        """Lets a model without training find ``count`` people in every image, for timing.
+        """Makes an untrained model detect ``count`` people in every image, for timing.
 
-        In training it matches them as a trained model would. There is no way back.
+        In training it matches them as a trained model would. This cannot be undone.
         """
 
     def preprocess_images(self, batched_inputs: Inputs) -> ImageList:
-        """Normalizes images and pads them, at the right and below, to one size."""
-        images = [given["image"].to(self.device) for given in batched_inputs]
+        """Normalizes images and pads them to one size at the right and the bottom."""
+        images = [each["image"].to(self.device) for each in batched_inputs]
         images = [(image - self.pixel_mean) / self.pixel_std for image in images]
         return ImageList.from_tensors(
             images,
@@ -119,46 +118,43 @@ class PoseModel(nn.Module, ABC):
 
 
 def skeleton_from_config(cfg: CfgNode) -> Skeleton:
-    """The skeleton that a config's model predicts.
+    """The skeleton of a config: that of the file ``MODEL.SKELETON`` if there is one.
 
-    It comes from the file ``MODEL.SKELETON``, else from the metadata of the first training dataset,
-    else of the first test dataset.
+    Otherwise it is that of the first training dataset, or without one of the first test dataset.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: none of them declares keypoints.
+        ValueError: there is no dataset, or it declares no keypoints.
     """
     if cfg.MODEL.SKELETON:
         return Skeleton.from_file(cfg.MODEL.SKELETON)
     datasets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     if not datasets:
         raise ValueError(
-            "Name a dataset in DATASETS.TRAIN or a file in MODEL.SKELETON: "
-            "the model needs to know its keypoints."
+            "The config names no keypoints: set DATASETS.TRAIN to a dataset, or MODEL.SKELETON to "
+            "a file."
         )
     return Skeleton.from_metadata(MetadataCatalog.get(datasets[0]))
 
 
-def wanted_size(given: dict[str, Any], image_size: tuple[int, int]) -> tuple[int, int]:
-    """The (height, width) that an image's people are wanted in; its own unless it says more."""
+def wanted_size(image_input: dict[str, Any], image_size: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) that the output refers to; by default the size of the image."""
     height, width = image_size
-    return given.get("height", height), given.get("width", width)
+    return image_input.get("height", height), image_input.get("width", width)
 
 
 def rescale_instances(instances: Instances, size: tuple[int, int]) -> Instances:
-    """Scales people to an image of another size.
-
-    Nobody is clipped or left out, not even beyond the image's edge.
+    """Scales people to another size of their image, without clipping or dropping anybody.
 
     Args:
-        instances: with ``pred_boxes``, ``pred_keypoints`` and perhaps ``attention_boxes``.
-        size: the (height, width) that is wanted.
+        instances: with ``pred_boxes``, ``pred_keypoints`` and optionally ``attention_boxes``.
+        size: the new (height, width).
 
     Returns:
-        New ``Instances`` of that size; the fields of the old ones do not change.
+        New ``Instances`` of that size; the given ones do not change.
     """
-    (height, width), (wanted_height, wanted_width) = instances.image_size, size
-    scale = instances.scores.new_tensor([wanted_width / width, wanted_height / height])
+    (height, width), (new_height, new_width) = instances.image_size, size
+    scale = instances.scores.new_tensor([new_width / width, new_height / height])
     fields = dict(instances.get_fields())
     boxes = fields["pred_boxes"].clone()
     boxes.tensor = boxes.tensor * scale.repeat(2)

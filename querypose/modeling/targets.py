@@ -1,4 +1,4 @@
-"""Ground-truth people of one image, as matcher and criterion want them."""
+"""Ground-truth people of one image, for matcher and criterion."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class PersonTargets(NamedTuple):
     ) -> PersonTargets:
         """Reads ``gt_boxes``, ``gt_classes`` and ``gt_keypoints`` of Detectron2 ``Instances``.
 
-        People without keypoints (or images without people, for which Detectron2 sets no such
-        field) count as unlabeled.
+        Without ``gt_keypoints``, which Detectron2 leaves out in images without people, every
+        keypoint is unlabeled.
 
         Raises:
-            ValueError: the keypoint count or a class does not fit the model.
+            ValueError: the number of keypoints or a class does not fit the model.
         """
         height, width = instances.image_size
         boxes = instances.gt_boxes.tensor.to(device, torch.float32)
         classes = instances.gt_classes
         if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes:
             raise ValueError(
-                f"People's classes are {classes.tolist()}, but the model has {num_classes}; set "
-                "MODEL.QUERYPOSE.NUM_CLASSES to the dataset's."
+                f"The people's classes are {classes.tolist()}, but the model has {num_classes} "
+                "classes; set MODEL.QUERYPOSE.NUM_CLASSES to the number of the dataset."
             )
         if instances.has("gt_keypoints"):
             keypoints = instances.gt_keypoints.tensor.to(device, torch.float32)

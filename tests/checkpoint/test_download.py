@@ -1,4 +1,4 @@
-"""What may go wrong between an address and a file, and what is left behind."""
+"""Downloads, the errors of those that fail, and what the cache keeps of them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FILES = {
     "a.pkl": pickle_file(4),
     "of_python_2.pkl": pickle_file(2),
     "text.pkl": pickle_file(0),
-    # Servers and caches give files any name.
+    # Names that servers and caches may give a file.
     "download": torch_file(),
     "blobs/0123abcd": pickle_file(2),
     "content.bin": save(TENSORS),
@@ -49,7 +49,7 @@ FILES = {
 
 
 def put(server, name: str, content: bytes) -> str:
-    """Has a server send a file; returns its address."""
+    """Puts a file on a server; returns its address."""
     path = server.folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -62,7 +62,7 @@ def load(address: str) -> torch.Tensor:
 
 
 def refusal(error: type[Exception], address: str) -> str:
-    """The sentence that an address is refused with."""
+    """The error message for an address, which is one sentence."""
     with pytest.raises(error) as raised:
         load(address)
     sentence = str(raised.value)
@@ -91,7 +91,7 @@ def test_a_file_that_is_cut_short_is_fetched_anew(name, kept, server):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reason"),
     [
         (b"<!DOCTYPE html><title>Sign in</title>", "a web page (HTML or XML)"),
         (b"\xef\xbb\xbf\n <HTML><body>\xe9</body>", "a web page (HTML or XML)"),
@@ -99,19 +99,19 @@ def test_a_file_that_is_cut_short_is_fetched_anew(name, kept, server):
         (b'{"error": "rate limit"}', 'text in place of a checkpoint and begins with \'{"error"'),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d", "text in place of"),
         ("Anmeldung nötig".encode() * 99, "text in place of"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(99), "cut short, damaged or no checkpoint"),
-        (b"\x1f\x8b\x08\x00" + bytes(99), "cut short, damaged or no checkpoint"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "cut short, damaged or not a checkpoint"),
+        (b"\x1f\x8b\x08\x00" + bytes(99), "cut short, damaged or not a checkpoint"),
     ],
     ids=["html", "upper_case", "xml", "json", "git_lfs", "utf_8", "png", "gzip"],
 )
 @pytest.mark.parametrize("suffix", ["pth", "pkl", "safetensors"])
-def test_something_else_in_place_of_a_checkpoint(suffix, content, told, server):
+def test_something_else_in_place_of_a_checkpoint(suffix, content, reason, server):
     address = put(server, f"a.{suffix}", content)
-    assert f"{address} cannot be read: it is {told}" in refusal(ValueError, address)
+    assert f"{address} cannot be read: it is {reason}" in refusal(ValueError, address)
     assert server.cached() == []
 
 
-def test_pages_and_cut_files_on_the_disk_are_told_and_stay(tmp_path):
+def test_a_local_page_is_named_and_stays(tmp_path):
     path = tmp_path / "page.pth"
     path.write_text("<html>")
     assert refusal(ValueError, str(path)) == (
@@ -226,7 +226,7 @@ def test_addresses_that_make_no_sense(address, server):
 
 
 class Storage(PathHandler):
-    """A project's own storage, on this disk."""
+    """A local storage under a prefix of a user's project."""
 
     def __init__(self, folder: Path, error: Exception | None = None) -> None:
         super().__init__()
@@ -274,7 +274,7 @@ def test_whatever_a_handler_raises_is_one_sentence(error, expected, register, tm
 
 
 def test_a_copy_that_another_process_found_damaged_and_removed(server):
-    """Also this process tells what is wrong with the file."""
+    """This process, too, reports what is wrong with the file."""
     address = put(server, "a.pth", b"<html>")
     seen = []
 
@@ -316,7 +316,7 @@ def test_of_several_processes_one_downloads(server):
 
 
 def slowly(handler) -> None:
-    """So that the other processes come while the first one still downloads."""
+    """Answers so late that the other processes ask while the first one still downloads."""
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(FILES["a.pth"])))
     handler.end_headers()

@@ -1,4 +1,4 @@
-"""ImageNet weights of EfficientNet-Lite in the layout of its first PyTorch port."""
+"""ImageNet weights of EfficientNet-Lite from its first PyTorch port."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 def port_names(num_blocks: int) -> list[str]:
-    """Every tensor of such a file, in its order, which is timm's, too."""
+    """The tensor names of such a file, in the same order as timm's."""
 
     def norm(name):
         return [f"{name}.{tensor}" for tensor in NORM]
@@ -29,7 +29,7 @@ def port_names(num_blocks: int) -> list[str]:
 
 
 def port_file(name: str) -> tuple[dict, dict]:
-    """A file in the port's layout, and the same tensors under timm's names."""
+    """Tensors under the names of the port, and the same ones under timm's names."""
     network = timm.create_model(name)
     wanted = {key: torch.randn(value.shape) for key, value in network.state_dict().items()}
     names = port_names(sum(len(stage) for stage in network.blocks))
@@ -38,22 +38,22 @@ def port_file(name: str) -> tuple[dict, dict]:
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_lite3"])
 def test_every_tensor_finds_its_place(name):
-    given, wanted = port_file(name)
+    port, wanted = port_file(name)
     unused = ("conv_head.", "bn2.", "classifier.")
     wanted = {
         key: value
         for key, value in wanted.items()
         if not key.startswith(unused) and not key.endswith("num_batches_tracked")
     }
-    converted = convert_efficientnet_state_dict(given)
+    converted = convert_efficientnet_state_dict(port)
     assert converted.keys() == wanted.keys()
     assert all(torch.equal(converted[key], wanted[key]) for key in wanted)
 
 
 @pytest.mark.parametrize("freeze_bn", [False, True])
 def test_it_loads_as_a_backbone(tiny_model, tmp_path, freeze_bn):
-    given, wanted = port_file("tf_efficientnet_lite0")
-    torch.save(given, tmp_path / "lite0.pth")
+    port, wanted = port_file("tf_efficientnet_lite0")
+    torch.save(port, tmp_path / "lite0.pth")
     model = tiny_model(
         {
             "MODEL.BACKBONE.NAME": "build_timm_fpn_backbone",
@@ -68,8 +68,8 @@ def test_it_loads_as_a_backbone(tiny_model, tmp_path, freeze_bn):
 
 
 def test_a_file_of_another_size_is_refused(tiny_model, tmp_path):
-    given, _ = port_file("tf_efficientnet_lite2")
-    torch.save(given, tmp_path / "lite2.pth")
+    port, _ = port_file("tf_efficientnet_lite2")
+    torch.save(port, tmp_path / "lite2.pth")
     model = tiny_model(
         {
             "MODEL.BACKBONE.NAME": "build_timm_fpn_backbone",

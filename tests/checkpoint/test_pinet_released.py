@@ -48,7 +48,7 @@ def test_offsets_and_corrections_change_their_sign(published):
     assert torch.equal(norm, weights[f"{block}bn.running_var"])
 
 
-def test_an_unknown_name_is_told(published):
+def test_an_unknown_name_is_refused(published):
     with pytest.raises(ValueError, match=r"'pr.extra.weight', which no released PINet has"):
         convert_pinet_state_dict(published("coco") | {"pr.extra.weight": torch.zeros(1)})
 

@@ -23,7 +23,7 @@ def _target(boxes: list[list[float]], keypoints: list[list[list[float]]]) -> Per
     )
 
 
-def test_a_bump_is_exactly_one_in_its_keypoints_cell_and_nowhere_else():
+def test_a_gaussian_is_exactly_one_in_the_cell_of_its_keypoint_and_nowhere_else():
     target = _target([[0, 0, 120, 160]], [[[41.9, 83.0, 2], [40.0, 84.0, 1]]])
     heatmaps = draw_heatmaps(target, (64, 64), STRIDE)
     assert heatmaps.shape == (2, 64, 64)

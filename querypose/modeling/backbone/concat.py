@@ -1,4 +1,4 @@
-"""A pyramid as one map: all levels at the finest one's resolution, side by side."""
+"""A pyramid as one map: all levels, upsampled to the finest one and concatenated."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from querypose.modeling.backbone.timm import TimmBackbone
 
 
 class ConcatenatedPyramid(Backbone):
-    """The concatenation of a network's feature maps, "concat".
+    """The concatenated feature maps of a network, named "concat"; it has no parameters of its own.
 
-    Without parameters of its own. With HRNet these are the features of dense pose estimators (DEKR,
-    Geng et al., CVPR 2021): 480 channels of W32, 720 of W48.
+    With HRNet these are the features of dense pose estimators (DEKR, Geng et al., CVPR 2021): 480
+    channels of W32, 720 of W48.
 
     Args:
         bottom_up: a network whose outputs are ordered from fine to coarse.
@@ -35,7 +35,7 @@ class ConcatenatedPyramid(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Pixels that height and width must be a multiple of."""
+        """Height and width of an image must be multiples of it."""
         return self.bottom_up.size_divisibility
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -44,7 +44,7 @@ class ConcatenatedPyramid(Backbone):
 
 
 def concatenate_at_finest(levels: Sequence[Tensor]) -> Tensor:
-    """Upsamples all maps to the first one's size and concatenates their channels.
+    """Upsamples all maps to the size of the first one and concatenates their channels.
 
     Args:
         levels: (B, C_i, H_i, W_i) each, finest first.
@@ -61,7 +61,7 @@ def concatenate_at_finest(levels: Sequence[Tensor]) -> Tensor:
 
 @BACKBONE_REGISTRY.register()
 def build_hrnet_concat_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ConcatenatedPyramid:
-    """HRNet's four branches (the dense methods' published models)."""
+    """The four branches of HRNet (published models of the dense methods)."""
     return ConcatenatedPyramid(HRNet(cfg, input_shape))
 
 

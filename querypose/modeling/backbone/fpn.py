@@ -8,10 +8,9 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 
 
 def attach_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
-    """Puts an FPN with a max-pooled p6 on all outputs of ``bottom_up``, as ResNet-FPN has it.
+    """Adds an FPN with a max-pooled p6 to all outputs of ``bottom_up``, as in ResNet-FPN.
 
-    Reads MODEL.FPN.{OUT_CHANNELS, NORM, FUSE_TYPE}. MODEL.FPN.IN_FEATURES is not read: the
-    outputs of ``bottom_up`` are the inputs.
+    Reads MODEL.FPN.{OUT_CHANNELS, NORM, FUSE_TYPE}, but not MODEL.FPN.IN_FEATURES.
     """
     return FPN(
         bottom_up=bottom_up,

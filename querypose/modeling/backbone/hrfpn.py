@@ -1,4 +1,4 @@
-"""Necks that turn HRNet's four branches into the pyramid p2..p5."""
+"""Necks that turn the four branches of HRNet into the pyramid p2..p5."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
 
 
 class HRFPN(Backbone):
-    """HRFPN (HRNetV2p in Sun et al., arXiv:1904.04514): one fused map, pooled to every level.
+    """HRFPN (HRNetV2p in Sun et al., arXiv:1904.04514): one fused map, pooled to each level.
 
     Args:
         bottom_up: a network with four outputs at strides 4, 8, 16 and 32, finest first.
@@ -48,7 +48,7 @@ class HRFPN(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Pixels that height and width must be a multiple of, so that pooling loses no cell."""
+        """Height and width of an image must be multiples of it, so that pooling loses no cell."""
         return 32
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -65,7 +65,7 @@ class HRFPN(Backbone):
 
 
 class LateralHRFPN(HRFPN):
-    """HRFPN whose coarser levels also add HRNet's branch of their own resolution.
+    """HRFPN whose coarser levels also add the HRNet branch of their resolution.
 
     Args:
         bottom_up: a network with four outputs at strides 4, 8, 16 and 32, finest first.
@@ -76,7 +76,7 @@ class LateralHRFPN(HRFPN):
     def __init__(self, *, bottom_up: Backbone, out_channels: int) -> None:
         super().__init__(bottom_up=bottom_up, out_channels=out_channels, output_bias=False)
         branch_channels = [shape.channels for shape in bottom_up.output_shape().values()]
-        # Keyed by the branch's index: the finest branch enters through `reduction_conv` alone.
+        # Keyed by the index of the branch; the finest one enters through `reduction_conv` alone.
         self.lateral_conv = nn.ModuleDict(
             {
                 str(index): nn.Conv2d(channels, out_channels, 1, bias=False)
@@ -94,11 +94,11 @@ class LateralHRFPN(HRFPN):
 
 @BACKBONE_REGISTRY.register()
 def build_hrnet_hrfpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> HRFPN:
-    """HRNet with the pooled neck (the method's HRNet-W32 models)."""
+    """HRNet with the pooled neck (QueryPose with HRNet-W32)."""
     return HRFPN(cfg, HRNet(cfg, input_shape))
 
 
 @BACKBONE_REGISTRY.register()
 def build_hrnet_lateral_hrfpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LateralHRFPN:
-    """HRNet with the pooled neck and lateral connections (the method's HRNet-W48 models)."""
+    """HRNet with the pooled neck and lateral connections (QueryPose with HRNet-W48)."""
     return LateralHRFPN(cfg, HRNet(cfg, input_shape))

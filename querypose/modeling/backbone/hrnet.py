@@ -14,9 +14,9 @@ _STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
 
 class HRNet(HighResolutionNetFeatures, Backbone):
-    """The four branches of HRNet's stage 4 (Sun et al., CVPR 2019), batch norm trained.
+    """The four branches of HRNet's last stage (Sun et al., CVPR 2019), with trained batch norm.
 
-    It inherits timm's network, so its tensors bear the names of published HRNet pose weights.
+    It inherits timm's network, so its tensors have the names of published HRNet pose weights.
 
     Args:
         name: timm's name of the network, such as "hrnet_w32".
@@ -30,9 +30,9 @@ class HRNet(HighResolutionNetFeatures, Backbone):
     def __init__(self, *, name: str, in_channels: int = 3) -> None:
         if name not in cfg_cls:
             raise ValueError(
-                f"MODEL.HRNET.NAME: there is no HRNet '{name}'; choose one of {', '.join(cfg_cls)}."
+                f"MODEL.HRNET.NAME: timm has no HRNet '{name}'; choose one of {', '.join(cfg_cls)}."
             )
-        # "" asks for the branches themselves, not for what a classification head makes of them.
+        # "" selects the branches themselves, not those behind a classification head.
         super().__init__(
             cfg_cls[name], in_chans=in_channels, feature_location="", out_indices=(1, 2, 3, 4)
         )
@@ -47,7 +47,7 @@ class HRNet(HighResolutionNetFeatures, Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Pixels that height and width must be a multiple of, so that branches can be added."""
+        """Height and width of an image must be multiples of it, so that branches can be added."""
         return 32
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

@@ -17,14 +17,14 @@ def build_swin_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Swin Transformer with an FPN over its four stages.
 
     Raises:
-        ValueError: a stage's width is no multiple of its number of heads.
+        ValueError: the width of a stage is not a multiple of its number of heads.
     """
     node = cfg.MODEL.SWIN
     widths = [node.EMBED_DIM * 2**stage for stage in range(len(node.DEPTHS))]
     if len(node.NUM_HEADS) != len(widths) or any(map(operator.mod, widths, node.NUM_HEADS)):
         raise ValueError(
-            f"MODEL.SWIN.NUM_HEADS {list(node.NUM_HEADS)} must give each of the {len(widths)} "
-            f"stages in DEPTHS a divisor of its channels {widths}."
+            f"MODEL.SWIN.NUM_HEADS {list(node.NUM_HEADS)} must have a divisor of the channels for "
+            f"each of the {len(widths)} stages in MODEL.SWIN.DEPTHS, whose channels are {widths}."
         )
     swin = SwinTransformer(
         embed_dim=node.EMBED_DIM,

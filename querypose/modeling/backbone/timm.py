@@ -1,4 +1,4 @@
-"""Any pyramid-shaped network of the timm library as a backbone."""
+"""Any network of the timm library with a feature pyramid as a backbone."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from torch import Tensor, nn
 from querypose.modeling.backbone.fpn import attach_fpn
 
 _STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
-# Height and width of an image that no network was made for.
+# Height and width of an image that no network is designed for.
 _PROBE_SIZE = (96, 160)
 
 
 class TimmBackbone(Backbone):
-    """The feature maps at strides 4, 8, 16 and 32 of a timm network, without its head.
+    """The feature maps of a timm network at strides 4, 8, 16 and 32.
 
     Args:
         name: timm's name of the network, with or without a tag ("resnet18", "resnet18.a1_in1k").
         pretrained: download timm's ImageNet weights.
         freeze_bn: turn batch norms into fixed affine maps.
-        freeze_at: how many of the feature maps, from the finest on, keep the weights that lead to
-            them; 0 trains all. For pretrained networks.
+        freeze_at: number of feature maps, from the finest on, whose layers are not trained; for
+            pretrained networks.
         in_channels: channels of the image.
 
     Raises:
-        ValueError: timm has no such network, the network has no such feature maps or does not take
+        ValueError: timm has no such network, the network has no such feature maps or cannot take
             images of any size, or ``freeze_at`` is not within 0..4.
         OSError: the pretrained weights cannot be downloaded.
     """
@@ -49,7 +49,9 @@ class TimmBackbone(Backbone):
     ) -> None:
         super().__init__()
         if not 0 <= freeze_at <= len(_STRIDES):
-            raise ValueError(f"MODEL.TIMM.FREEZE_AT is within 0..{len(_STRIDES)}, not {freeze_at}.")
+            raise ValueError(
+                f"MODEL.TIMM.FREEZE_AT must be within 0..{len(_STRIDES)}, not {freeze_at}."
+            )
         network = _create_network(name, pretrained=pretrained, in_channels=in_channels)
         levels = _find_levels(name, network)
         self._out_features = list(_STRIDES)
@@ -60,7 +62,7 @@ class TimmBackbone(Backbone):
         }
         if freeze_at:
             _freeze_through(network, network.feature_info[levels[freeze_at - 1]]["module"])
-        # Parameters behind the last map would get no gradient, which DDP does not forgive.
+        # Parameters behind the last map would get no gradient, and DDP would fail.
         self._levels = network.prune_intermediate_layers(levels, prune_norm=True, prune_head=True)
         # Detectron2's own conversion would drop the activation inside timm's BatchNormAct2d.
         self.network = freeze_batch_norm_2d(network) if freeze_bn else network
@@ -79,7 +81,7 @@ class TimmBackbone(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Pixels that height and width must be a multiple of."""
+        """Height and width of an image must be multiples of it."""
         return 32
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -91,16 +93,16 @@ class TimmBackbone(Backbone):
 
     @torch.no_grad()
     def _check_maps(self, name: str, in_channels: int) -> None:
-        """Tries the network out: what it says of itself does not tell whether any size will do.
+        """Runs the network once, as its description does not tell whether it takes any size.
 
         Raises:
-            ValueError: it refuses an image, or its maps' sizes are not those of their strides.
+            ValueError: it refuses an image, or the sizes of its maps do not fit their strides.
         """
         height, width = _PROBE_SIZE
         expected = [(height // stride, width // stride) for stride in _STRIDES.values()]
         try:
             maps = self.eval()(torch.zeros(1, in_channels, height, width))
-        except Exception as error:  # Networks refuse in many ways.
+        except Exception as error:  # Each network raises errors of its own.
             raise ValueError(
                 f"MODEL.TIMM.NAME: '{name}' does not take images of any size; choose a "
                 "convolutional network or a Swin Transformer."
@@ -110,8 +112,8 @@ class TimmBackbone(Backbone):
         sizes = [tuple(feature.shape[-2:]) for feature in maps.values()]
         if sizes != expected:
             raise ValueError(
-                f"MODEL.TIMM.NAME: '{name}' makes maps of {sizes} cells of an image of "
-                f"{height} x {width}, not of {expected}; choose another network."
+                f"MODEL.TIMM.NAME: for an image of {height} x {width} pixels '{name}' makes maps "
+                f"of {sizes} cells, not of {expected}; choose another network."
             )
 
 
@@ -122,29 +124,29 @@ def _create_network(name: str, *, pretrained: bool, in_channels: int) -> nn.Modu
         raise ValueError(f"MODEL.TIMM.NAME: timm has no network '{name}'; {hint}")
     try:
         return _create_for_any_size(name, {"pretrained": pretrained, "in_chans": in_channels})
-    except Exception as error:  # The hub's client fails in many ways.
+    except Exception as error:  # The client of the hub raises errors of many kinds.
         if not pretrained:
             raise
         raise OSError(
             f"MODEL.TIMM.PRETRAINED: timm's weights of '{name}' cannot be downloaded "
-            f"({_first_cause(error)}); set the key False, or name a file in MODEL.WEIGHTS."
+            f"({_first_cause(error)}); set the key to False, or name a file in MODEL.WEIGHTS."
         ) from error
 
 
 def _first_cause(error: BaseException) -> str:
-    """What went wrong before everything else that an error tells, in one line."""
+    """The message of the first error in a chain, in one line."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__
     return f"{str(error).strip() or type(error).__name__}".splitlines()[0].rstrip(".")
 
 
 def _create_for_any_size(name: str, options: dict[str, Any]) -> nn.Module:
-    """Asks networks that were made for one image size to take others, where they can."""
+    """Creates a network that takes images of any size, if it can."""
     if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
         try:
             return timm.create_model(name, strict_img_size=False, **options)
         except TypeError as error:
-            # Some take any size without being asked.
+            # Some take any size without this option.
             if "strict_img_size" not in str(error):
                 raise
     return timm.create_model(name, **options)
@@ -155,15 +157,15 @@ def _find_levels(name: str, network: nn.Module) -> list[int]:
     strides = [level["reduction"] for level in getattr(network, "feature_info", [])]
     if not set(_STRIDES.values()) <= set(strides):
         raise ValueError(
-            f"MODEL.TIMM.NAME: '{name}' has feature maps at strides {sorted(set(strides))}, but "
-            "4, 8, 16 and 32 are needed; choose a network that has them, such as resnet50."
+            f"MODEL.TIMM.NAME: '{name}' has feature maps at strides {sorted(set(strides))}, not at "
+            "4, 8, 16 and 32; choose a network that has them, such as resnet50."
         )
     last_level = {stride: level for level, stride in enumerate(strides)}
     return [last_level[stride] for stride in _STRIDES.values()]
 
 
 def _freeze_through(network: nn.Module, module: str) -> None:
-    """Fixes the parameters of a module and of all before it, in the order of the network."""
+    """Freezes the parameters of a module and of all modules before it in the network."""
     names = [name for name, _ in network.named_parameters()]
     last = max(index for index, name in enumerate(names) if name.startswith(f"{module}."))
     for name in names[: last + 1]:

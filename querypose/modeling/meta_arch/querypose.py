@@ -1,4 +1,4 @@
-"""The QueryPose meta-architecture: images in, losses or people out."""
+"""QueryPose: learned queries become boxes, and boxes become keypoints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from querypose.checkpoint import convert_on_load
@@ -23,23 +23,23 @@ from querypose.modeling.pose_model import (
     wanted_size,
 )
 from querypose.modeling.sparse.box_stage import BoxStageOutput
-from querypose.modeling.sparse.criterion import QueryPoseCriterion
-from querypose.modeling.sparse.decoder import QueryPoseDecoder, StageState
-from querypose.modeling.sparse.denoising import BoxDenoiser, NoisedPeople
+from querypose.modeling.sparse.criterion import Matches, QueryPoseCriterion
+from querypose.modeling.sparse.decoder import QueryPoseDecoder
+from querypose.modeling.sparse.denoising import BoxDenoiser
 from querypose.modeling.sparse.detections import detect_people
 from querypose.modeling.sparse.matcher import HungarianMatcher
 from querypose.modeling.sparse.readout import DecodedPeople, KeypointReadout
 from querypose.modeling.targets import PersonTargets
 from querypose.skeleton import Skeleton
 
-# Their shapes follow from the keypoints and parts of a skeleton.
+# Tensors whose shape follows from the keypoints and parts of the skeleton.
 _SKELETON_DEPENDENT = re.compile(
     r"decoder\.part_queries\.weight"
     r"|decoder\.keypoint_stages\.\d+\.(heads\..*"
     r"|part_embedding\.(attention_conv|query_projection)\..*)"
     r"|heatmap_head\.layers\.2\..*"
 )
-# Class logits of the people of a model without training, and of all other queries.
+# Class logits of `fix_num_people`, for the queries that become people and for all others.
 _PERSON_LOGIT, _OTHER_LOGIT = 3.0, -6.0
 
 
@@ -48,18 +48,18 @@ class QueryPose(PoseModel):
     """Sparse multi-person pose regression (Xiao et al., NeurIPS 2022).
 
     Args:
-        backbone: gives the feature maps that the decoder pools from.
+        backbone: computes the feature maps that the decoder pools from.
         decoder: box and keypoint stages.
         criterion: losses and their matcher.
-        readout: makes people of what the keypoint stages say.
+        readout: turns the outputs of the keypoint stages into keypoints and scores.
         skeleton: the keypoints that the model predicts.
-        num_classes: classes of people.
+        num_classes: number of person classes.
         pixel_mean: per channel, in 0..255.
         pixel_std: per channel.
-        max_detections: people that an image returns at most.
+        max_detections: maximum number of people per image.
         heatmap_head: auxiliary loss on ``heatmap_feature``, or None.
         heatmap_feature: name of the feature map for the auxiliary loss.
-        denoiser: draws additional queries in training, or None.
+        denoiser: adds noised boxes of people as queries in training, or None.
     """
 
     @configurable
@@ -93,12 +93,12 @@ class QueryPose(PoseModel):
         self.heatmap_feature = heatmap_feature
         self.denoiser = denoiser
         self.max_detections = max_detections
-        # Detectron2's own predictor and checkpointer may load a released or backbone's file, too.
+        # So that Detectron2's own checkpointer also reads released files and backbone files.
         self.register_load_state_dict_pre_hook(convert_on_load)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Reads ``MODEL.QUERYPOSE`` and what Detectron2 has for any model."""
+        """Reads ``MODEL.QUERYPOSE`` and the keys that Detectron2 has for every model."""
         node = cfg.MODEL.QUERYPOSE
         skeleton = skeleton_from_config(cfg)
         if node.PART_PER_KEYPOINT:
@@ -116,10 +116,23 @@ class QueryPose(PoseModel):
         denoiser = None
         if node.DENOISING.NUM_QUERIES > 0:
             denoiser = BoxDenoiser(num_queries=node.DENOISING.NUM_QUERIES)
+        decoder = QueryPoseDecoder(cfg, shapes, skeleton)
+        matcher = HungarianMatcher(
+            class_cost=node.CLASS_WEIGHT, l1_cost=node.L1_WEIGHT, giou_cost=node.GIOU_WEIGHT
+        )
+        criterion = QueryPoseCriterion(
+            matcher=matcher,
+            class_weight=node.CLASS_WEIGHT,
+            l1_weight=node.L1_WEIGHT,
+            giou_weight=node.GIOU_WEIGHT,
+            keypoint_weight=node.KEYPOINT_WEIGHT,
+            attention_weight=node.ATTENTION_WEIGHT,
+            part_of_keypoint=skeleton.part_of_keypoint,
+        )
         return {
             "backbone": backbone,
-            "decoder": QueryPoseDecoder(cfg, shapes, skeleton),
-            "criterion": _criterion(node, skeleton),
+            "decoder": decoder,
+            "criterion": criterion,
             "readout": KeypointReadout(cfg, skeleton),
             "skeleton": skeleton,
             "num_classes": node.NUM_CLASSES,
@@ -132,22 +145,109 @@ class QueryPose(PoseModel):
         }
 
     def forward(self, batched_inputs: Inputs) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """Computes losses in training, else finds people; see :meth:`PoseModel.forward`.
+        """Computes losses in training, otherwise detects people; see :meth:`PoseModel.forward`.
 
         The losses are those of :class:`QueryPoseCriterion`. Boxes are clipped to the image. The
-        ``Instances`` also have ``query_indices``, and attention of every stage: ``pred_attention``
-        (n, S, P, h, w), whose maps sum to 1, and ``attention_boxes`` (n, S, 4).
+        ``Instances`` also have ``query_indices``, and the attention of every stage:
+        ``pred_attention`` (n, S, P, h, w), whose maps sum to 1, and ``attention_boxes`` (n, S, 4).
         """
         images = self.preprocess_images(batched_inputs)
         features = self._features(images)
         if self.training:
             return self._losses(features, images.image_sizes, self._targets(batched_inputs))
-        states = self.decoder(features, images.image_sizes)
-        people = self._detect(features, states, images.image_sizes, batched_inputs)
+        return self._detect(features, images.image_sizes, batched_inputs)
+
+    def _features(self, images: ImageList) -> dict[str, Tensor]:
+        # RoIAlign casts boxes to the type of the features: half precision would move the boxes.
+        # Maps that already have the layout that RoIAlign reads are not copied at every stage.
+        layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
+        features = self.backbone(images.tensor)
+        return {
+            name: value.float().contiguous(memory_format=layout) for name, value in features.items()
+        }
+
+    def _targets(self, batched_inputs: Inputs) -> list[PersonTargets]:
         return [
-            {"instances": _in_image(found, wanted_size(given, size))}
-            for found, given, size in zip(people, batched_inputs, images.image_sizes, strict=True)
+            PersonTargets.from_instances(
+                image_input["instances"],
+                num_keypoints=self.skeleton.num_keypoints,
+                num_classes=self.num_classes,
+                device=self.device,
+            )
+            for image_input in batched_inputs
         ]
+
+    def _losses(
+        self,
+        features: dict[str, Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        targets: Sequence[PersonTargets],
+    ) -> dict[str, Tensor]:
+        heatmap_losses = {}
+        if self.heatmap_head is not None:
+            # Collective, hence before the matching, which may fail on one rank alone.
+            heatmap_losses = self.heatmap_head(features[self.heatmap_feature], targets)
+        noised = self.denoiser(targets) if self.denoiser else None
+        states = self.decoder(features, image_sizes, noised.boxes if noised else None)
+        learned, extra = self.decoder.split(states)
+
+        matches = self.criterion.match(learned, targets)
+        query_indices = self._queries_to_decode(matches)
+        keypoints = self.decoder.decode_keypoints(features, learned, query_indices)
+        losses = self.criterion(learned, keypoints, query_indices, matches, targets)
+
+        if noised is not None:
+            matches = [noised.matches] * len(extra)
+            query_indices = [[queries for queries, _ in noised.matches]] * len(extra)
+            keypoints = self.decoder.decode_keypoints(features, extra, query_indices)
+            losses |= self.criterion.denoising(extra, keypoints, query_indices, matches, targets)
+        return losses | heatmap_losses
+
+    def _queries_to_decode(self, matches: Sequence[Matches]) -> list[list[Tensor]]:
+        """Per stage and image, the queries whose keypoints are decoded in training.
+
+        The full model decodes all. The light model decodes those that this stage or a later one
+        matched: a later stage needs their part queries.
+        """
+        if self.decoder.feedback:
+            every_query = torch.arange(self.decoder.num_queries, device=self.device)
+            return [[every_query] * len(stage_matches) for stage_matches in matches]
+        return [
+            [
+                torch.cat([queries for queries, _ in image_matches]).unique()
+                for image_matches in zip(*matches[stage:], strict=True)
+            ]
+            for stage in range(len(matches))
+        ]
+
+    def _detect(
+        self,
+        features: dict[str, Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        batched_inputs: Inputs,
+    ) -> list[dict[str, Any]]:
+        states = self.decoder(features, image_sizes)
+        with_attention = any(each.get("return_attention") for each in batched_inputs)
+
+        def decode(query_indices: Sequence[Tensor]) -> DecodedPeople:
+            every_stage = [query_indices] * len(states)
+            outputs = self.decoder.decode_keypoints(features, states, every_stage)
+            return self.readout(outputs, states, query_indices, with_attention=with_attention)
+
+        detections = detect_people(
+            states[-1].logits,
+            states[-1].boxes,
+            decode,
+            image_sizes,
+            max_detections=self.max_detections,
+            score_thresholds=[each.get("score_threshold", 0.0) for each in batched_inputs],
+        )
+        outputs = []
+        for people, image_input in zip(detections, batched_inputs, strict=True):
+            people = rescale_instances(people, wanted_size(image_input, people.image_size))
+            people.pred_boxes.clip(people.image_size)
+            outputs.append({"instances": people})
+        return outputs
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """Backbone, box decoder and keypoint decoder."""
@@ -162,15 +262,15 @@ class QueryPose(PoseModel):
         }
 
     def is_skeleton_dependent(self, tensor_name: str) -> bool:
-        """Part queries, part attention and heads."""
+        """True for part queries, part attention and the heads of the keypoints."""
         return bool(_SKELETON_DEPENDENT.fullmatch(tensor_name))
 
     def is_training_aid(self, tensor_name: str) -> bool:
-        """The auxiliary heat maps."""
+        """True for the auxiliary heat maps."""
         return tensor_name.startswith("heatmap_head.")
 
     def loss_normalizers(self, batched_inputs: Inputs) -> dict[str, Tensor]:
-        """People, and for the auxiliary heat maps keypoints; see the base class."""
+        """Counts people, and keypoints for the auxiliary heat maps; see the base class."""
         targets = self._targets(batched_inputs)
         normalizers = dict.fromkeys(self.criterion.weights, self.criterion.num_people(targets))
         if self.heatmap_head is not None:
@@ -178,10 +278,10 @@ class QueryPose(PoseModel):
         return normalizers
 
     def fix_num_people(self, count: int) -> None:
-        """The first ``count`` queries become people, whose boxes stay; see the base class."""
+        """Makes people of the first ``count`` queries and keeps all boxes; see the base class."""
 
         def fix(_: nn.Module, inputs: tuple[Any, ...], output: BoxStageOutput) -> BoxStageOutput:
-            # Times 0, not dropped: in training the gradient goes its usual way.
+            # Multiplied by 0, not replaced, so that gradients reach every parameter in training.
             logits = 0 * output.logits + _OTHER_LOGIT
             logits[:, :count] += _PERSON_LOGIT - _OTHER_LOGIT
             return output._replace(logits=logits, boxes=0 * output.boxes + inputs[1])
@@ -189,129 +289,3 @@ class QueryPose(PoseModel):
         for stage in self.decoder.box_stages:
             stage.register_forward_hook(fix)
         self.max_detections = count
-
-    def _features(self, images: ImageList) -> dict[str, Tensor]:
-        # RoIAlign casts boxes to the features' type: half precision would move them. It also wants
-        # channels first, on a CPU last, and would lay the maps out anew at every stage.
-        layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
-        features = self.backbone(images.tensor)
-        return {
-            name: value.float().contiguous(memory_format=layout) for name, value in features.items()
-        }
-
-    def _targets(self, batched_inputs: Sequence[dict[str, Any]]) -> list[PersonTargets]:
-        return [
-            PersonTargets.from_instances(
-                given["instances"],
-                num_keypoints=self.skeleton.num_keypoints,
-                num_classes=self.num_classes,
-                device=self.device,
-            )
-            for given in batched_inputs
-        ]
-
-    def _losses(
-        self,
-        features: dict[str, Tensor],
-        image_sizes: Sequence[tuple[int, int]],
-        targets: Sequence[PersonTargets],
-    ) -> dict[str, Tensor]:
-        heatmap_losses = {}
-        if self.heatmap_head is not None:
-            # Before the matching, which may fail in one process: the others would wait for it.
-            heatmap_losses = self.heatmap_head(features[self.heatmap_feature], targets)
-        noised = self.denoiser(targets) if self.denoiser else None
-        states = self.decoder(features, image_sizes, noised.boxes if noised else None)
-        learned, extra = self.decoder.split(states)
-        losses = self._matched_losses(features, learned, targets)
-        if noised is not None:
-            losses.update(self._denoising_losses(features, extra, noised, targets))
-        return losses | heatmap_losses
-
-    def _matched_losses(
-        self,
-        features: dict[str, Tensor],
-        states: Sequence[StageState],
-        targets: Sequence[PersonTargets],
-    ) -> dict[str, Tensor]:
-        matches = self.criterion.match(states, targets)
-        query_indices = self._queries_to_train(matches, len(targets))
-        keypoints = self.decoder.decode_keypoints(features, states, query_indices)
-        return self.criterion(states, keypoints, query_indices, matches, targets)
-
-    def _denoising_losses(
-        self,
-        features: dict[str, Tensor],
-        states: Sequence[StageState],
-        noised: NoisedPeople,
-        targets: Sequence[PersonTargets],
-    ) -> dict[str, Tensor]:
-        matches = [
-            (torch.arange(len(people), device=people.device), people) for people in noised.people
-        ]
-        query_indices = [[queries for queries, _ in matches]] * len(states)
-        keypoints = self.decoder.decode_keypoints(features, states, query_indices)
-        every_stage = [matches] * len(states)
-        return self.criterion.denoising(states, keypoints, query_indices, every_stage, targets)
-
-    def _queries_to_train(
-        self, matches: Sequence[Sequence[tuple[Tensor, Tensor]]], num_images: int
-    ) -> list[list[Tensor]]:
-        """All queries in the full model; in the light one those that this or a later stage matched.
-
-        A stage hands its part queries on, so it decodes what the stages after it will need.
-        """
-        if self.decoder.feedback:
-            every = torch.arange(self.decoder.num_queries, device=self.device)
-            return [[every] * num_images] * len(matches)
-        return [
-            [
-                torch.cat([stage[image][0] for stage in matches[index:]]).unique()
-                for image in range(num_images)
-            ]
-            for index in range(len(matches))
-        ]
-
-    def _detect(
-        self,
-        features: dict[str, Tensor],
-        states: Sequence[StageState],
-        image_sizes: Sequence[tuple[int, int]],
-        batched_inputs: Inputs,
-    ) -> list[Instances]:
-        with_attention = any(given.get("return_attention") for given in batched_inputs)
-
-        def decode(query_indices: Sequence[Tensor]) -> DecodedPeople:
-            every_stage = [query_indices] * len(states)
-            outputs = self.decoder.decode_keypoints(features, states, every_stage)
-            return self.readout(outputs, states, query_indices, with_attention=with_attention)
-
-        return detect_people(
-            states[-1].logits,
-            states[-1].boxes,
-            decode,
-            image_sizes,
-            max_detections=self.max_detections,
-            score_thresholds=[given.get("score_threshold", 0.0) for given in batched_inputs],
-        )
-
-
-def _in_image(people: Instances, size: tuple[int, int]) -> Instances:
-    people = rescale_instances(people, size)
-    people.pred_boxes.clip(size)
-    return people
-
-
-def _criterion(node: CfgNode, skeleton: Skeleton) -> QueryPoseCriterion:
-    matcher = HungarianMatcher(
-        class_cost=node.CLASS_WEIGHT, l1_cost=node.L1_WEIGHT, giou_cost=node.GIOU_WEIGHT
-    )
-    return QueryPoseCriterion(
-        matcher=matcher,
-        class_weight=node.CLASS_WEIGHT,
-        l1_weight=node.L1_WEIGHT,
-        giou_weight=node.GIOU_WEIGHT,
-        keypoint_weight=node.KEYPOINT_WEIGHT,
-        attention_weight=node.ATTENTION_WEIGHT,
-        part_of_keypoint=skeleton.part_of_keypoint,
-    )

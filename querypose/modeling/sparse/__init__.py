@@ -1,1 +1,1 @@
-"""What QueryPose is made of: learned queries become boxes, and boxes become keypoints."""
+"""The parts of QueryPose: box and keypoint decoder, matcher, losses and readout."""

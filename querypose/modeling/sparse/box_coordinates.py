@@ -1,4 +1,4 @@
-"""Between pixels and coordinates that relate to a person's box."""
+"""Box-relative coordinates: 0 is the center of the box, +-0.5 its edges."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def scale_boxes(boxes: Tensor, scale: float) -> Tensor:
-    """Enlarges (..., 4) xyxy boxes about their centers; at scale 1 they are the very same."""
+    """Enlarges (..., 4) xyxy boxes about their centers; at scale 1 it returns them as they are."""
     if scale == 1:
         return boxes
     margin = (boxes[..., 2:] - boxes[..., :2]) * ((scale - 1) / 2)
@@ -15,7 +15,7 @@ def scale_boxes(boxes: Tensor, scale: float) -> Tensor:
 
 
 def keypoints_to_box(points: Tensor, boxes: Tensor) -> Tensor:
-    """Pixels to box-relative coordinates: 0 is the box's center, +-0.5 are its edges.
+    """Pixels to box-relative coordinates.
 
     Args:
         points: (M, K, 2) pixels.
@@ -26,7 +26,7 @@ def keypoints_to_box(points: Tensor, boxes: Tensor) -> Tensor:
 
 
 def keypoints_to_pixels(coordinates: Tensor, boxes: Tensor) -> Tensor:
-    """Box-relative coordinates to pixels; the inverse of ``keypoints_to_box``.
+    """Box-relative coordinates to pixels; the inverse of :func:`keypoints_to_box`.
 
     Args:
         coordinates: (M, K, 2).

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from querypose.modeling.sparse.dynamic_conv import DynamicConv
 from querypose.modeling.sparse.feed_forward import FeedForward
 
-# Sparse R-CNN lets a stage scale a box up to 100000 / 16 times.
+# In Sparse R-CNN a stage enlarges a box at most by this factor.
 _SCALE_CLAMP = math.log(100000.0 / 16)
 _DELTA_WEIGHTS = (2.0, 2.0, 1.0, 1.0)
 
 
 class BoxStageOutput(NamedTuple):
-    """What one box stage says of B images' N queries.
+    """Output of one box stage for the N queries of B images.
 
     Attributes:
         logits: class logits, (B, N, classes).
@@ -38,12 +38,12 @@ def _branch(dim: int, num_layers: int) -> nn.Sequential:
 
 
 class BoxDecoderStage(nn.Module):
-    """Refines class, box and query of every instance (paper section 3.1, Sparse R-CNN section 3.2).
+    """Classifies every query and refines its box (paper section 3.1, Sparse R-CNN section 3.2).
 
     Args:
         dim: width of the instance queries.
-        num_classes: classes to score.
-        num_heads: heads of the self-attention among an image's queries.
+        num_classes: number of classes.
+        num_heads: heads of the self-attention among the queries of an image.
         ffn_dim: inner width of the feed-forward block.
         dynamic_dim: inner width of the dynamic convolution.
         pooler_resolution: side of the square RoI.
@@ -82,7 +82,7 @@ class BoxDecoderStage(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier-uniform weights; the class bias starts at the prior probability."""
+        """Draws Xavier-uniform weights; the class bias gives the prior probability."""
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -97,20 +97,21 @@ class BoxDecoderStage(nn.Module):
         queries: Tensor,
         attention_mask: Tensor | None = None,
     ) -> BoxStageOutput:
-        """Runs the stage.
+        """Refines the boxes and queries of the previous stage.
 
         Args:
             roi_features: (B * N, dim, H, W), pooled inside ``boxes``.
-            boxes: incoming boxes, (B, N, 4) xyxy in pixels.
-            queries: incoming instance queries, (B, N, dim).
-            attention_mask: (N, N) bool, True where a query (row) may not look at another (column).
+            boxes: of the previous stage, (B, N, 4) xyxy in pixels.
+            queries: of the previous stage, (B, N, dim).
+            attention_mask: (N, N) bool, True where a query (row) must not attend to another one
+                (column).
         """
         attended, _ = self.self_attention(
             queries, queries, queries, attn_mask=attention_mask, need_weights=False
         )
         queries = self.attention_norm(queries + attended)
-        told = self.interaction(queries.flatten(0, 1), roi_features).view_as(queries)
-        queries = self.interaction_norm(queries + told)
+        update = self.interaction(queries.flatten(0, 1), roi_features).view_as(queries)
+        queries = self.interaction_norm(queries + update)
         queries = self.feed_forward(queries)
 
         logits = self.class_logits(self.class_branch(queries))

@@ -6,22 +6,20 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from querypose.modeling.loss_normalizer import mean_over_processes
 from querypose.modeling.sparse.box_coordinates import keypoints_to_box
-from querypose.modeling.sparse.decoder import StageState
 from querypose.modeling.sparse.keypoint_stage import KeypointStageOutput
 from querypose.modeling.sparse.matcher import HungarianMatcher
+from querypose.modeling.sparse.part_attention import attention_loss
 from querypose.modeling.sparse.query_rows import flat_rows, positions_among
 from querypose.modeling.sparse.rle import ResidualLogLikelihoodLoss
+from querypose.modeling.sparse.stage_state import StageState
 from querypose.modeling.targets import PersonTargets
 
 Matches = Sequence[tuple[Tensor, Tensor]]
-
-# Its logarithm stays finite.
-_SMALLEST_ATTENTION = 1e-12
+"""Per image, indices of queries and of their people."""
 
 
 class QueryPoseCriterion(nn.Module):
@@ -30,14 +28,14 @@ class QueryPoseCriterion(nn.Module):
     Args:
         matcher: assigns queries to people.
         class_weight: weight of the sigmoid focal loss.
-        l1_weight: weight of the L1 loss of boxes divided by the image's size.
+        l1_weight: weight of the L1 loss of boxes divided by the size of the image.
         giou_weight: weight of the generalized IoU loss.
         keypoint_weight: weight of the residual log-likelihood loss.
-        attention_weight: weight of the part attention's cross entropy; with 0 there is none, as in
-            the paper.
-        part_of_keypoint: whose attention looks for each keypoint, K numbers.
-        focal_alpha: focal loss's balance of positives.
-        focal_gamma: focal loss's exponent.
+        attention_weight: weight of the cross entropy of the part attention; not in the paper, and
+            not computed at 0.
+        part_of_keypoint: index of the part of each keypoint, for the part attention.
+        focal_alpha: weight of positives in the focal loss.
+        focal_gamma: exponent of the focal loss.
     """
 
     def __init__(
@@ -70,12 +68,12 @@ class QueryPoseCriterion(nn.Module):
     def match(
         self, states: Sequence[StageState], targets: Sequence[PersonTargets]
     ) -> list[list[tuple[Tensor, Tensor]]]:
-        """Assigns every stage's queries to people; see :class:`HungarianMatcher`."""
+        """Assigns the queries of every stage to people; see :class:`HungarianMatcher`."""
         logits, boxes = [state.logits for state in states], [state.boxes for state in states]
         try:
             return self.matcher(logits, boxes, targets)
         except FloatingPointError:
-            # The other processes will count people together, and would wait for this one.
+            # The other ranks would wait for this one in their collective count of people.
             self.num_people(targets)
             raise
 
@@ -90,17 +88,16 @@ class QueryPoseCriterion(nn.Module):
         """Computes the weighted losses.
 
         Args:
-            states: per stage, the box decoder's.
-            keypoints: per stage, the keypoint decoder's, of the queries in ``query_indices``.
-            query_indices: per stage and image, the decoded queries; every matched one of the
-                stage among them.
+            states: per stage, of all queries.
+            keypoints: per stage, of the queries in ``query_indices``.
+            query_indices: per stage and image, the decoded queries, which include the matched ones.
             matches: per stage and image, from :meth:`match`.
             targets: per image.
 
         Returns:
             Scalars ``loss_ce``, ``loss_bbox``, ``loss_giou``, ``loss_keypoint`` and, with an
-            ``attention_weight``, ``loss_attention`` of the last stage, and the same with ``_0``,
-            ``_1``, ... of the stages before it.
+            ``attention_weight``, ``loss_attention`` of the last stage, and the same names with
+            ``_0``, ``_1``, ... of the earlier stages.
         """
         person_losses = self._person_losses(states, keypoints, query_indices, matches, targets)
         losses = [
@@ -117,20 +114,20 @@ class QueryPoseCriterion(nn.Module):
         matches: Sequence[Matches],
         targets: Sequence[PersonTargets],
     ) -> dict[str, Tensor]:
-        """Computes the box and keypoint losses of noised people, a mean over their queries.
+        """Computes the box and keypoint losses of noised people, averaged over their queries.
 
-        Which of several queries is the person is for the matched ones to learn: there is no class
-        loss.
+        There is no class loss: the matched queries alone learn which of several queries stands for
+        a person.
 
         Args:
             states: as in :meth:`forward`, of the additional queries alone.
-            keypoints: theirs.
-            query_indices: theirs, counted from 0.
-            matches: whose noised box each of them is.
+            keypoints: of the additional queries.
+            query_indices: of the additional queries, counted from 0.
+            matches: per stage and image, the person of every additional query.
             targets: per image.
 
         Returns:
-            As :meth:`forward` does, with ``_denoising`` in the names.
+            The same as :meth:`forward`, with ``_denoising`` in the names.
         """
         losses = self._person_losses(states, keypoints, query_indices, matches, targets)
         return self._weighted(losses, states[0].boxes.shape[:2].numel(), "_denoising")
@@ -168,7 +165,7 @@ class QueryPoseCriterion(nn.Module):
 
     @staticmethod
     def num_people(targets: Sequence[PersonTargets]) -> Tensor:
-        """Mean number of people per process, at least one; collective."""
+        """Mean number of people per process, at least 1; collective: every rank must call it."""
         count = torch.tensor(sum(len(target.boxes) for target in targets))
         return mean_over_processes(count.to(targets[0].boxes.device))
 
@@ -209,55 +206,32 @@ class QueryPoseCriterion(nn.Module):
         matches: Matches,
         targets: Sequence[PersonTargets],
     ) -> dict[str, Tensor]:
-        """Losses of supervised keypoints, per keypoint of a person."""
-        people = torch.cat(
+        """Losses of supervised keypoints, divided by the number of keypoints of a person."""
+        expected = torch.cat(
             [target.keypoints[people] for (_, people), target in zip(matches, targets, strict=True)]
         )
-        relative = keypoints_to_box(people[..., :2], boxes)
-        # A keypoint outside the box is out of the head's reach.
-        supervised = (people[..., 2] > 0) & (relative.abs() <= 0.5).all(dim=-1)
+        num_keypoints = expected.shape[1]
+        relative = keypoints_to_box(expected[..., :2], boxes)
+        # The heads cannot reach a keypoint outside the box.
+        supervised = (expected[..., 2] > 0) & (relative.abs() <= 0.5).all(dim=-1)
         likelihood_loss = self.keypoint_loss(
             output.coordinates[rows][supervised],
             output.sigmas[rows][supervised],
             relative[supervised],
         )
-        losses = {"loss_keypoint": likelihood_loss / people.shape[1]}
+        losses = {"loss_keypoint": likelihood_loss / num_keypoints}
         if self.weights["loss_attention"]:
             maps = output.attention[rows][:, self.part_of_keypoint][supervised]
-            losses["loss_attention"] = attention_loss(maps, relative[supervised]) / people.shape[1]
+            losses["loss_attention"] = attention_loss(maps, relative[supervised]) / num_keypoints
         return losses
 
 
-def attention_loss(attention: Tensor, places: Tensor) -> Tensor:
-    """Cross entropy between attention maps and where they should look (Mask R-CNN, section 5).
-
-    A place between cells is shared out among its four neighbors, bilinearly, so that the center of
-    the best map is the place itself.
-
-    Args:
-        attention: (M, H, W), each map summing to 1.
-        places: (M, 2) x and y, box-relative: 0 the box's center, +-0.5 its edges.
-
-    Returns:
-        The sum over the maps.
-    """
-    log_attention = attention.float().clamp(min=_SMALLEST_ATTENTION).log()
-    # The sampler's coordinates end at +-1.
-    sampled = F.grid_sample(
-        log_attention[:, None],
-        2 * places[:, None, None],
-        padding_mode="border",
-        align_corners=False,
-    )
-    return -sampled.sum()
-
-
 def _matched(values: Tensor, matches: Matches) -> Tensor:
-    """(B, N, ...) -> the matched queries' values, (M, ...), image by image."""
+    """Rows of the matched queries in (B, N, ...) values, (M, ...), in the order of the images."""
     return torch.cat([rows[queries] for rows, (queries, _) in zip(values, matches, strict=True)])
 
 
 def _matched_rows(decoded: Sequence[Tensor], matches: Matches, num_queries: int) -> Tensor:
-    """Where the matched queries stand among the decoded ones, (M,)."""
+    """Positions of the matched queries among the decoded ones, (M,)."""
     matched = flat_rows([queries for queries, _ in matches], num_queries)
     return positions_among(flat_rows(decoded, num_queries), matched)

@@ -1,4 +1,4 @@
-"""From decoded queries to the people of an image."""
+"""From queries to the people of an image."""
 
 from __future__ import annotations
 
@@ -22,28 +22,27 @@ def detect_people(
     max_detections: int,
     score_thresholds: Sequence[float],
 ) -> list[Instances]:
-    """Finds the people with the highest final scores, decoding keypoints of as few as possible.
+    """Finds the people with the highest final scores and decodes as few queries as possible.
 
-    A final score is the class score times the quality of the keypoints, hence never above the class
-    score. So queries are decoded by falling class score until none that is left can enter the
-    result, which is therefore the one that decoding every query would give.
+    The final score is the class score times the quality of the keypoints, hence never above the
+    class score. Queries are decoded by falling class score until no other one can enter the result.
+    So the result is the same as if every query were decoded.
 
     Args:
-        logits: the last stage's, (B, N, classes).
-        boxes: the last stage's, (B, N, 4) xyxy in pixels of the network's input.
-        decode: maps query indices per image to those queries' keypoints.
+        logits: of the last stage, (B, N, classes).
+        boxes: of the last stage, (B, N, 4) xyxy in pixels of the network's input.
+        decode: maps query indices per image to the keypoints of these queries.
         image_sizes: (height, width) of each unpadded image.
-        max_detections: people an image returns at most.
-        score_thresholds: per image; people of a lower final score are left out.
+        max_detections: maximum number of people per image.
+        score_thresholds: per image, the lowest final score of a person.
 
     Returns:
         Per image ``Instances`` in pixels of the network's input, best first, with ``pred_boxes``
-        (unclipped), ``scores``, ``pred_classes``, the other fields of :class:`DecodedPeople` and
-        ``query_indices``, the instance query that each person came from. Boxes that lie outside the
-        image are left out.
+        (unclipped), ``scores``, ``pred_classes``, the fields of :class:`DecodedPeople` and
+        ``query_indices``, the query of each person. Nobody's box lies outside the image.
 
     Raises:
-        FloatingPointError: a logit, a box, a keypoint or its deviation is NaN or infinite.
+        FloatingPointError: a logit, a box, a keypoint or a quality is NaN or infinite.
     """
     _refuse_unless(logits.isfinite().all() & boxes.isfinite().all(), "class scores or boxes")
     class_scores, classes = logits.float().sigmoid().max(dim=-1)
@@ -51,7 +50,7 @@ def detect_people(
     candidates = _inside(boxes, image_sizes) & (class_scores >= thresholds)
     limit = min(max_detections, class_scores.shape[1])
     scores, decoded = _decode_best(class_scores, candidates, decode, limit)
-    # Scores of -inf are of queries that were not decoded.
+    # A score of -inf means that the query was not decoded.
     finite = decoded["pred_keypoints"].isfinite().all() & (scores < torch.inf).all()
     _refuse_unless(finite, "keypoints or their scores")
     scores = torch.where(scores >= thresholds, scores, -torch.inf)
@@ -75,8 +74,8 @@ def detect_people(
 def _refuse_unless(finite: Tensor, what: str) -> None:
     if not finite:
         raise FloatingPointError(
-            f"The model's {what} are NaN or infinite: the weights come from a training that has "
-            "diverged, or the image has such pixels, or half precision does not suffice."
+            f"The model's {what} are NaN or infinite: use weights from a training that has not "
+            "diverged, images with finite pixels, and float32 if half precision overflows."
         )
 
 
@@ -96,8 +95,8 @@ def _decode_best(
     """Decodes the queries that may be among the ``limit`` best of their image.
 
     Returns:
-        Final scores, (B, N), -inf where a query was not decoded, and what was decoded of the
-        queries, by the name of the field, (B, N, ...).
+        Final scores, (B, N), -inf where a query was not decoded, and the decoded fields by name,
+        (B, N, ...).
     """
     scores = torch.full_like(class_scores, -torch.inf)
     waiting = candidates.clone()
@@ -110,7 +109,7 @@ def _decode_best(
             index[score > -torch.inf].sort().values
             for index, score in zip(order, best, strict=True)
         ]
-        # Nobody is decoded, too, where there is no candidate: the fields have their shapes then.
+        # Without any candidate an empty selection is decoded, which gives the fields their shapes.
         if decoded and not any(len(index) for index in query_indices):
             return scores, decoded
         people = decode(query_indices)

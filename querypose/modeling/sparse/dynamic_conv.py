@@ -1,4 +1,4 @@
-"""Dynamic convolution: an instance query filters its own region of interest."""
+"""Dynamic convolution: a query makes the filters for its own region of interest."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 class DynamicConv(nn.Module):
     """Interaction of an instance query with its RoI features (Sparse R-CNN, section 3.2).
 
-    A linear layer turns the query into two 1x1 filters, ``dim x dynamic_dim`` and back, which are
-    applied to the RoI's vectors one after the other.
+    A linear layer turns the query into two 1x1 convolutions, from ``dim`` to ``dynamic_dim``
+    channels and back, which run on the RoI features one after the other.
 
     Args:
         dim: width of queries and of RoI features.
-        dynamic_dim: width between the two filters.
-        num_positions: RoI height times width.
+        dynamic_dim: width between the two convolutions.
+        num_positions: height times width of the RoI.
     """
 
     def __init__(self, *, dim: int, dynamic_dim: int, num_positions: int) -> None:
@@ -30,14 +30,14 @@ class DynamicConv(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, queries: Tensor, roi_features: Tensor) -> Tensor:
-        """Filters each query's RoI.
+        """Convolves the RoI of each query.
 
         Args:
             queries: (R, dim).
             roi_features: (R, dim, H, W) with H * W = ``num_positions``.
 
         Returns:
-            What the RoI tells its query, (R, dim); not yet added to the query.
+            (R, dim), the update of the queries, not yet added to them.
         """
         positions = roi_features.flatten(2).transpose(1, 2)
         filters = self.dynamic_layer(queries)

@@ -1,4 +1,4 @@
-"""One stage of the keypoint decoder: part embeddings, selective iteration, part heads."""
+"""One stage of the keypoint decoder: from RoI features and part queries to keypoints."""
 
 from __future__ import annotations
 
@@ -6,27 +6,25 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from querypose.modeling.sparse.dynamic_conv import DynamicConv
 from querypose.modeling.sparse.feed_forward import FeedForward
-
-# SIM squeezes the part width by this factor before it computes its gates.
-_GATE_REDUCTION = 4
-# The deconvolution of SPEGM doubles the RoI's resolution.
-_UPSAMPLE_KERNEL, _UPSAMPLE_STRIDE, _UPSAMPLE_PADDING = 4, 2, 1
+from querypose.modeling.sparse.part_attention import attention_centers
+from querypose.modeling.sparse.part_heads import PartHeads
+from querypose.modeling.sparse.part_queries import SelectiveIteration, SpatialPartEmbedding
 
 
 class KeypointStageOutput(NamedTuple):
-    """What one keypoint stage says of R instances.
+    """Output of one keypoint stage for R instances.
 
     Attributes:
-        coordinates: (R, K, 2), float32, relative to the stage's box: 0 its center, +-0.5 its edges.
-        sigmas: (R, K, 2), float32 in (0, 1), the predicted deviations in units of the box.
+        coordinates: (R, K, 2), float32, relative to the keypoint box of the stage: 0 is its center,
+            +-0.5 its edges.
+        sigmas: (R, K, 2), float32 in (0, 1), the predicted deviations in units of that box.
         part_queries: (R, P, part_dim), for the next stage.
-        attention: (R, P, 2H, 2W), each part's map of weights that sum to 1.
+        attention: (R, P, 2H, 2W), one map per part, each summing to 1.
     """
 
     coordinates: Tensor
@@ -40,140 +38,13 @@ class KeypointStageOutput(NamedTuple):
         return 1 - self.sigmas.mean(dim=-1)
 
 
-class SpatialPartEmbedding(nn.Module):
-    """Spatial part embedding generation module, SPEGM (paper section 3.2).
-
-    Each part attends to its own places of the upsampled RoI; the instance query adds what the
-    person's whole appearance says of the part.
-
-    Args:
-        dim: width of RoI features and of instance queries.
-        part_dim: width of part embeddings.
-        num_parts: P.
-    """
-
-    def __init__(self, *, dim: int, part_dim: int, num_parts: int) -> None:
-        super().__init__()
-        self.num_parts = num_parts
-        self.upsample = nn.Sequential(
-            nn.ConvTranspose2d(
-                dim, dim, _UPSAMPLE_KERNEL, _UPSAMPLE_STRIDE, _UPSAMPLE_PADDING, bias=False
-            ),
-            nn.BatchNorm2d(dim),
-            nn.ReLU(inplace=True),
-        )
-        self.attention_conv = nn.Conv2d(dim, num_parts, 3, padding=1)
-        self.embedding = nn.Linear(dim, part_dim)
-        # One projection of the instance query per part, side by side in one matrix.
-        self.query_projection = nn.Linear(dim, num_parts * part_dim)
-
-    def reset_parameters(self) -> None:
-        """Xavier-uniform weights, every part's projection by its own fan."""
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
-        for projection in self.query_projection.weight.chunk(self.num_parts):
-            nn.init.xavier_uniform_(projection)
-
-    def forward(self, roi_features: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeds the parts of R instances.
-
-        Args:
-            roi_features: (R, dim, H, W).
-            queries: (R, dim).
-
-        Returns:
-            Part embeddings (R, P, part_dim) and attention maps (R, P, 2H, 2W).
-        """
-        features = self.upsample(roi_features)
-        attention = self.attention_conv(features).flatten(2).softmax(dim=-1)
-        pooled = torch.bmm(attention, features.flatten(2).transpose(1, 2))
-        embeddings = self.embedding(pooled)
-        embeddings = embeddings + self.query_projection(queries).view_as(embeddings)
-        return embeddings, attention.unflatten(-1, features.shape[-2:])
-
-
-class SelectiveIteration(nn.Module):
-    """Selective iteration module, SIM (paper section 3.3).
-
-    Gates choose, channel by channel, between the new part embedding and the part query of the
-    previous stage.
-
-    Args:
-        part_dim: width of part embeddings and part queries.
-    """
-
-    def __init__(self, *, part_dim: int) -> None:
-        super().__init__()
-        squeezed = part_dim // _GATE_REDUCTION
-        self.squeeze = nn.Linear(part_dim, squeezed, bias=False)
-        self.norm = nn.LayerNorm(squeezed)
-        self.activation = nn.ReLU(inplace=True)
-        self.gates = nn.Linear(squeezed, 2 * part_dim)
-
-    def forward(self, embeddings: Tensor, part_queries: Tensor) -> Tensor:
-        """Combines (R, P, part_dim) embeddings and part queries into new part queries."""
-        hidden = self.activation(self.norm(self.squeeze(embeddings + part_queries)))
-        keep_new, keep_old = self.gates(hidden).sigmoid().chunk(2, dim=-1)
-        return embeddings * keep_new + part_queries * keep_old
-
-
-class PartHeads(nn.Module):
-    """Coordinates and sigmas of all keypoints, each from its part's query (paper section 3.4).
-
-    A part with k keypoints has a coordinate and a sigma head of 2k outputs. The heads of all parts
-    lie in one tensor, in the dataset's keypoint order, so that no regrouping is needed.
-
-    Args:
-        part_dim: width of part queries.
-        part_indices: the keypoints of each part.
-    """
-
-    def __init__(self, *, part_dim: int, part_indices: Sequence[Sequence[int]]) -> None:
-        super().__init__()
-        num_keypoints = sum(len(part) for part in part_indices)
-        part_of_keypoint = torch.empty(num_keypoints, dtype=torch.long)
-        for part, keypoints in enumerate(part_indices):
-            part_of_keypoint[list(keypoints)] = part
-        self.register_buffer("part_of_keypoint", part_of_keypoint, persistent=False)
-        self.part_indices = [list(part) for part in part_indices]
-        self.coordinate_weight = nn.Parameter(torch.empty(num_keypoints, 2, part_dim))
-        self.coordinate_bias = nn.Parameter(torch.zeros(num_keypoints, 2))
-        self.sigma_weight = nn.Parameter(torch.empty(num_keypoints, 2, part_dim))
-        self.sigma_bias = nn.Parameter(torch.zeros(num_keypoints, 2))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Xavier-uniform by each part's own fan; biases as ``nn.Linear`` draws them."""
-        part_dim = self.coordinate_weight.shape[-1]
-        with torch.no_grad():
-            for keypoints in self.part_indices:
-                for weight in (self.coordinate_weight, self.sigma_weight):
-                    head = weight.new_empty(2 * len(keypoints), part_dim)
-                    weight[keypoints] = nn.init.xavier_uniform_(head).view(-1, 2, part_dim)
-        bound = part_dim**-0.5
-        nn.init.uniform_(self.coordinate_bias, -bound, bound)
-        nn.init.uniform_(self.sigma_bias, -bound, bound)
-
-    def forward(self, part_queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Regresses (R, K, 2) coordinates and sigmas from (R, P, part_dim) part queries."""
-        # Half precision would round coordinates to whole pixels on a large person.
-        with torch.autocast(part_queries.device.type, enabled=False):
-            tokens = part_queries.float()[:, self.part_of_keypoint]
-            directed = torch.einsum("rkd,kcd->rkc", tokens, self.coordinate_weight)
-            coordinates = directed / tokens.norm(dim=-1, keepdim=True) + self.coordinate_bias
-            logits = torch.einsum("rkd,kcd->rkc", tokens, self.sigma_weight) + self.sigma_bias
-            # Of an infinite logit the sigmoid alone would make a certain keypoint.
-            return coordinates, logits.sigmoid() + 0 * logits
-
-
 class QueryFeedback(nn.Module):
-    """Lets the keypoint features refine the instance query (full model, paper section 3.1).
+    """Refines the instance query by the keypoint features (full model, paper section 3.1).
 
     Args:
         dim: width of queries and RoI features.
         dynamic_dim: inner width of the dynamic convolution.
-        num_positions: RoI height times width.
+        num_positions: height times width of the RoI.
         ffn_dim: inner width of the feed-forward block.
     """
 
@@ -187,11 +58,10 @@ class QueryFeedback(nn.Module):
 
     def forward(self, queries: Tensor, roi_features: Tensor) -> Tensor:
         """Refines (R, dim) queries by their (R, dim, H, W) features."""
-        told = self.interaction(queries, roi_features)
-        return self.feed_forward(self.norm(queries + told))
+        return self.feed_forward(self.norm(queries + self.interaction(queries, roi_features)))
 
 
-def _conv_trunk(dim: int, num_convs: int) -> nn.Sequential:
+def _convolutions(dim: int, num_convs: int) -> nn.Sequential:
     channels = [dim, *[2 * dim] * (num_convs - 1), dim]
     layers: list[nn.Module] = []
     for in_channels, out_channels in pairwise(channels):
@@ -200,24 +70,24 @@ def _conv_trunk(dim: int, num_convs: int) -> nn.Sequential:
 
 
 class KeypointDecoderStage(nn.Module):
-    """Refines the part queries of every instance and reads its keypoints off them (section 3).
+    """Refines the part queries of every instance and regresses its keypoints (paper section 3).
 
-    No step mixes instances, so any subset of them may be decoded.
+    No step mixes instances, so any subset of them can be decoded.
 
     Args:
         dim: width of RoI features and instance queries.
         part_dim: width of part queries.
         part_indices: the keypoints of each part.
-        num_heads: heads of the self-attention among one instance's part queries.
+        num_heads: heads of the self-attention among the part queries of one instance.
         ffn_dim: inner width of the feed-forward blocks.
         num_convs: 3x3 convolutions on the RoI features, at least one.
         pooler_resolution: side of the square RoI.
-        dynamic_dim: inner width of the feedback's dynamic convolution.
-        feedback: refine the instance query too (full model).
-        checkpoint_convs: recompute the convolutions in the backward pass. They hold most of a
-            stage's activations.
+        dynamic_dim: inner width of the dynamic convolution of the feedback.
+        feedback: refine the instance query, too (full model).
+        checkpoint_convs: recompute the convolutions in the backward pass. They hold most of the
+            activations of a stage.
         attention_anchors: regress a keypoint from the center of its part's attention, as integral
-            regression does (Sun et al., ECCV 2018), instead of from the center of the box.
+            regression does (Sun et al., ECCV 2018), not from the center of the box.
 
     Raises:
         ValueError: ``num_convs`` is below 1.
@@ -240,8 +110,10 @@ class KeypointDecoderStage(nn.Module):
     ) -> None:
         super().__init__()
         if num_convs < 1:
-            raise ValueError(f"NUM_KEYPOINT_CONVS must be at least 1, got {num_convs}.")
-        self.convs = _conv_trunk(dim, num_convs)
+            raise ValueError(
+                f"MODEL.QUERYPOSE.NUM_KEYPOINT_CONVS must be at least 1, got {num_convs}."
+            )
+        self.convs = _convolutions(dim, num_convs)
         self.checkpoint_convs = checkpoint_convs
         self.attention_anchors = attention_anchors
         self.feedback = None
@@ -263,7 +135,7 @@ class KeypointDecoderStage(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Xavier-uniform on every weight of more than one dimension."""
+        """Draws Xavier-uniform weights."""
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -271,12 +143,12 @@ class KeypointDecoderStage(nn.Module):
         self.heads.reset_parameters()
 
     def parts(self) -> list[nn.Module]:
-        """What :meth:`refine` and then :meth:`forward` call, one after the other."""
+        """The modules that :meth:`refine` and then :meth:`forward` call, in that order."""
         feedback = [] if self.feedback is None else [self.feedback]
         return [self.convs, *feedback, self]
 
     def refine(self, roi_features: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """The steps before the parts: what the full model's next box stage waits for.
+        """Runs the steps before the parts, which the next box stage of the full model waits for.
 
         Args:
             roi_features: pooled features, (R, dim, H, W).
@@ -301,8 +173,7 @@ class KeypointDecoderStage(nn.Module):
         Args:
             features: from :meth:`refine`, (R, dim, H, W).
             queries: from :meth:`refine`, (R, dim).
-            part_queries: the same instances' part queries after the previous stage, (R, P,
-                part_dim).
+            part_queries: of these instances, from the previous stage, (R, P, part_dim).
         """
         embeddings, attention = self.part_embedding(features, queries)
         part_queries = self.selective_iteration(embeddings, part_queries)
@@ -316,20 +187,3 @@ class KeypointDecoderStage(nn.Module):
             centers = attention_centers(attention)
             coordinates = coordinates + centers[:, self.heads.part_of_keypoint]
         return KeypointStageOutput(coordinates, sigmas, part_queries, attention)
-
-
-def attention_centers(attention: Tensor) -> Tensor:
-    """Where attention maps look on average, box-relative: 0 the box's center, +-0.5 its edges.
-
-    Args:
-        attention: (R, P, H, W), each map summing to 1.
-
-    Returns:
-        (R, P, 2) x and y, float32.
-    """
-    attention = attention.float()
-    height, width = attention.shape[-2:]
-    x = (torch.arange(width, device=attention.device) + 0.5) / width - 0.5
-    y = (torch.arange(height, device=attention.device) + 0.5) / height - 0.5
-    columns, rows = attention.sum(dim=-2), attention.sum(dim=-1)
-    return torch.stack([(columns * x).sum(dim=-1), (rows * y).sum(dim=-1)], dim=-1)

@@ -20,10 +20,10 @@ class HungarianMatcher(nn.Module):
 
     Args:
         class_cost: weight of the focal class cost.
-        l1_cost: weight of the L1 distance of boxes divided by the image's size.
+        l1_cost: weight of the L1 distance of boxes divided by the size of the image.
         giou_cost: weight of the negative generalized IoU.
-        focal_alpha: focal loss's balance of positives.
-        focal_gamma: focal loss's exponent.
+        focal_alpha: weight of positives in the focal cost.
+        focal_gamma: exponent of the focal cost.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class HungarianMatcher(nn.Module):
     def forward(
         self, logits: Sequence[Tensor], boxes: Sequence[Tensor], targets: Sequence[PersonTargets]
     ) -> list[list[tuple[Tensor, Tensor]]]:
-        """Matches every stage's queries.
+        """Matches the queries of every stage.
 
         Args:
             logits: per stage, (B, N, classes).
@@ -55,7 +55,7 @@ class HungarianMatcher(nn.Module):
 
         Returns:
             ``matches[stage][image]``: indices of queries and of people, two int64 tensors of
-            length min(N, people) on the queries' device, ordered by query.
+            length min(N, people) on the device of the queries, ordered by query.
 
         Raises:
             FloatingPointError: a cost is NaN or infinite.
@@ -74,7 +74,7 @@ class HungarianMatcher(nn.Module):
         if not np.isfinite(flat).all():
             raise FloatingPointError(
                 "The matching cost is NaN or infinite: the model's boxes or logits have diverged; "
-                "lower SOLVER.BASE_LR or look at the batch."
+                "lower SOLVER.BASE_LR or check the batch."
             )
         return self._assign(flat, costs)
 
@@ -93,7 +93,7 @@ class HungarianMatcher(nn.Module):
         return matches
 
     def cost(self, logits: Tensor, boxes: Tensor, target: PersonTargets) -> Tensor:
-        """Cost of every pair of one image.
+        """Cost of every pair of a query and a person of one image.
 
         Args:
             logits: (N, classes).

@@ -1,4 +1,4 @@
-"""Chosen queries as rows of the queries of all images."""
+"""Row numbers of chosen queries among the queries of all images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def flat_rows(query_indices: Sequence[Tensor], num_queries: int) -> Tensor:
-    """Images' chosen queries as rows of their flattened (B * N, ...) values, (R,) int64.
+    """Rows of chosen queries in flattened (B * N, ...) tensors, (R,) int64.
 
     Args:
         query_indices: per image, indices below N, (R_i,) int64.
@@ -19,11 +19,11 @@ def flat_rows(query_indices: Sequence[Tensor], num_queries: int) -> Tensor:
 
 
 def positions_among(rows: Tensor, chosen: Tensor) -> Tensor:
-    """Where each of some chosen rows stands among all rows, (C,) int64.
+    """Positions of chosen rows in a list of rows, (C,) int64.
 
     Args:
-        rows: (R,) int64, each once, in any order.
-        chosen: (C,) int64, every one of them among ``rows``.
+        rows: (R,) int64, distinct, in any order.
+        chosen: (C,) int64, all contained in ``rows``.
     """
     order = rows.argsort()
     return order[torch.searchsorted(rows[order], chosen)]

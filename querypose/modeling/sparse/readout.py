@@ -1,4 +1,4 @@
-"""From the keypoint stages' outputs to keypoints in pixels and how good a person's are."""
+"""From the outputs of the keypoint stages to keypoints in pixels and their quality."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from querypose.modeling.sparse.box_coordinates import keypoints_to_pixels
-from querypose.modeling.sparse.decoder import StageState
 from querypose.modeling.sparse.keypoint_stage import KeypointStageOutput
 from querypose.modeling.sparse.query_rows import flat_rows
+from querypose.modeling.sparse.stage_state import StageState
 from querypose.oks import expected_oks, person_areas
 from querypose.skeleton import Skeleton
 
@@ -22,9 +22,9 @@ class DecodedPeople(NamedTuple):
 
     Attributes:
         keypoints: (R, K, 3): x and y in pixels of the network's input, and a score.
-        quality: (R,), in 0..1; a class score times it is a person's final score.
-        attention: of every stage and part, (R, S, P, h, w), where it was asked for.
-        attention_boxes: what the maps of a stage cover, (R, S, 4) xyxy pixels.
+        quality: (R,), in 0..1; the final score of a person is the class score times it.
+        attention: of every stage and part, (R, S, P, h, w), where it was requested.
+        attention_boxes: what the maps of every stage cover, (R, S, 4) xyxy pixels.
     """
 
     keypoints: Tensor
@@ -33,7 +33,7 @@ class DecodedPeople(NamedTuple):
     attention_boxes: Tensor | None = None
 
     def fields(self) -> dict[str, Tensor]:
-        """What ``Instances`` hold of them."""
+        """The fields that ``Instances`` have of them."""
         fields = {"pred_keypoints": self.keypoints}
         if self.attention is not None:
             fields |= {
@@ -44,15 +44,14 @@ class DecodedPeople(NamedTuple):
 
 
 class KeypointReadout(nn.Module):
-    """Reads people off the keypoint stages: by default as the paper does (section 3.4).
+    """Reads people off the keypoint stages (paper section 3.4, where the defaults are used).
 
     Args:
-        oks_sigmas: per keypoint, as :class:`querypose.skeleton.Skeleton` has them.
-        averaged_stages: a keypoint is the mean of what this many last stages say of it; 1 in the
-            paper.
+        oks_sigmas: per keypoint, as in :class:`querypose.skeleton.Skeleton`.
+        averaged_stages: a keypoint is the mean over this many last stages; 1 in the paper.
         expected_oks_power: the quality of a person is the expected OKS to this power, see
-            :func:`querypose.oks.expected_oks`; 0 takes the mean of the keypoint scores, as the
-            paper does.
+            :func:`querypose.oks.expected_oks`. With 0 it is the mean of the keypoint scores, as in
+            the paper.
     """
 
     @configurable
@@ -70,20 +69,20 @@ class KeypointReadout(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, skeleton: Skeleton) -> dict[str, Any]:
-        """Reads the readout's keys.
+        """Reads ``MODEL.QUERYPOSE.AVERAGED_STAGES`` and ``EXPECTED_OKS_POWER``.
 
         Raises:
-            ValueError: there are not so many stages, or the power is negative.
+            ValueError: there are fewer stages, or the power is negative.
         """
         node = cfg.MODEL.QUERYPOSE
         if not 1 <= node.AVERAGED_STAGES <= node.NUM_STAGES:
             raise ValueError(
-                "MODEL.QUERYPOSE.AVERAGED_STAGES is between 1 and NUM_STAGES, "
-                f"{node.NUM_STAGES}, not {node.AVERAGED_STAGES}."
+                f"MODEL.QUERYPOSE.AVERAGED_STAGES must be between 1 and NUM_STAGES "
+                f"({node.NUM_STAGES}), not {node.AVERAGED_STAGES}."
             )
         if node.EXPECTED_OKS_POWER < 0:
             raise ValueError(
-                "MODEL.QUERYPOSE.EXPECTED_OKS_POWER is not negative, unlike "
+                "MODEL.QUERYPOSE.EXPECTED_OKS_POWER must not be negative, but is "
                 f"{node.EXPECTED_OKS_POWER}."
             )
         return {
@@ -103,19 +102,19 @@ class KeypointReadout(nn.Module):
         """Reads R people.
 
         Args:
-            outputs: of every keypoint stage, for the R queries.
+            outputs: of every keypoint stage, for R queries.
             states: of every stage, for all queries of the images.
-            query_indices: per image, which queries.
-            with_attention: also return where every part looked.
+            query_indices: per image, the R queries.
+            with_attention: also return the attention of every part.
         """
         rows = flat_rows(query_indices, states[-1].boxes.shape[1])
         keypoint_boxes = [state.keypoint_boxes.flatten(0, 1)[rows] for state in states]
-        places = [
+        points = [
             keypoints_to_pixels(output.coordinates, boxes)
             for output, boxes in zip(outputs, keypoint_boxes, strict=True)
         ][-self.averaged_stages :]
         scores = outputs[-1].scores[..., None]
-        keypoints = torch.cat([torch.stack(places).mean(dim=0), scores], dim=-1)
+        keypoints = torch.cat([torch.stack(points).mean(dim=0), scores], dim=-1)
         boxes = states[-1].boxes.flatten(0, 1)[rows]
         people = DecodedPeople(keypoints, self._quality(outputs[-1], keypoint_boxes[-1], boxes))
         if not with_attention:
@@ -128,14 +127,10 @@ class KeypointReadout(nn.Module):
     def _quality(
         self, output: KeypointStageOutput, keypoint_boxes: Tensor, boxes: Tensor
     ) -> Tensor:
-        """(R,) of a stage's output and boxes (R, 4)."""
+        """(R,) of the output of a stage and its boxes, (R, 4) each."""
         if not self.expected_oks_power:
             return output.scores.mean(dim=-1)
-        deviations = output.sigmas * _sides(keypoint_boxes)[:, None]
+        sizes = keypoint_boxes[:, 2:] - keypoint_boxes[:, :2]
+        deviations = output.sigmas * sizes[:, None]
         expected = expected_oks(deviations, person_areas(boxes), self.oks_sigmas)
         return expected**self.expected_oks_power
-
-
-def _sides(boxes: Tensor) -> Tensor:
-    """Widths and heights of (R, 4) xyxy boxes, (R, 2)."""
-    return boxes[:, 2:] - boxes[:, :2]

@@ -22,7 +22,7 @@ def _coupling_network(*, bounded: bool, hidden_dim: int) -> nn.Sequential:
 
 
 class RealNVP(nn.Module):
-    """A normalizing flow on the plane with a standard normal prior (RLE, section 3.2).
+    """A normalizing flow in two dimensions with a standard normal prior (RLE, section 3.2).
 
     Args:
         num_couplings: affine couplings; their masks (0, 1), (1, 0) alternate.
@@ -73,7 +73,7 @@ class ResidualLogLikelihoodLoss(nn.Module):
             targets: (M, 2), in the unit of ``coordinates``.
 
         Returns:
-            A scalar; 0, still joined to the graph, where M is 0.
+            A scalar; for M = 0 it is 0, with zero gradients.
         """
         with torch.autocast(coordinates.device.type, enabled=False):
             coordinates, sigmas, targets = (x.float() for x in (coordinates, sigmas, targets))

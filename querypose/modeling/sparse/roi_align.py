@@ -1,4 +1,4 @@
-"""RoIAlign on processors, as sums of weighted rows."""
+"""RoIAlign for CPUs, as weighted sums of rows."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch.nn import functional as F
 
 
 class RowROIAlign(ROIAlign):
-    """Detectron2's RoIAlign, several times faster on a CPU and the same to float noise.
+    """Detectron2's RoIAlign, several times faster on a CPU and equal up to rounding.
 
-    Every bin is a weighted sum of some places of the feature map. With channels last each place is
-    one row of memory, and ``embedding_bag`` sums rows with vector instructions, forwards and
-    backwards, where torchvision's operator gathers single numbers and goes back on one thread.
+    Every bin is a weighted sum of cells of the feature map. With channels last each cell is one row
+    of memory, and ``embedding_bag`` sums rows with vector instructions in both passes, whereas
+    torchvision's operator gathers single numbers and runs its backward pass on one thread.
 
-    On a GPU, with an adaptive number of samples or without half-pixel alignment it is
-    torchvision's.
+    On a GPU, with an adaptive number of samples, or without half-pixel alignment, torchvision's
+    operator runs.
     """
 
     @classmethod
     def like(cls, other: ROIAlign) -> RowROIAlign:
-        """The same pooling as another module's."""
+        """A module that pools as another one does."""
         return cls(other.output_size, other.spatial_scale, other.sampling_ratio, other.aligned)
 
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
@@ -39,17 +39,17 @@ class RowROIAlign(ROIAlign):
         channels, height, width = input.shape[1:]
         size = self.output_size
         out_height, out_width = (size, size) if isinstance(size, int) else size
-        # As in torchvision's operator, no gradient goes into the boxes.
+        # Boxes get no gradient, as in torchvision's operator.
         boxes = rois[:, 1:].detach() * self.spatial_scale - 0.5
         x_min, y_min, x_max, y_max = boxes.unbind(1)
         rows, row_weights = self._samples(y_min, y_max, out_height, height)
         columns, column_weights = self._samples(x_min, x_max, out_width, width)
         rows = rows + rois[:, 0].long()[:, None, None] * height
-        # (R, h, w, 2 samples, 2 samples): every bin's places and their weights.
-        places = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]
+        # Cells of every bin and their weights, (R, h, w, 2 samples, 2 samples).
+        cells = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]
         weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
         pooled = F.embedding_bag(
-            places.flatten(0, 2).flatten(1),
+            cells.flatten(0, 2).flatten(1),
             input.permute(0, 2, 3, 1).reshape(-1, channels),
             per_sample_weights=weights.flatten(0, 2).flatten(1).to(input.dtype),
             mode="sum",
@@ -60,15 +60,16 @@ class RowROIAlign(ROIAlign):
     def _samples(
         self, start: Tensor, end: Tensor, num_bins: int, length: int
     ) -> tuple[Tensor, Tensor]:
-        """Where the samples of one axis fall, and what they weigh.
+        """Cells and weights of the linear interpolation along one axis.
 
         Args:
-            start, end: of the boxes, (R,), in places of the feature map.
+            start: of the boxes, (R,), in cells of the feature map.
+            end: of the boxes, (R,).
             num_bins: along the axis.
-            length: places along the axis.
+            length: cells along the axis.
 
         Returns:
-            Indices and weights, (R, num_bins, 2 samples): two neighbors for each sample.
+            Indices and weights, (R, num_bins, 2 samples): the two neighbors of each sample.
         """
         bins = torch.arange(num_bins, device=start.device)[:, None]
         samples = torch.arange(self.sampling_ratio, device=start.device) + 0.5

@@ -16,7 +16,7 @@ from querypose.modeling.sparse.roi_align import RowROIAlign
 def pool(
     pooler: ROIPooler, features: dict[str, Tensor], names: Sequence[str], boxes: Sequence[Tensor]
 ) -> Tensor:
-    """Pools every image's boxes from the feature maps of some names.
+    """Pools the boxes of every image from named feature maps.
 
     Args:
         pooler: from :func:`build_pooler`.
@@ -27,8 +27,8 @@ def pool(
     Returns:
         (R, C, h, w), R = sum of R_i, in the order of the images.
     """
-    # Where a diverged model's boxes are NaN or infinite, torchvision's RoIAlign reads outside the
-    # map. The boxes of later stages stay so, and are reported.
+    # torchvision's RoIAlign reads outside the map where boxes of a diverged model are NaN or
+    # infinite. The matcher and the detections report these boxes.
     finite = [Boxes(image.nan_to_num(0.0, 0.0, 0.0)) for image in boxes]
     return pooler([features[name] for name in names], finite)
 
@@ -41,7 +41,7 @@ def build_pooler(
     Args:
         node: with ``POOLER_RESOLUTION``, ``POOLER_SAMPLING_RATIO`` and ``POOLER_TYPE``.
         in_features: names of the feature maps that it reads.
-        input_shape: their strides.
+        input_shape: strides of the feature maps by name.
     """
     pooler = ROIPooler(
         output_size=node.POOLER_RESOLUTION,

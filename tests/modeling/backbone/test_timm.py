@@ -24,7 +24,7 @@ from querypose.modeling.backbone.timm import TimmBackbone
         ("convnext_atto", [40, 80, 160, 320]),
         ("swin_tiny_patch4_window7_224", [96, 192, 384, 768]),
         ("selecsls42", [128, 288, 480, 1024]),
-        # Called one of a fixed size, but takes any.
+        # Declared as a network of a fixed size, but takes any.
         ("swiftformer_xs", [48, 56, 112, 220]),
     ],
 )
@@ -75,7 +75,7 @@ def test_frozen_maps_keep_the_weights_that_lead_to_them(name, frozen, trained):
 
 
 def test_more_frozen_maps_than_there_are_is_refused():
-    with pytest.raises(ValueError, match=r"MODEL\.TIMM\.FREEZE_AT is within 0\.\.4, not 5"):
+    with pytest.raises(ValueError, match=r"MODEL\.TIMM\.FREEZE_AT must be within 0\.\.4, not 5"):
         TimmBackbone(name="resnet18", freeze_at=5)
 
 
@@ -126,11 +126,11 @@ def test_pretrained_weights_come_from_timms_hub(hub, server):
 
 def test_pretrained_weights_without_a_network(hub):
     hub("HF_HUB_OFFLINE", True)
-    told = r"MODEL\.TIMM\.PRETRAINED: timm's weights of 'test_resnet' cannot be downloaded \(.*"
-    with pytest.raises(OSError, match=told) as raised:
+    message = r"MODEL\.TIMM\.PRETRAINED: timm's weights of 'test_resnet' cannot be downloaded \(.*"
+    with pytest.raises(OSError, match=message) as raised:
         TimmBackbone(name="test_resnet", pretrained=True)
     sentence = str(raised.value)
-    assert sentence.endswith("; set the key False, or name a file in MODEL.WEIGHTS.")
+    assert sentence.endswith("; set the key to False, or name a file in MODEL.WEIGHTS.")
     assert "\n" not in sentence
 
 

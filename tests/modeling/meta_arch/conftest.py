@@ -1,4 +1,4 @@
-"""Small dense models and images with persons to train them on."""
+"""Small models, and images with persons to train them on."""
 
 from __future__ import annotations
 
@@ -62,3 +62,19 @@ def training_image() -> Callable[..., dict[str, Any]]:
         return {"image": image, "instances": instances, "ignore_mask": torch.ones(24, 32)}
 
     return draw
+
+
+@pytest.fixture
+def released_model(tiny_model, golden):
+    """``released_model()``: a tiny model with golden weights, whose queries all differ."""
+
+    def build(changes: dict[str, object] | None = None) -> nn.Module:
+        full = (changes or {}).get("MODEL.QUERYPOSE.KEYPOINT_FEEDBACK", False)
+        model = tiny_model(changes)
+        weights = golden("mini_full" if full else "mini_light").state_dict
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+        assert unexpected == []
+        assert all(name.startswith("heatmap_head.") for name in missing)
+        return model
+
+    return build

@@ -9,10 +9,10 @@ import torch
 from torch import distributed
 
 from querypose.modeling.sparse.box_coordinates import keypoints_to_pixels, scale_boxes
-from querypose.modeling.sparse.criterion import QueryPoseCriterion, attention_loss
-from querypose.modeling.sparse.decoder import StageState
-from querypose.modeling.sparse.keypoint_stage import KeypointStageOutput, attention_centers
+from querypose.modeling.sparse.criterion import QueryPoseCriterion
+from querypose.modeling.sparse.keypoint_stage import KeypointStageOutput
 from querypose.modeling.sparse.matcher import HungarianMatcher
+from querypose.modeling.sparse.stage_state import StageState
 from querypose.modeling.targets import PersonTargets
 
 NUM_KEYPOINTS = 3
@@ -287,46 +287,20 @@ def test_people_are_averaged_over_processes(tmp_path):
         assert losses[rank] == pytest.approx(alone * max(count, 1) / 1.5, rel=1e-5)
 
 
-class TestAttention:
-    def test_loss_is_the_cross_entropy_of_the_bilinear_share(self):
-        attention = torch.rand(1, 2, 4)
-        attention /= attention.sum()
-        # A quarter of a cell to the right of the second column's center, on the upper row's center.
-        place = torch.tensor([[(1.5 + 0.25) / 4 - 0.5, 0.5 / 2 - 0.5]])
-        expected = -(0.75 * attention[0, 0, 1].log() + 0.25 * attention[0, 0, 2].log())
-        torch.testing.assert_close(attention_loss(attention, place), expected)
-
-    def test_best_map_is_centered_on_the_place(self):
-        place = torch.tensor([[0.13, -0.21]])
-        logits = torch.zeros(1, 14 * 14, requires_grad=True)
-        optimizer = torch.optim.Adam([logits], lr=0.3)
-        for _ in range(400):
-            optimizer.zero_grad()
-            attention_loss(logits.softmax(dim=1).view(1, 14, 14), place).backward()
-            optimizer.step()
-        attention = logits.detach().softmax(dim=1).view(1, 1, 14, 14)
-        torch.testing.assert_close(attention_centers(attention)[0], place, atol=1e-3, rtol=0)
-
-    def test_certain_and_empty_maps_are_finite(self):
-        certain = torch.zeros(1, 3, 3, requires_grad=True)
-        attention_loss(certain, torch.zeros(1, 2)).backward()
-        assert certain.grad.isfinite().all()
-        assert attention_loss(torch.zeros(0, 1, 1), torch.zeros(0, 2)) == 0
-
-    def test_weight_adds_a_loss_for_every_stage_and_leaves_the_others_alone(self):
-        case = _case(3, 0)
-        attention = torch.full((8, 2, 6, 6), 1 / 36)
-        everything = torch.tensor([0.0, 0, 100, 80]).expand(2, 4, 4)
-        case = case._replace(
-            states=[
-                state._replace(boxes=everything, keypoint_boxes=everything) for state in case.states
-            ],
-            keypoints=[output._replace(attention=attention) for output in case.keypoints],
-        )
-        plain = case.losses(_criterion())
-        losses = case.losses(_criterion(attention_weight=2.0, part_of_keypoint=(1, 0, 1)))
-        assert losses.keys() - plain.keys() == {"loss_attention", "loss_attention_0"}
-        for name, loss in plain.items():
-            torch.testing.assert_close(losses[name], loss)
-        # Every keypoint lies inside the box, and every cell is as likely.
-        assert losses["loss_attention"].item() == pytest.approx(2 * math.log(36), rel=1e-5)
+def test_attention_weight_adds_a_loss_for_every_stage_and_leaves_the_others_alone():
+    case = _case(3, 0)
+    attention = torch.full((8, 2, 6, 6), 1 / 36)
+    everything = torch.tensor([0.0, 0, 100, 80]).expand(2, 4, 4)
+    case = case._replace(
+        states=[
+            state._replace(boxes=everything, keypoint_boxes=everything) for state in case.states
+        ],
+        keypoints=[output._replace(attention=attention) for output in case.keypoints],
+    )
+    plain = case.losses(_criterion())
+    losses = case.losses(_criterion(attention_weight=2.0, part_of_keypoint=(1, 0, 1)))
+    assert losses.keys() - plain.keys() == {"loss_attention", "loss_attention_0"}
+    for name, loss in plain.items():
+        torch.testing.assert_close(losses[name], loss)
+    # Every keypoint lies inside the box, and every cell is as likely.
+    assert losses["loss_attention"].item() == pytest.approx(2 * math.log(36), rel=1e-5)

@@ -179,10 +179,10 @@ def test_no_query_gives_empty_outputs_and_zero_gradients(changes, decoder, featu
     ("changes", "message"),
     [
         ({"MODEL.FPN.OUT_CHANNELS": 24}, r"has 24 channels, but .*HIDDEN_DIM is 16"),
-        ({"MODEL.ROI_HEADS.IN_FEATURES": ["p1"]}, r"gives \['p2', .*, not 'p1'"),
+        ({"MODEL.ROI_HEADS.IN_FEATURES": ["p1"]}, r"no feature map 'p1'; .*\['p2', "),
         ({"MODEL.QUERYPOSE.NUM_ATTENTION_HEADS": 5}, r"HIDDEN_DIM \(16\) must be a multiple"),
         ({"MODEL.QUERYPOSE.PART_DIM": 34}, r"PART_DIM \(34\) must be a multiple"),
-        ({"MODEL.QUERYPOSE.KEYPOINT_BOX_SCALE": 0.0}, r"KEYPOINT_BOX_SCALE is above 0, not 0\.0"),
+        ({"MODEL.QUERYPOSE.KEYPOINT_BOX_SCALE": 0.0}, r"BOX_SCALE must be positive, not 0\.0"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(changes, message, small_model):

@@ -5,9 +5,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from querypose.modeling.sparse.decoder import StageState
 from querypose.modeling.sparse.keypoint_stage import KeypointStageOutput
 from querypose.modeling.sparse.readout import DecodedPeople, KeypointReadout, expected_oks
+from querypose.modeling.sparse.stage_state import StageState
 from querypose.skeleton import COCO_SKELETON
 
 K = 3
