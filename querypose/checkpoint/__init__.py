@@ -1,9 +1,12 @@
 """Reading and writing checkpoints; importing this package registers the file formats."""
 
-from querypose.checkpoint import backbones, efficientnet, pinet_released, released
+from querypose.checkpoint import backbones, efficientnet, pinet_released, querypose_released
 from querypose.checkpoint.checkpointer import QueryPoseCheckpointer
 from querypose.checkpoint.formats import CheckpointFormat, convert_on_load, register_format
-from querypose.checkpoint.released import convert_released_state_dict, is_released_state_dict
+from querypose.checkpoint.querypose_released import (
+    convert_released_state_dict,
+    is_released_state_dict,
+)
 
 __all__ = [
     "CheckpointFormat",
@@ -14,6 +17,6 @@ __all__ = [
     "efficientnet",
     "is_released_state_dict",
     "pinet_released",
+    "querypose_released",
     "register_format",
-    "released",
 ]

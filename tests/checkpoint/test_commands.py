@@ -114,7 +114,7 @@ def test_predictor_and_demo_take_an_address(server, tiny_checkpoint, tmp_path):
 
 def test_export_takes_addresses(server, tiny_checkpoint, monkeypatch, tmp_path):
     where = f"{server.address}/runs/final.pth"
-    command = ["export_weights", where, str(tmp_path / "out.pth"), "--average-with", where]
+    command = ["export_weights", where, str(tmp_path / "out.pth")]
     monkeypatch.setattr(sys, "argv", command)
     export_weights()
     exported = torch.load(tmp_path / "out.pth", weights_only=True)["model"]
