@@ -62,7 +62,7 @@ def assert_weights() -> Callable[[nn.Module, dict[str, torch.Tensor]], None]:
 
 
 class OwnPrefix(PathHandler):
-    """A project's own storage, which hands out paths."""
+    """A storage of a user's project that gives local paths."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class OwnPrefix(PathHandler):
 
 
 class OnlyOpens(PathHandler):
-    """A project's own storage, which hands out streams."""
+    """A storage of a user's project that only opens streams."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class OnlyOpens(PathHandler):
 
 @pytest.fixture
 def address(server, monkeypatch) -> Callable[[str, str], str]:
-    """``address("detectron2://", "a.pth")``: where a file of the server is found that way."""
+    """``address("detectron2://", "a.pth")``: the address of a file of the server."""
     monkeypatch.setattr(Detectron2Handler, "S3_DETECTRON2_PREFIX", f"{server.address}/")
     monkeypatch.setattr(ModelCatalog, "S3_C2_DETECTRON_PREFIX", server.address)
     handlers = PathManager._path_handlers

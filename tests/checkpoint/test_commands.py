@@ -112,10 +112,9 @@ def test_predictor_and_demo_take_an_address(server, tiny_checkpoint, tmp_path):
     assert server.requests == ["/runs/final.pth"]
 
 
-def test_export_takes_addresses(server, tiny_checkpoint, monkeypatch, tmp_path):
+def test_export_takes_an_address(server, tiny_checkpoint, monkeypatch, tmp_path):
     where = f"{server.address}/runs/final.pth"
-    command = ["export_weights", where, str(tmp_path / "out.pth")]
-    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(sys, "argv", ["export_weights", where, str(tmp_path / "out.pth")])
     export_weights()
     exported = torch.load(tmp_path / "out.pth", weights_only=True)["model"]
     assert exported.keys() == tiny_checkpoint.keys()
@@ -142,7 +141,7 @@ def send_page(handler) -> None:
         ),
     ],
 )
-class TestEveryCommandTellsInOneSentence:
+class TestEveryCommandReportsOneSentence:
     @pytest.fixture
     def where(self, name, server) -> str:
         server.answers["/page.pth"] = send_page
