@@ -189,7 +189,8 @@ def test_sigterm_to_the_parent_of_two_processes_saves_and_exits(two_processes, t
 
 def test_keypoints_without_a_partner_are_in_the_log(train_net, tmp_path):
     category = {"id": 1, "name": "horse", "keypoints": ["muzzle", "poll", "dock"]}
-    content = {"images": [], "annotations": [], "categories": [category]}
+    image = {"id": 1, "file_name": "a.jpg", "width": 8, "height": 8}
+    content = {"images": [image], "annotations": [], "categories": [category]}
     (tmp_path / "horses.json").write_text(json.dumps(content))
     register = repr([["horses", str(tmp_path / "horses.json"), str(tmp_path)]])
     train_net("DATASETS.REGISTER", register, "DATASETS.TRAIN", "('horses', 'no_such_dataset')")
