@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Trains and evaluates QueryPose.
+"""Trains and evaluates pose models.
 
 Examples:
     python train_net.py --config-file configs/coco/querypose_r50_3x.yaml --num-gpus 8
@@ -37,7 +37,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """Reads the config, registers the datasets it lists and sets up logging."""
     cfg = read_config(args.config_file, args.opts)
     cfg.freeze()
-    # What we load and warn of belongs in log.txt, as Detectron2's own lines do.
+    # This package's log lines go to log.txt, too, as Detectron2's do.
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="querypose")
     register_configured_datasets(cfg)
     check_configured_datasets(cfg)
@@ -52,7 +52,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 
 def _without_pretrained(cfg: CfgNode) -> CfgNode:
-    """For a model whose checkpoint holds the backbone, too: nothing else should be downloaded."""
+    """A copy of a config that downloads no backbone; the checkpoint to evaluate contains it."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.TIMM.PRETRAINED = False
@@ -91,7 +91,7 @@ if __name__ == "__main__":
         config = read_config(arguments.config_file, arguments.opts)
         launch(main, arguments, device=config.MODEL.DEVICE)
     except (OSError, FloatingPointError, ValueError, ProcessException) as error:
-        # Of an error in another process the last line is the message; the log has all of it.
+        # An error of another process ends with its message; the log has the whole text.
         sys.exit(f"train_net.py: {str(error).strip().splitlines()[-1]}")
     except KeyboardInterrupt:
         sys.exit("train_net.py: Interrupted; --resume continues from the last checkpoint.")

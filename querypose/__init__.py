@@ -6,7 +6,7 @@ from importlib.util import find_spec
 try:
     import detectron2  # noqa: F401
 except ModuleNotFoundError as error:
-    # Another name is of something that Detectron2 itself misses.
+    # Any other name is of a module that Detectron2 itself lacks.
     if error.name not in (None, "detectron2"):
         raise
     raise ModuleNotFoundError(
@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 with warnings.catch_warnings():
-    # Detectron2 compiles functions in a way that newer PyTorch advises its users' users against.
+    # Detectron2 uses torch.jit.script, which newer PyTorch versions deprecate.
     warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
     from querypose import data, modeling
 
@@ -25,7 +25,7 @@ from querypose.inference import PosePredictor
 from querypose.skeleton import Skeleton
 from querypose.version import __version__
 
-# Generated people are drawn by OpenCV, which not every Detectron2 user has.
+# Generated people are drawn with OpenCV, which not every Detectron2 user has.
 if find_spec("cv2") is not None:
     from querypose import synthetic  # noqa: F401
 

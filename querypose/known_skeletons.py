@@ -1,4 +1,4 @@
-"""The keypoints of COCO and CrowdPose, as fields of a :class:`querypose.skeleton.Skeleton`."""
+"""The skeletons of COCO and CrowdPose, as fields of a :class:`querypose.skeleton.Skeleton`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which keypoints are each other's mirror image, told by their names.
+"""Finds the keypoints that mirror each other, by their names.
 
-A name is read as words: ``l_small_toe``, ``LSmallToe`` and ``L small-toe`` are the same three. Two
-keypoints mirror each other where their names differ in the words for the side alone.
+A name is split into words: ``l_small_toe``, ``LSmallToe`` and ``L small-toe`` have the same three.
+Two keypoints mirror each other if their names differ only in words for the side.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from detectron2.utils.logger import log_first_n
 
 Words = tuple[str, ...]
-Reading = Callable[[str], str | None]
-"""Maps a word to the same word of the other side; None where it names no side."""
+MirrorWord = Callable[[str], str | None]
+"""Maps a word to the same word of the other side; None if it names no side."""
 
-# Capitals before a capitalized word, a capitalized or lower-case word, capitals, a number.
+# Capitals before a capitalized word, a capitalized or lower-case word, capitals, or a number.
 _WORD = re.compile(
     r"[A-Z]+(?=[A-Z][^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+|[A-Z]+|\d+",
 )
@@ -25,8 +25,8 @@ _OTHER_SIDE = {"left": "right", "right": "left"}
 _OTHER_ABBREVIATION = {"l": "r", "r": "l", "lt": "rt", "rt": "lt", "lft": "rgt", "rgt": "lft"}
 _SIDES = _OTHER_SIDE.keys() | _OTHER_ABBREVIATION.keys()
 
-# What a letter for the side is joined to, as in "lelb" and "elbowl". None of these words is taken
-# apart itself: a leg is no "eg" of the left side.
+# Words that a letter for the side may be joined to, as in "lelb" and "elbowl". These words are not
+# split themselves: "leg" is not a left "eg".
 _BODY = """
     ankle antler arm armpit back biceps breast brow buttock calf cheek chest chin clavicle claw
     collar ear elbow eye face fin finger flank foot front hand head heel hind hip hoof horn index
@@ -42,18 +42,19 @@ _NAMES_IN_A_WARNING = 6
 def flips_by_name(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Finds the pairs of keypoints that a horizontal flip exchanges.
 
-    The side may be a word of its own (``left_eye``, ``eyeLeft``), part of one (``lefteye``), a
-    letter (``L-EYE``, ``eye.l``, ``lEye``) or, last, a letter that is joined to a word (``LELB``).
-    A joined letter counts where the rest begins like a part of the body, or where another pair of
-    names has its letter at the same end; names that could be paired in two ways are not paired.
+    The side may be a word of its own (``left_eye``, ``eyeLeft``), part of a word (``lefteye``), a
+    single letter (``L-EYE``, ``eye.l``, ``lEye``) or a letter joined to a word (``LELB``); they are
+    tried in this order. A joined letter counts only if the rest of the word starts like a part of
+    the body, or if another pair of names has its letter at the same end. Names that could be paired
+    in two ways are not paired.
 
     Returns:
-        Each pair once, the left one first, in the order of the left ones.
+        Each pair once, the left name first, in the order of the left names.
     """
     words = {name: _words(name) for name in names}
     pairs: dict[str, str] = {}
-    for reading in (_OTHER_SIDE.get, _begins_or_ends_with_side, _OTHER_ABBREVIATION.get):
-        pairs |= _pairs(_without(words, pairs), reading)
+    for mirror_word in (_OTHER_SIDE.get, _mirror_prefix_or_suffix, _OTHER_ABBREVIATION.get):
+        pairs |= _pairs(_without(words, pairs), mirror_word)
     unmarked = {
         name: split for name, split in _without(words, pairs).items() if _SIDES.isdisjoint(split)
     }
@@ -62,9 +63,9 @@ def flips_by_name(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 
 def find_flips(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Does as :func:`flips_by_name`, and warns, once per set of names, where pairs may be missing.
+    """Like :func:`flips_by_name`, and warns, once per set of names, if pairs may be missing.
 
-    They may where there is no pair at all, or where a name with a side has no partner.
+    That is the case if there is no pair at all, or if a name with a side has no partner.
     """
     flips = flips_by_name(names)
     paired = {name for pair in flips for name in pair}
@@ -85,7 +86,7 @@ def find_flips(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 
 def sides_by_name(names: Sequence[str]) -> dict[str, str]:
-    """``"left"`` or ``"right"`` for every keypoint whose name tells, with or without a partner."""
+    """``"left"`` or ``"right"`` for every name that contains a side, with or without a partner."""
     sides = {name: side for name in names if (side := split_side(name)[0])}
     for left, right in flips_by_name(names):
         sides |= {left: "left", right: "right"}
@@ -109,7 +110,7 @@ def _words(name: str) -> Words:
     return tuple(word.lower() for word in _WORD.findall(name))
 
 
-def _begins_or_ends_with_side(word: str) -> str | None:
+def _mirror_prefix_or_suffix(word: str) -> str | None:
     for side, other in _OTHER_SIDE.items():
         if word.startswith(side):
             return other + word.removeprefix(side)
@@ -118,13 +119,13 @@ def _begins_or_ends_with_side(word: str) -> str | None:
     return None
 
 
-def _first_letter(word: str) -> str | None:
+def _mirror_first_letter(word: str) -> str | None:
     if word[0] not in "lr" or len(word) == 1 or word in _BODY_WORDS:
         return None
     return _OTHER_ABBREVIATION[word[0]] + word[1:]
 
 
-def _last_letter(word: str) -> str | None:
+def _mirror_last_letter(word: str) -> str | None:
     if word[-1] not in "lr" or len(word) == 1 or word in _BODY_WORDS:
         return None
     return word[:-1] + _OTHER_ABBREVIATION[word[-1]]
@@ -135,13 +136,15 @@ def _without(words: Mapping[str, Words], pairs: Mapping[str, str]) -> dict[str, 
     return {name: split for name, split in words.items() if name not in paired}
 
 
-def _pairs(words: Mapping[str, Words], reading: Reading) -> dict[str, str]:
-    """Left names and their right partners, where either has no other partner."""
+def _pairs(words: Mapping[str, Words], mirror_word: MirrorWord) -> dict[str, str]:
+    """Maps left names to their right partners, if neither has another partner."""
     names: dict[Words, list[str]] = defaultdict(list)
     for name, split in words.items():
         names[split].append(name)
     partners = {
-        name: [other for mirrored in _mirrored(split, reading, names) for other in names[mirrored]]
+        name: [
+            other for mirrored in _mirrored(split, mirror_word, names) for other in names[mirrored]
+        ]
         for name, split in words.items()
     }
     return {
@@ -152,19 +155,21 @@ def _pairs(words: Mapping[str, Words], reading: Reading) -> dict[str, str]:
     }
 
 
-def _mirrored(words: Words, reading: Reading, known: Mapping[Words, object]) -> list[Words]:
-    """The names on the other side: with every side exchanged, or else with one of them."""
-    exchanged = [reading(word) for word in words]
-    marked = [place for place, other in enumerate(exchanged) if other is not None]
-    every = tuple(other or word for other, word in zip(exchanged, words, strict=True))
-    if not marked or every in known:
-        return [every] * bool(marked)
-    single = [(*words[:place], every[place], *words[place + 1 :]) for place in marked]
-    return [mirrored for mirrored in single if mirrored in known]
+def _mirrored(words: Words, mirror_word: MirrorWord, known: Mapping[Words, object]) -> list[Words]:
+    """The known names of the other side: with all side words mirrored, or else with one of them."""
+    mirrored_words = [mirror_word(word) for word in words]
+    positions = [index for index, other in enumerate(mirrored_words) if other is not None]
+    all_mirrored = tuple(other or word for other, word in zip(mirrored_words, words, strict=True))
+    if not positions:
+        return []
+    if all_mirrored in known:
+        return [all_mirrored]
+    one_mirrored = [(*words[:i], all_mirrored[i], *words[i + 1 :]) for i in positions]
+    return [mirrored for mirrored in one_mirrored if mirrored in known]
 
 
 def _joined_letter_pairs(words: Mapping[str, Words]) -> dict[str, str]:
-    first, last = _pairs(words, _first_letter), _pairs(words, _last_letter)
+    first, last = _pairs(words, _mirror_first_letter), _pairs(words, _mirror_last_letter)
     pairs: dict[str, str] = {}
     for found, others, end in ((first, last, slice(1, None)), (last, first, slice(-1))):
         ambiguous = {*others, *others.values()}
@@ -175,13 +180,13 @@ def _joined_letter_pairs(words: Mapping[str, Words]) -> dict[str, str]:
                 for word, other in zip(words[left], words[right], strict=True)
                 if word != other
             ]
-            if len(certain) > 1 or any(map(_begins_like_body_word, rests)):
+            if len(certain) > 1 or any(map(_starts_like_body_word, rests)):
                 pairs[left] = right
     return pairs
 
 
-def _begins_like_body_word(word: str) -> bool:
-    """Whether a word is a part of the body, an abbreviation of one, or starts with one."""
+def _starts_like_body_word(word: str) -> bool:
+    """Whether a word starts with a part of the body or abbreviates one."""
     abbreviates = len(word) >= _SHORTEST_ABBREVIATION and any(
         body_word.startswith(word) for body_word in _BODY_WORDS
     )

@@ -1,8 +1,7 @@
-"""What a person looks like in a dataset: keypoint names, flips, sigmas, edges and parts.
+"""The keypoints of a dataset: names, flips, sigmas, edges and parts.
 
-A :class:`Skeleton` is the one declaration from which heads, losses, flips, evaluation and drawing
-follow. Datasets carry it in Detectron2's metadata; nothing else in the package knows a keypoint
-count.
+Heads, losses, flips, evaluation and drawing all follow from a :class:`Skeleton`. Datasets declare
+it in Detectron2's metadata; nothing else in the package knows the number of keypoints.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from querypose.side_names import find_flips, flips_by_name, sides_by_name
 __all__ = ["COCO_SKELETON", "CROWDPOSE_SKELETON", "Skeleton", "flips_by_name"]
 
 DEFAULT_SIGMA = 0.067
-"""OKS sigma of a keypoint that no one measured: the mean of COCO's seventeen."""
+"""OKS sigma of keypoints without a measured one: the mean of COCO's seventeen."""
 
 _SIDE_COLORS = {"left": (51, 153, 255), "right": (255, 128, 0)}
 _MIDDLE_COLOR = (102, 204, 102)
@@ -35,14 +34,14 @@ _MIDDLE_COLOR = (102, 204, 102)
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The keypoints of a person and how they belong together.
+    """The keypoints of a person and their relations.
 
     Attributes:
-        keypoints: names in the dataset's order; numbers become texts, here and below.
+        keypoints: names in the dataset's order; numbers become strings, here and below.
         flips: pairs of names that a horizontal flip exchanges.
         sigmas: OKS standard deviation per keypoint, relative to the square root of the person's
             area; empty means :data:`DEFAULT_SIGMA` for each.
-        edges: pairs of names between which a limb is drawn.
+        edges: pairs of names to draw limbs between.
         parts: groups of names that share a part query (paper section 3.2); empty means that every
             keypoint is a part of its own.
 
@@ -76,7 +75,7 @@ class Skeleton:
         unknown = sorted({name for group in groups for name in group} - set(self.keypoints))
         if unknown:
             raise ValueError(
-                f"The skeleton's {what} name {unknown}, which are not keypoints of it."
+                f"The skeleton's {what} name {unknown}, which are not among its keypoints."
             )
 
     def _check_counts(self) -> None:
@@ -103,7 +102,7 @@ class Skeleton:
 
     @property
     def num_keypoints(self) -> int:
-        """How many keypoints a person has."""
+        """The number of keypoints of a person."""
         return len(self.keypoints)
 
     @property
@@ -114,13 +113,13 @@ class Skeleton:
 
     @property
     def part_of_keypoint(self) -> tuple[int, ...]:
-        """For every keypoint, the index of its part."""
+        """The index of every keypoint's part."""
         part_of = {name: index for index, part in enumerate(self.parts) for name in part}
         return tuple(part_of[name] for name in self.keypoints)
 
     @property
     def flip_indices(self) -> tuple[int, ...]:
-        """For every keypoint, the index of the one that a mirrored image shows in its place."""
+        """For every keypoint, the index of its mirror partner, or its own."""
         partner = dict(self.flips) | {right: left for left, right in self.flips}
         return tuple(self.keypoints.index(partner.get(name, name)) for name in self.keypoints)
 
@@ -136,18 +135,19 @@ class Skeleton:
 
         Args:
             fields: ``keypoints`` and, optionally, ``flips``, ``sigmas``, ``edges``, ``parts``.
-                Flips, edges and parts name keypoints, or count them from 0; where names are
-                numbers, a number is a name. Without ``flips`` they follow from the names.
+                Flips, edges and parts refer to keypoints by name or by index from 0; if keypoints
+                are named by numbers, every number is a name. Without ``flips``, they follow from
+                the names.
 
         Raises:
-            ValueError: an unknown field, or fields that contradict each other.
+            ValueError: a field is unknown, or fields contradict each other.
         """
         known = {"keypoints", "flips", "sigmas", "edges", "parts"}
         if not isinstance(fields, Mapping) or "keypoints" not in fields or set(fields) - known:
-            given = sorted(fields) if isinstance(fields, Mapping) else type(fields).__name__
+            found = sorted(fields) if isinstance(fields, Mapping) else type(fields).__name__
             raise ValueError(
                 f"A skeleton is declared by keypoints and, optionally, "
-                f"{sorted(known - {'keypoints'})}; got {given}."
+                f"{sorted(known - {'keypoints'})}; got {found}."
             )
         names = names_from(fields["keypoints"])
         flips = fields.get("flips")
@@ -164,7 +164,7 @@ class Skeleton:
         """Reads a skeleton from a YAML or JSON file with the fields of :meth:`from_dict`.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the file does not exist.
             ValueError: the file does not declare a skeleton.
         """
         path = Path(path)
@@ -177,13 +177,17 @@ class Skeleton:
 
     @classmethod
     def from_coco_json(cls, json_file: str | Path, category: Mapping[str, Any]) -> Skeleton:
-        """The skeleton that a COCO-format keypoint category describes.
+        """The skeleton of a COCO-format keypoint category.
 
-        Names that equal a known skeleton's give that skeleton. Otherwise flips follow from the
-        names, and every keypoint is a part of its own.
+        If the names are COCO's or CrowdPose's, the skeleton is theirs. Otherwise flips follow from
+        the names, and every keypoint is a part of its own.
+
+        Args:
+            json_file: the category's file, for messages.
+            category: a row of the file's ``categories``.
 
         Raises:
-            ValueError: the category has no keypoint names, or an edge joins no two keypoints.
+            ValueError: the category has no keypoint names, or an edge does not join two keypoints.
         """
         if not category.get("keypoints"):
             raise ValueError(
@@ -207,9 +211,9 @@ class Skeleton:
     def from_metadata(cls, metadata: Any) -> Skeleton:
         """The skeleton of a registered dataset.
 
-        Metadata with ``keypoint_parts`` was written by :meth:`metadata`. Without it (Detectron2's
-        own datasets) names that equal a known skeleton's give that skeleton, and flips follow from
-        the names where there is no ``keypoint_flip_map``.
+        Metadata with ``keypoint_parts`` was written by :meth:`metadata`. Other metadata, such as
+        Detectron2's, with COCO's or CrowdPose's names give the skeleton of these. Without
+        ``keypoint_flip_map``, flips follow from the names.
 
         Raises:
             ValueError: the dataset declares no keypoints.
@@ -234,7 +238,7 @@ class Skeleton:
         )
 
     def metadata(self) -> dict[str, Any]:
-        """Fields for ``MetadataCatalog.get(name).set(**...)``, in Detectron2's own terms."""
+        """The skeleton as fields for ``MetadataCatalog.get(name).set(**...)``."""
         return {
             "keypoint_names": list(self.keypoints),
             "keypoint_flip_map": list(self.flips),
@@ -244,15 +248,15 @@ class Skeleton:
         }
 
     def _colored_edges(self) -> list[tuple[str, str, tuple[int, int, int]]]:
-        """RGB by body side, so that left and right limbs can be told apart in a drawing."""
+        """The edges with RGB colors by body side, to distinguish left and right in drawings."""
         sides = {left: "left" for left, _ in self.flips} | {
             right: "right" for _, right in self.flips
         }
         sides |= sides_by_name(self.keypoints)
         edges = []
         for start, end in self.edges:
-            touched = {sides[name] for name in (start, end) if name in sides}
-            color = _SIDE_COLORS[touched.pop()] if len(touched) == 1 else _MIDDLE_COLOR
+            ends = {sides[name] for name in (start, end) if name in sides}
+            color = _SIDE_COLORS[ends.pop()] if len(ends) == 1 else _MIDDLE_COLOR
             edges.append((start, end, color))
         return edges
 
@@ -261,6 +265,6 @@ COCO_SKELETON = Skeleton(**known_skeletons.COCO)
 """COCO's seventeen keypoints in the seven parts of the paper."""
 
 CROWDPOSE_SKELETON = Skeleton(**known_skeletons.CROWDPOSE)
-"""CrowdPose's fourteen keypoints; the head takes the face's place among the parts."""
+"""CrowdPose's fourteen keypoints; head and neck are a part in place of COCO's face."""
 
 _KNOWN = {known.keypoints: known for known in (COCO_SKELETON, CROWDPOSE_SKELETON)}

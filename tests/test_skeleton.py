@@ -54,7 +54,7 @@ class TestDeclaration:
             ({"sigmas": (0.1, float("nan"), 0.1)}, "sigmas must be positive"),
             ({"sigmas": (0.1, float("inf"), 0.1)}, "sigmas must be positive"),
             ({"keypoints": "nose"}, "a list of names, not 'nose'"),
-            ({"keypoints": ("nose", None)}, "a text or a whole number, not None"),
+            ({"keypoints": ("nose", None)}, "a string or an integer, not None"),
             ({"flips": (NAMES,)}, "is a pair"),
             ({"edges": (("nose", "nose"),)}, "two different keypoints, unlike"),
             ({"edges": (("nose",),)}, "is a pair"),
@@ -183,7 +183,7 @@ class TestCocoCategory:
             ({"skeleton": [[1, 2], [2, 4]]}, r"edge \[2, 4\] of its skeleton leaves .* from 1"),
             ({"keypoints": ["a", "b", "a"]}, r"distinct keypoint names, got \('a', 'b', 'a'\)"),
             ({"keypoints": "abc"}, "a list of names, not 'abc'"),
-            ({"keypoints": ["a", None]}, "a text or a whole number, not None"),
+            ({"keypoints": ["a", None]}, "a string or an integer, not None"),
         ],
     )
     def test_a_contradiction_is_refused_in_one_sentence(self, fields, message):
@@ -317,7 +317,6 @@ BLUE, ORANGE, GREEN = (51, 153, 255), (255, 128, 0), (102, 204, 102)
 
 
 def _colors(skeleton: Skeleton) -> list[tuple[int, int, int]]:
-    """Of the edges."""
     return [color for *_, color in skeleton.metadata()["keypoint_connection_rules"]]
 
 

@@ -143,9 +143,9 @@ def test_mistakes_that_are_seen_before_anything_starts(
     monkeypatch.setattr("sys.argv", ["train_net.py", *arguments])
     with pytest.raises(SystemExit) as end:
         runpy.run_path("train_net.py", run_name="__main__")
-    told = capsys.readouterr().err if end.value.code == 2 else str(end.value)
-    assert message in told
-    assert "train_net.py: " in told
+    output = capsys.readouterr().err if end.value.code == 2 else str(end.value)
+    assert message in output
+    assert "train_net.py: " in output
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """From the angles of a pose to landmarks: forward kinematics of the body.
 
-Body frame: x to the person's left, y up, z forward, origin at the pelvis; lengths in metres of an
+Body frame: x to the person's left, y up, z forward, origin at the pelvis; lengths in meters of an
 adult of about 1.75 m.
 """
 
@@ -22,7 +22,7 @@ _HEAD_RADIUS = 0.118
 
 @dataclass
 class PosedBody:
-    """A solved pose, all in the body frame (metres).
+    """A solved pose, all in the body frame (meters).
 
     Attributes:
         seated: whether a seat belongs below the pelvis.

@@ -1,6 +1,6 @@
 """The camera: a weak perspective, so foreshortening and hidden faces follow from geometry.
 
-Camera frame: x to the image's right, y up, z towards the viewer, origin at the pelvis (metres).
+Camera frame: x to the image's right, y up, z towards the viewer, origin at the pelvis (meters).
 A person who faces the viewer therefore has body and camera frame aligned, and the left shoulder at
 the larger x.
 """
@@ -21,11 +21,11 @@ class View:
 
     Attributes:
         rotation: (3, 3) body frame to camera frame.
-        distance: camera distance in metres; smaller means stronger perspective.
-        scale: pixels per metre at the pelvis' depth.
+        distance: camera distance in meters; smaller means stronger perspective.
+        scale: pixels per meter at the pelvis' depth.
         origin: (2,) the pelvis in continuous image coordinates (pixels).
         light: (2,) unit vector in the image that points to the light.
-        outline: width of the contour in metres.
+        outline: width of the contour in meters.
     """
 
     rotation: np.ndarray
@@ -41,7 +41,7 @@ class View:
         return self.origin + points[..., :2] * (1.0, -1.0) * gain
 
     def gain(self, depth: np.ndarray) -> np.ndarray:
-        """Pixels per metre at a depth (metres towards the viewer)."""
+        """Pixels per meter at a depth (meters towards the viewer)."""
         return self.scale * self.distance / (self.distance - depth)
 
 

@@ -52,7 +52,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Camera:
-    """What the figures of a scene share; angles in radians, lengths in metres."""
+    """What the figures of a scene share; angles in radians, lengths in meters."""
 
     light: np.ndarray
     elevation: float

@@ -20,7 +20,7 @@ _LIT_GAIN = 1.0
 
 
 class Segment(NamedTuple):
-    """A tapered piece of a limb between two landmarks in the camera frame; radii in metres."""
+    """A tapered piece of a limb between two landmarks in the camera frame; radii in meters."""
 
     start: np.ndarray
     start_radius: float
@@ -72,9 +72,9 @@ def _capsule_layers(
     """Per layer: (N, 18, 2) polygons, brightness, whether it is the silhouette."""
     view = figure.view
     ends = np.array([(segment.start, segment.end) for segment in segments])
-    metres = np.array([(segment.start_radius, segment.end_radius) for segment in segments])
+    meters = np.array([(segment.start_radius, segment.end_radius) for segment in segments])
     gains = view.gain(ends[..., 2])
-    centers, radii = view.project(ends), metres * gains
+    centers, radii = view.project(ends), meters * gains
     layers = [(centers, radii + view.outline * gains, CONTOUR_GAIN)]
     if figure.painted:
         lit_centers = centers + 0.2 * radii[..., None] * view.light

@@ -18,7 +18,7 @@ from querypose.synthetic.scene import Person, Scene
 FRAME_RATE = 12.5
 """Frames a second of :func:`walking_people`."""
 
-_METRES_A_SECOND = 1.2
+_METERS_A_SECOND = 1.2
 _STEPS_A_SECOND = 1.8
 _HORIZON = 0.4
 _CAMERA_DISTANCE = 7.0
@@ -89,7 +89,7 @@ def _place(walker: _Walker, seconds: float, image_size: tuple[int, int]) -> Pers
         walker.look,
     )
     lowest = -scale * min(float(rotation[1] @ point) for point in body.points.values())
-    x = walker.middle * width + walker.direction * _METRES_A_SECOND * scale * seconds
+    x = walker.middle * width + walker.direction * _METERS_A_SECOND * scale * seconds
     origin = np.array((x, walker.floor * height - lowest))
     light = np.array((math.sqrt(0.5), -math.sqrt(0.5)))
     return Person(body, walker.look, View(rotation, _CAMERA_DISTANCE, scale, origin, light, 0.004))

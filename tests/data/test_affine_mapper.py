@@ -105,11 +105,11 @@ def test_areas_scale_with_the_crop(make_mapper, image_file):
 
 def test_a_flip_mirrors_image_mask_and_keypoints_and_swaps_sides(make_mapper, image_file):
     crowd = person(iscrowd=1, bbox=[20.0, 30.0, 16.0, 20.0])
-    given = record(image_file, person(), crowd)
-    plain = make_mapper(**STILL)(given)
+    sample = record(image_file, person(), crowd)
+    plain = make_mapper(**STILL)(sample)
     flipping = make_mapper(**STILL)
     flipping.geometric.augs[1].prob = 1.0
-    flipped = flipping(given)
+    flipped = flipping(sample)
     assert torch.equal(flipped["image"], plain["image"].flip(-1))
     keypoints = plain["instances"].gt_keypoints.tensor[0]
     mirrored = keypoints * torch.tensor([-1, 1, 1]) + torch.tensor([96.0, 0, 0])
@@ -124,8 +124,8 @@ def test_a_flip_mirrors_image_mask_and_keypoints_and_swaps_sides(make_mapper, im
 def test_crowds_and_unlabeled_persons_are_ignored(make_mapper, image_file):
     crowd = person(iscrowd=1, bbox=[30.0, 10.0, 20.0, 20.0])
     unlabeled = person(keypoints=[0.0] * 51, bbox=[70.0, 50.0, 20.0, 20.0])
-    given = record(image_file, person(), crowd, unlabeled)
-    mapped = make_mapper(**STILL)(given)
+    sample = record(image_file, person(), crowd, unlabeled)
+    mapped = make_mapper(**STILL)(sample)
     assert len(mapped["instances"]) == 1
     mask = mapped["ignore_mask"]
     assert mask.shape == (24, 24) and set(mask.unique().tolist()) == {0.0, 1.0}
@@ -135,7 +135,7 @@ def test_crowds_and_unlabeled_persons_are_ignored(make_mapper, image_file):
         (x >= 70) & (x < 90) & (y >= 50) & (y < 70)
     )
     assert ((mask == 0) == inside).float().mean() > 0.97
-    kept = make_mapper(**STILL, INPUT__AFFINE__IGNORE_REGIONS=False)(given)
+    kept = make_mapper(**STILL, INPUT__AFFINE__IGNORE_REGIONS=False)(sample)
     assert kept["ignore_mask"].all()
 
 
@@ -149,9 +149,9 @@ def test_what_lies_outside_the_image_is_black_and_ignored(make_mapper, image_fil
 
 def test_color_changes_leave_geometry_alone(make_mapper, image_file):
     np.random.seed(1)
-    given = record(image_file, person())
-    plain = make_mapper(**STILL)(given)
-    colored = make_mapper(**STILL, INPUT__COLOR_JITTER=0.4, INPUT__LIGHTING=0.1)(given)
+    sample = record(image_file, person())
+    plain = make_mapper(**STILL)(sample)
+    colored = make_mapper(**STILL, INPUT__COLOR_JITTER=0.4, INPUT__LIGHTING=0.1)(sample)
     assert not torch.equal(plain["image"], colored["image"])
     assert torch.equal(
         plain["instances"].gt_keypoints.tensor, colored["instances"].gt_keypoints.tensor

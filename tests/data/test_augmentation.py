@@ -22,10 +22,10 @@ def augmented(repository):
 
     def apply(*opts, seed=0):
         cfg = read_config(repository / "configs" / "Base-QueryPose.yaml", opts)
-        given = T.AugInput(IMAGE.copy())
+        augmented_input = T.AugInput(IMAGE.copy())
         np.random.seed(seed)
-        transforms = T.AugmentationList(build_train_augmentations(cfg))(given)
-        return given.image, transforms
+        transforms = T.AugmentationList(build_train_augmentations(cfg))(augmented_input)
+        return augmented_input.image, transforms
 
     return apply
 

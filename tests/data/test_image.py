@@ -190,22 +190,22 @@ def overwritten(content):
     return content[:third] + np.random.default_rng(0).bytes(third) + content[2 * third :]
 
 
-@pytest.mark.parametrize("hurt", [cut, overwritten])
+@pytest.mark.parametrize("broken", [cut, overwritten])
 @pytest.mark.parametrize(
     "suffix", [".avif", ".bmp", ".gif", ".jp2", ".jpg", ".png", ".tga", ".tif"]
 )
-def test_hurt_files_are_read_or_named(suffix, hurt, tmp_path):
-    file = tmp_path / f"hurt{suffix}"
+def test_broken_files_are_read_or_named(suffix, broken, tmp_path):
+    file = tmp_path / f"broken{suffix}"
     try:
         noise = np.random.default_rng(1).integers(0, 256, (64, 48, 3), np.uint8)
         Image.fromarray(noise).save(file)
     except (KeyError, OSError, ValueError):
         pytest.skip(f"this Pillow writes no {suffix}")
-    file.write_bytes(hurt(file.read_bytes()))
+    file.write_bytes(broken(file.read_bytes()))
     try:
         assert read_image(str(file), "RGB").shape[2] == 3
     except ValueError as error:
-        assert f"hurt{suffix} cannot be read: " in str(error)
+        assert f"broken{suffix} cannot be read: " in str(error)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".tif", ".webp"])

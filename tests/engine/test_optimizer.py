@@ -70,7 +70,7 @@ class TestGroups:
         wrapper = nn.Module()
         wrapper.module = model
         cfg = tiny_cfg({"SOLVER.BACKBONE_MULTIPLIER": 0.1})
-        groups = [_named_groups(model, build_optimizer(cfg, given)) for given in (model, wrapper)]
+        groups = [_named_groups(model, build_optimizer(cfg, module)) for module in (model, wrapper)]
         assert {n: g["lr"] for n, g in groups[0].items()} == {
             n: g["lr"] for n, g in groups[1].items()
         }

@@ -151,8 +151,8 @@ def test_another_batch_size_goes_on_with_the_next_images(
     assert resumed.data_loader.num_batches == num_batches
     assert f"SOLVER.IMS_PER_BATCH is {batch} in the config, but was 2" in caplog.text
     whole = itertools.islice(QueryPoseTrainer.build_train_loader(config(four_iterations)), 8)
-    expected = [given["file_name"] for batch in whole for given in batch]
-    rest = [given["file_name"] for given in next(iter(resumed.data_loader))]
+    expected = [sample["file_name"] for batch in whole for sample in batch]
+    rest = [sample["file_name"] for sample in next(iter(resumed.data_loader))]
     seen = num_batches * batch
     # Eight were seen; some may come again, none is left out.
     assert 8 - batch < seen <= 8
@@ -200,14 +200,14 @@ def test_half_precision_that_was_switched_off_needs_no_scale(tmp_path, caplog):
 
 def test_the_seed_stays_and_is_spoken_of_every_time(resume, caplog):
     resumed = resume("SEED", 11)
-    told = "SEED is 11 in the config, but was 7 when the checkpoint was saved: the checkpoint's"
+    message = "SEED is 11 in the config, but was 7 when the checkpoint was saved: the checkpoint's"
     assert resumed.data_loader.seed == 7
-    assert told in caplog.text
+    assert message in caplog.text
     resumed.train()
     caplog.clear()
     again = start(resumed.cfg, resume=True)
     assert again.data_loader.seed == 7
-    assert told in caplog.text
+    assert message in caplog.text
 
 
 def test_a_checkpoint_that_tells_no_settings_is_resumed(

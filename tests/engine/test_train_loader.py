@@ -36,7 +36,7 @@ def make_loader(*, num_workers=0, wide=None, seed=3, mapper=augment):
 
 def take(loader, count):
     batches = itertools.islice(loader, count)
-    return [[(given["id"], given["random"]) for given in batch] for batch in batches]
+    return [[(sample["id"], sample["random"]) for sample in batch] for batch in batches]
 
 
 WIDE = [width > height for width, height in SIZES]
@@ -67,17 +67,17 @@ def test_an_image_looks_different_every_time():
 
 def test_batches_of_one_orientation():
     for batch in itertools.islice(make_loader(wide=WIDE), 20):
-        assert len({WIDE[given["id"]] for given in batch}) == 1
+        assert len({WIDE[sample["id"]] for sample in batch}) == 1
 
 
 def test_workers_survive_a_signal_to_the_whole_group():
     expected = take(make_loader(), 6)
     batches = iter(make_loader(num_workers=2))
-    given = [next(batches), next(batches)]
-    for process in {sample["process"] for batch in given for sample in batch}:
+    seen = [next(batches), next(batches)]
+    for process in {sample["process"] for batch in seen for sample in batch}:
         os.kill(process, signal.SIGTERM)
-    given += itertools.islice(batches, 4)
-    assert [[(s["id"], s["random"]) for s in batch] for batch in given] == expected
+    seen += itertools.islice(batches, 4)
+    assert [[(s["id"], s["random"]) for s in batch] for batch in seen] == expected
 
 
 def break_the_fifth(record):
@@ -103,11 +103,11 @@ def test_no_worker_outlives_an_error():
 def test_detectron2s_samplers_follow_the_seed_of_the_checkpoint(tiny_config, sampler):
     cfg = tiny_config("SEED", -1, "DATALOADER.SAMPLER_TRAIN", sampler)
     first, second = (ResumableTrainLoader(cfg, lambda record: record) for _ in range(2))
-    files = [given["file_name"] for batch in itertools.islice(first, 20) for given in batch]
+    files = [sample["file_name"] for batch in itertools.islice(first, 20) for sample in batch]
     assert first.seed != second.seed
 
     second.load_state_dict({"seed": first.seed, "num_batches": 8})
-    rest = [given["file_name"] for batch in itertools.islice(second, 12) for given in batch]
+    rest = [sample["file_name"] for batch in itertools.islice(second, 12) for sample in batch]
     assert rest == files[16:]
 
 
@@ -129,7 +129,7 @@ def test_areas_of_a_set_that_detectron2_registered_arrive(
     cfg = tiny_config("DATASETS.TRAIN", (name,), "INPUT.MAPPER", "PoseAffineMapper", *options)
     try:
         batch = next(iter(ResumableTrainLoader(cfg, build_train_mapper(cfg))))
-        areas = [area for given in batch for area in given["instances"].gt_areas.tolist()]
+        areas = [area for sample in batch for area in sample["instances"].gt_areas.tolist()]
         # The crop is a square of the images' 96 rows, twice as large; the boxes would say 814.
         assert areas == pytest.approx([800 * 4] * 4)
     finally:

@@ -24,7 +24,7 @@ class BreakData(HookBase):
         step = self.trainer._trainer
         if self.trainer.iter in self.iterations and step._data_loader_iter_obj is not None:
             batch = next(step._data_loader_iter_obj)
-            broken = [given | {"image": given["image"] * NAN} for given in batch]
+            broken = [sample | {"image": sample["image"] * NAN} for sample in batch]
             step._data_loader_iter_obj = _before(broken, step._data_loader_iter_obj)
 
 
@@ -44,7 +44,7 @@ class BreakTensor(HookBase):
         if isinstance(found, nn.Parameter):
             found.register_hook(lambda gradient: gradient * self._factor())
         else:
-            found.register_forward_hook(lambda *given: given[-1] * self._factor())
+            found.register_forward_hook(lambda *arguments: arguments[-1] * self._factor())
 
     def _factor(self):
         return NAN if self.trainer.iter == self.iteration else 1.0
@@ -81,7 +81,7 @@ def test_nan_loss_names_iteration_term_and_images_and_can_be_replayed(tiny_confi
     bad = load_bad_batch(f"{cfg.OUTPUT_DIR}/bad_batch_3.pth")
     assert bad["iteration"] == 3
     (batch,) = bad["batches"]
-    assert all(given["file_name"] in message for given in batch)
+    assert all(sample["file_name"] in message for sample in batch)
     trainer.model.load_state_dict(bad["model"])
     losses = trainer.model(batch)
     assert {name for name, loss in losses.items() if loss.isnan()} == bad_terms(message)
@@ -151,10 +151,10 @@ def test_accumulated_batches_train_as_one_large_batch(tiny_config, start):
         if isinstance(module, nn.BatchNorm2d):
             module.eval()  # Its statistics are of a single batch.
     batches = list(itertools.islice(trainer.build_train_loader(trainer.cfg), 4))
-    for (given,), num_people in zip(batches, (3, 1, 0, 2), strict=True):
-        several = Instances.cat([given["instances"]] * 3)
-        given["instances"] = several[:num_people]
-    assert [len(given["instances"]) for (given,) in batches] == [3, 1, 0, 2]
+    for (sample,), num_people in zip(batches, (3, 1, 0, 2), strict=True):
+        several = Instances.cat([sample["instances"]] * 3)
+        sample["instances"] = several[:num_people]
+    assert [len(sample["instances"]) for (sample,) in batches] == [3, 1, 0, 2]
 
     losses = trainer.model(list(itertools.chain(*batches)))
     sum(losses.values()).backward()

@@ -30,8 +30,8 @@ _WITH_HEATMAPS = ("MODEL.QUERYPOSE.AUX_HEATMAP.ENABLED", True)
 
 
 def configured(folder: str, name: str, *opts: Any) -> CfgNode:
-    given = ["OUTPUT_DIR", f"{folder}/{name}", "DATASETS.TEST", "()", "SOLVER.IMS_PER_BATCH", 4]
-    return read_config(Path(__file__).parent / "tiny.yaml", [*given, *opts])
+    fixed = ["OUTPUT_DIR", f"{folder}/{name}", "DATASETS.TEST", "()", "SOLVER.IMS_PER_BATCH", 4]
+    return read_config(Path(__file__).parent / "tiny.yaml", [*fixed, *opts])
 
 
 def start(cfg: CfgNode, resume: bool = False) -> QueryPoseTrainer:
@@ -76,7 +76,7 @@ def same_global_batch(folder: str) -> dict[str, Any]:
 
 
 def without_people(batch: Batch) -> Batch:
-    return [given | {"instances": given["instances"][:0]} for given in batch]
+    return [sample | {"instances": sample["instances"][:0]} for sample in batch]
 
 
 def one_process_without_people(folder: str) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def bad_numbers_in_one_process(folder: str) -> dict[str, Any]:
     feed(
         trainer,
         (
-            [given | {"image": given["image"] * float("nan")} for given in batch]
+            [sample | {"image": sample["image"] * float("nan")} for sample in batch]
             if comm.get_rank() == 1 and count in (1, 3)
             else batch
             for count, batch in enumerate(trainer.data_loader)

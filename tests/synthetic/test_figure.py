@@ -14,7 +14,7 @@ NAMES = COCO_SKELETON.keypoints
 
 
 def upright_figure(yaw, *, nod=0.0, hair_style=None):
-    """An upright figure with hanging arms, 100 pixels a metre, turned by ``yaw`` degrees."""
+    """An upright figure with hanging arms, 100 pixels a meter, turned by ``yaw`` degrees."""
     pose = Pose(
         torso=np.zeros(3),
         head=np.array([nod, 0.0, 0.0]),

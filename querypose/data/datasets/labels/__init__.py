@@ -1,8 +1,8 @@
 """Checks and completes label files in COCO's format, for training, evaluation and tools alike."""
 
 from querypose.data.datasets.labels.examination import Labels, examine_content
-from querypose.data.datasets.labels.file import examine_labels, read_categories, read_labels
 from querypose.data.datasets.labels.numbering import ordered_ids
+from querypose.data.datasets.labels.reading import examine_labels, read_categories, read_labels
 from querypose.data.datasets.labels.registered import (
     examine_registered_labels,
     read_registered_labels,

@@ -7,7 +7,7 @@ from typing import Any
 from detectron2.data import MetadataCatalog
 
 from querypose.data.datasets.labels.examination import Labels
-from querypose.data.datasets.labels.file import examine_labels, read_labels
+from querypose.data.datasets.labels.reading import examine_labels, read_labels
 from querypose.skeleton import Skeleton
 
 

@@ -32,7 +32,7 @@ def changed(content, number, **changes):
 
 @pytest.mark.parametrize("number", range(4))
 @pytest.mark.parametrize(
-    ("changes", "derived", "told"),
+    ("changes", "derived", "message"),
     [
         ({"iscrowd": MISSING}, {"iscrowd": 0}, "iscrowd is missing"),
         ({"iscrowd": None}, {"iscrowd": 0}, "iscrowd is missing"),
@@ -68,7 +68,7 @@ def changed(content, number, **changes):
     ],
 )
 def test_an_annotation_is_completed(
-    label_content, write_labels, caplog, number, changes, derived, told
+    label_content, write_labels, caplog, number, changes, derived, message
 ):
     content = changed(label_content(), number, **changes)
     path = write_labels(content)
@@ -78,7 +78,7 @@ def test_an_annotation_is_completed(
 
     person = labels.content["annotations"][number]
     assert {key: person.get(key) for key in derived} == derived
-    (line,) = [record.getMessage() for record in caplog.records if told in record.getMessage()]
+    (line,) = [record.getMessage() for record in caplog.records if message in record.getMessage()]
     assert line.startswith(f"{path}: ")
     assert line.endswith(f"(1 of 4 annotations, annotation {number + 1} for one).")
     assert path.read_bytes() == before

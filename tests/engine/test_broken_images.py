@@ -23,7 +23,7 @@ def batches(folder, num_workers):
         skeleton=COCO_SKELETON,
         num_classes=1,
     )
-    files = [folder / "sound.png", folder / "hurt.png"]
+    files = [folder / "sound.png", folder / "broken.png"]
     Image.new("RGB", (8, 8)).save(files[0])
     loader = ResumableTrainLoader(
         records=[{"file_name": str(file), "annotations": []} for file in files],
@@ -37,18 +37,18 @@ def batches(folder, num_workers):
 
 
 def assert_named(folder, num_workers):
-    with pytest.raises(ValueError, match="hurt") as error:
+    with pytest.raises(ValueError, match=r"broken\.png") as error:
         list(batches(folder, num_workers))
     last_line = str(error.value).strip().splitlines()[-1]
-    assert f"The image {folder / 'hurt.png'} cannot be read: " in last_line
+    assert f"The image {folder / 'broken.png'} cannot be read: " in last_line
     assert last_line.endswith("python -m querypose.tools.check_dataset NAME.")
 
 
 def test_whatever_a_decoder_raises(failing_image, decoder_error, tmp_path):
-    failing_image(tmp_path / "hurt.png", decoder_error)
+    failing_image(tmp_path / "broken.png", decoder_error)
     assert_named(tmp_path, num_workers=0)
 
 
 def test_in_a_process_of_its_own(tmp_path):
-    (tmp_path / "hurt.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     assert_named(tmp_path, num_workers=1)
