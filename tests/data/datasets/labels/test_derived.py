@@ -16,7 +16,7 @@ from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON, Skeleton
 
 FIVE = Skeleton(("nose", "left_hand", "right_hand", "left_foot", "right_foot"))
 BOX_AREA = 24 * 64
-MISSING = object()
+MISSING = "MISSING"
 
 
 def changed(content, number, **changes):
