@@ -37,6 +37,11 @@ class RatedPersons(NamedTuple):
     scores: np.ndarray
     oks: np.ndarray
 
+    def above(self, score: float) -> RatedPersons:
+        """Those whose score is higher."""
+        kept = self.scores > score
+        return RatedPersons(self.scores[kept], self.oks[kept])
+
     @property
     def rank_correlation(self) -> float:
         """Spearman's correlation of scores and OKS; NaN if one of them is constant."""
@@ -110,15 +115,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "results", type=Path, help="OUTPUT_DIR/inference/NAME/coco_instances_results.json"
     )
+    parser.add_argument(
+        "--score-above", type=float, default=0.0, help="leave out persons of lower scores"
+    )
     parser.add_argument("--output", type=Path, metavar="IMAGE", help="write a plot to this file")
     add_dataset_arguments(parser)
     arguments = parser.parse_args(argv)
     try:
         register_datasets(arguments)
         persons = rate_persons(*read_dataset_results(arguments.name, arguments.results))
+        persons = persons.above(arguments.score_above)
         if not len(persons.scores):
             raise ValueError(
-                f"{arguments.results} has only persons that COCO's evaluation ignores."
+                f"{arguments.results} names nobody of a score above {arguments.score_above:g} who "
+                "counts in COCO's evaluation."
             )
         if arguments.output is not None:
             plot_score_quality(persons, arguments.name).savefig(arguments.output, dpi=150)

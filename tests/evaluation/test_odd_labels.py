@@ -105,7 +105,7 @@ def test_own_labels_are_perfect_and_results_keep_the_ids(content, build, tmp_pat
     json_file = evaluator._metadata.json_file
     assert evaluate_crowdpose(json_file, saved_file)["AP"] == pytest.approx(100)
     people = judge_people(*read_dataset_results(evaluator._metadata.name, saved_file))
-    assert people.right.tolist() == [True] * 4 and people.num_labeled == 4
+    assert people.correct.tolist() == [True] * 4 and people.num_labeled == 4
 
 
 GAPS = {

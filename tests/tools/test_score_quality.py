@@ -108,6 +108,13 @@ def test_command_prints_and_draws(dataset, tmp_path, capsys):
     assert plot is not None and plot.std() > 10
 
 
+def test_persons_of_low_scores_can_be_left_out(dataset, tmp_path, capsys):
+    results = write_results(tmp_path, (1, 100, 0.9), (1, 305, 0.5), (2, 100, 0.1))
+    score_quality.main([dataset, str(results), "--score-above", "0.3"])
+    printed = capsys.readouterr().out
+    assert "0.95 |" in printed and "0.15 |" not in printed
+
+
 @pytest.mark.parametrize(
     ("output", "sentence"), [("plot.nothing", "nothing"), ("missing/plot.png", "missing/plot.png")]
 )
@@ -120,5 +127,5 @@ def test_a_plot_that_cannot_be_written(output, sentence, dataset, tmp_path):
 
 def test_results_with_ignored_persons_only(dataset, tmp_path):
     results = write_results(tmp_path, (1, 600, 0.9))
-    with pytest.raises(SystemExit, match="only persons that COCO's evaluation ignores"):
+    with pytest.raises(SystemExit, match="names nobody of a score above 0"):
         score_quality.main([dataset, str(results)])

@@ -138,8 +138,9 @@ class QualityPose(PoseModel):
 
         In training, ``instances`` also have ``gt_areas``, and an input may have an ``ignore_mask``,
         see :class:`querypose.data.PoseAffineMapper`. In inference an input may ask by
-        ``return_maps`` for ``maps`` beside its ``instances``: ``score``, (h, w), what peaks were
-        searched for in.
+        ``return_maps`` for what :func:`querypose.visualization.draw_maps` takes: ``maps`` with
+        ``score``, (h, w), in which peaks were searched for, and the persons' poses as
+        ``proposals``.
         """
         if self.training:
             return self._losses(batched_inputs)
@@ -247,6 +248,8 @@ class QualityPose(PoseModel):
         output = {"instances": poses_to_instances(keypoints, found.scores, given)}
         if given.get("return_maps"):
             output["maps"] = {"score": scores}
+            output["proposals"] = output["instances"].pred_keypoints[..., :2]
+            output["proposal_persons"] = torch.arange(len(output["instances"]))
         return output
 
 

@@ -158,6 +158,7 @@ class TestInference:
         torch.testing.assert_close(persons.pred_boxes.tensor, boxes)
         assert (persons.pred_keypoints[..., 2] == persons.scores[:, None]).all()
         assert output["maps"]["score"].shape == (24, 32)
+        assert torch.equal(output["proposals"], places)
 
     def test_keypoints_are_scaled_to_the_size_that_is_wanted(self, small_model):
         model, image = small_model().eval(), labeled(0)["image"]
