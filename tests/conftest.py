@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import logging
 import os
 import socket
 import struct
@@ -32,6 +33,17 @@ from querypose.modeling.targets import PersonTargets
 
 GOLDEN_DIR = Path(__file__).parent / "golden"
 REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Takes back what ``setup_logger`` does: its handlers write to streams that end with a test."""
+    loggers = [logging.getLogger(name) for name in ("querypose", "detectron2", "fvcore")]
+    before = [(logger, list(logger.handlers), logger.propagate) for logger in loggers]
+    yield
+    for logger, handlers, propagate in before:
+        logger.handlers[:] = handlers
+        logger.propagate = propagate
 
 
 def _load_filler():
