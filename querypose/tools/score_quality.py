@@ -31,16 +31,18 @@ class RatedPersons(NamedTuple):
 
     Attributes:
         scores: (n,) float.
-        oks: (n,) float, with the most similar labeled person of the image; 0 if there is none.
+        oks: (n,) float, with the labeled person that each resembles most; 0 where there is none.
+        nearest: (n,) bool, whether no other resembles some labeled person more. Without the
+            others, models are compared by the same persons.
     """
 
     scores: np.ndarray
     oks: np.ndarray
+    nearest: np.ndarray
 
-    def above(self, score: float) -> RatedPersons:
-        """Those whose score is higher."""
-        kept = self.scores > score
-        return RatedPersons(self.scores[kept], self.oks[kept])
+    def where(self, kept: np.ndarray) -> RatedPersons:
+        """A part of the persons, by an (n,) mask."""
+        return RatedPersons(*(field[kept] for field in self))
 
     @property
     def rank_correlation(self) -> float:
@@ -74,17 +76,24 @@ def rate_persons(
     images = [image for image in evaluation.evalImgs if image is not None]
     scores = np.concatenate([[], *(image["dtScores"] for image in images)])
     ignored = np.concatenate([[], *(image["dtIgnore"][0] for image in images)]).astype(bool)
-    oks = np.concatenate([[], *(_best_oks(evaluation, image) for image in images)])
-    return RatedPersons(scores[~ignored], oks[~ignored])
+    tables = [_oks_table(evaluation, image) for image in images]
+    oks = np.concatenate([[], *(table.max(axis=1, initial=0) for table in tables)])
+    nearest = np.concatenate([[], *map(_nearest, tables)]).astype(bool)
+    return RatedPersons(scores, oks, nearest).where(~ignored)
 
 
-def _best_oks(evaluation: COCOeval, image: dict[str, Any]) -> np.ndarray:
-    """The OKS of every predicted person of an image with the most similar labeled one."""
+def _oks_table(evaluation: COCOeval, image: dict[str, Any]) -> np.ndarray:
+    """OKS of the n predicted with the m labeled persons of an image, (n, m)."""
     key = image["image_id"], image["category_id"]
     labeled = [not person["_ignore"] for person in evaluation._gts[key]]
-    if not any(labeled):
-        return np.zeros(len(image["dtIds"]))
-    return np.asarray(evaluation.ious[key]).reshape(-1, len(labeled))[:, labeled].max(axis=1)
+    table = np.asarray(evaluation.ious[key]).reshape(len(image["dtIds"]), len(labeled))
+    return table[:, np.array(labeled, dtype=bool)]
+
+
+def _nearest(table: np.ndarray) -> np.ndarray:
+    """Which of n predicted persons are the most alike of all to a labeled one."""
+    rows = np.arange(len(table))
+    return np.isin(rows, table.argmax(axis=0)) if table.size else np.zeros(len(table), bool)
 
 
 def plot_score_quality(persons: RatedPersons, title: str) -> Figure:
@@ -124,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         register_datasets(arguments)
         persons = rate_persons(*read_dataset_results(arguments.name, arguments.results))
-        persons = persons.above(arguments.score_above)
+        persons = persons.where(persons.scores > arguments.score_above)
         if not len(persons.scores):
             raise ValueError(
                 f"{arguments.results} names nobody of a score above {arguments.score_above:g} who "
@@ -136,7 +145,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"score_quality: {error}")
     header = ("score about", "persons", "mean OKS")
     print(tabulate(persons.by_score(), header, tablefmt="pipe", floatfmt=(".2f", "d", ".3f")))
-    print(f"Rank correlation (Spearman) of score and OKS: {persons.rank_correlation:.3f}")
+    nearest = persons.where(persons.nearest)
+    print(
+        f"Rank correlation (Spearman) of score and OKS: {persons.rank_correlation:.3f}; of the "
+        f"{len(nearest.scores)} nearest to a labeled person: {nearest.rank_correlation:.3f}"
+    )
 
 
 if __name__ == "__main__":

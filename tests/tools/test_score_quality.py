@@ -77,11 +77,13 @@ def test_oks_is_with_the_most_similar_person(dataset, tmp_path):
     expected = [oks_at(10), oks_at(5), oks_at(2)]
     np.testing.assert_allclose(persons.oks, expected, rtol=1e-6)
     assert persons.rank_correlation == pytest.approx(-1)
+    assert persons.nearest.tolist() == [False, True, True]
 
 
 def test_persons_far_from_all_labels_have_an_oks_of_zero(dataset, tmp_path):
     persons = rate(dataset, tmp_path, (1, 100, 0.9), (1, 450, 0.4), (2, 100, 0.3))
     np.testing.assert_allclose(persons.oks, [1, 0, 0], atol=1e-9)
+    assert not persons.nearest[2]
 
 
 def test_persons_without_labels_are_left_out(dataset, tmp_path):
@@ -91,7 +93,8 @@ def test_persons_without_labels_are_left_out(dataset, tmp_path):
 
 
 def test_means_are_taken_over_ranges_of_scores():
-    persons = RatedPersons(np.array([0.92, 0.98, 0.31, 1.0]), np.array([0.9, 0.7, 0.2, 0.5]))
+    scores, oks = np.array([0.92, 0.98, 0.31, 1.0]), np.array([0.9, 0.7, 0.2, 0.5])
+    persons = RatedPersons(scores, oks, np.ones(4, dtype=bool))
     assert persons.by_score() == [
         (pytest.approx(0.35), 1, pytest.approx(0.2)),
         (pytest.approx(0.95), 3, pytest.approx(0.7)),
@@ -103,7 +106,8 @@ def test_command_prints_and_draws(dataset, tmp_path, capsys):
     score_quality.main([dataset, str(results), "--output", str(tmp_path / "plot.png")])
     printed = capsys.readouterr().out
     assert "|          0.95 |         1 |      1.000 |" in printed
-    assert printed.endswith("Rank correlation (Spearman) of score and OKS: 1.000\n")
+    assert "Rank correlation (Spearman) of score and OKS: 1.000; of the 2 nearest" in printed
+    assert printed.endswith("nearest to a labeled person: 1.000\n")
     plot = cv2.imread(str(tmp_path / "plot.png"))
     assert plot is not None and plot.std() > 10
 
