@@ -60,14 +60,17 @@ class PoseModel(nn.Module, ABC):
                 ``INPUT.FORMAT``; in training ``instances`` with ``gt_boxes``, ``gt_classes`` and
                 ``gt_keypoints``. Optional in inference: ``height`` and ``width``, the size of the
                 image that the output refers to; ``score_threshold``, the lowest score of a person;
-                ``return_attention``, whether the output includes attention maps.
+                ``return_attention``, whether the output includes attention maps;
+                ``return_maps``, whether it includes what a dense model sees.
 
         Returns:
             In training, weighted scalar losses by name. In inference, per image ``instances``:
             ``Instances`` with ``pred_boxes``, ``scores``, ``pred_classes`` and ``pred_keypoints``
             (n, K, 3: x, y, score), best first. If attention was requested and the model has
-            attention, also ``pred_attention`` (n, P, h, w) and ``attention_boxes`` (n, 4), the
-            boxes that the maps cover, in pixels.
+            attention, also ``pred_attention`` (n, S, P, h, w) of S stages and P parts, and
+            ``attention_boxes`` (n, S, 4), the boxes that the maps cover, in pixels. If maps were
+            requested and the model has some, beside the ``instances`` also ``maps``: (h, w) by
+            name.
         """
 
     @abstractmethod
