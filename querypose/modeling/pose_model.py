@@ -77,7 +77,7 @@ class PoseModel(nn.Module, ABC):
     def parts(self) -> dict[str, list[nn.Module]]:
         """Modules by their role, in the order in which the model calls them.
 
-        They are timed, compiled and counted one by one, so none may run inside another one.
+        They are timed and counted one by one, so none may run inside another one.
         """
 
     @abstractmethod

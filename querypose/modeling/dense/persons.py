@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -76,6 +77,22 @@ class LabeledPersons(NamedTuple):
         counts = counted.sum(dim=1)
         sums = (self.keypoints * counted[..., None]).sum(dim=1)
         return sums / counts.clamp(min=1)[:, None], counts > 0
+
+
+def labeled_persons(
+    batched_inputs: Sequence[dict[str, Any]],
+    *,
+    num_keypoints: int,
+    area_field: str,
+    device: torch.device,
+) -> list[LabeledPersons]:
+    """The persons of each image; see :meth:`LabeledPersons.from_instances`."""
+    return [
+        LabeledPersons.from_instances(
+            given["instances"], num_keypoints=num_keypoints, area_field=area_field, device=device
+        )
+        for given in batched_inputs
+    ]
 
 
 def padded_ignore_masks(

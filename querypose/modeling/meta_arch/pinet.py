@@ -24,7 +24,7 @@ from querypose.modeling.dense.part_head import PartCells, PartHead, PartMaps
 from querypose.modeling.dense.part_layout import part_layout
 from querypose.modeling.dense.part_targets import PartTargetBuilder, PartTargets
 from querypose.modeling.dense.peaks import find_peaks, kernel_for_size, spread_cells
-from querypose.modeling.dense.persons import LabeledPersons, padded_ignore_masks
+from querypose.modeling.dense.persons import labeled_persons, padded_ignore_masks
 from querypose.modeling.dense.pose_refinement import PoseRefinement
 from querypose.modeling.pose_model import Inputs, PoseModel, skeleton_from_config, wanted_size
 from querypose.skeleton import Skeleton
@@ -189,15 +189,12 @@ class PINet(PoseModel):
         return View(features, self.head(features))
 
     def _targets(self, batched_inputs: Inputs, size: tuple[int, int]) -> PartTargets:
-        persons = [
-            LabeledPersons.from_instances(
-                given["instances"],
-                num_keypoints=self.skeleton.num_keypoints,
-                area_field="gt_box_areas",
-                device=self.device,
-            )
-            for given in batched_inputs
-        ]
+        persons = labeled_persons(
+            batched_inputs,
+            num_keypoints=self.skeleton.num_keypoints,
+            area_field="gt_box_areas",
+            device=self.device,
+        )
         return self.target_builder(
             persons, size, padded_ignore_masks(batched_inputs, size, self.device)
         )

@@ -21,7 +21,7 @@ from querypose.checkpoint import convert_on_load
 from querypose.modeling.dense.cells import cells_to_pixels, map_size, pixels_to_cells
 from querypose.modeling.dense.flip import mirror_images
 from querypose.modeling.dense.instances import poses_to_instances
-from querypose.modeling.dense.persons import LabeledPersons, padded_ignore_masks
+from querypose.modeling.dense.persons import labeled_persons, padded_ignore_masks
 from querypose.modeling.dense.quality_criterion import QualityCriterion
 from querypose.modeling.dense.quality_head import QualityHead, QualityMaps
 from querypose.modeling.dense.quality_readout import QualityReadout, ScoredPoses, merge_scales
@@ -190,15 +190,12 @@ class QualityPose(PoseModel):
         )
 
     def _targets(self, batched_inputs: Inputs, size: tuple[int, int]) -> QualityTargets:
-        persons = [
-            LabeledPersons.from_instances(
-                given["instances"],
-                num_keypoints=self.skeleton.num_keypoints,
-                area_field="gt_areas",
-                device=self.device,
-            )
-            for given in batched_inputs
-        ]
+        persons = labeled_persons(
+            batched_inputs,
+            num_keypoints=self.skeleton.num_keypoints,
+            area_field="gt_areas",
+            device=self.device,
+        )
         return QualityTargets.from_persons(persons, size, self.min_area)
 
     def _maps(self, images: Tensor) -> QualityMaps:
