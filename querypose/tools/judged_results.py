@@ -77,3 +77,15 @@ def match_at_half(
         evaluation.params.areaRng = evaluation.params.areaRng[:1]
         evaluation.evaluate()
     return evaluation
+
+
+def evaluated_images(evaluation: COCOeval) -> list[dict[str, Any]]:
+    """The images that have labeled or predicted persons, as ``evalImgs`` holds them."""
+    return [image for image in evaluation.evalImgs if image is not None]
+
+
+def scores_and_ignored(images: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Of the images' P predicted persons: (P,) scores, and (P,) bool, which do not count."""
+    scores = np.concatenate([[], *(image["dtScores"] for image in images)])
+    ignored = np.concatenate([[], *(image["dtIgnore"][0] for image in images)])
+    return scores, ignored.astype(bool)

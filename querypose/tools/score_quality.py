@@ -21,7 +21,12 @@ from scipy.stats import spearmanr
 from tabulate import tabulate
 
 from querypose.tools.dataset_arguments import add_dataset_arguments, register_datasets
-from querypose.tools.judged_results import match_at_half, read_dataset_results
+from querypose.tools.judged_results import (
+    evaluated_images,
+    match_at_half,
+    read_dataset_results,
+    scores_and_ignored,
+)
 
 _NUM_BINS = 10
 
@@ -73,9 +78,8 @@ def rate_persons(
         sigmas: OKS standard deviations of the keypoints.
     """
     evaluation = match_at_half(annotations, results, sigmas)
-    images = [image for image in evaluation.evalImgs if image is not None]
-    scores = np.concatenate([[], *(image["dtScores"] for image in images)])
-    ignored = np.concatenate([[], *(image["dtIgnore"][0] for image in images)]).astype(bool)
+    images = evaluated_images(evaluation)
+    scores, ignored = scores_and_ignored(images)
     tables = [_oks_table(evaluation, image) for image in images]
     oks = np.concatenate([[], *(table.max(axis=1, initial=0) for table in tables)])
     nearest = np.concatenate([[], *map(_nearest, tables)]).astype(bool)

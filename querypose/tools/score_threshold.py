@@ -16,7 +16,12 @@ from tabulate import tabulate
 
 from querypose.evaluation.ground_truth import GroundTruth
 from querypose.tools.dataset_arguments import add_dataset_arguments, register_datasets
-from querypose.tools.judged_results import match_at_half, read_dataset_results
+from querypose.tools.judged_results import (
+    evaluated_images,
+    match_at_half,
+    read_dataset_results,
+    scores_and_ignored,
+)
 
 _STEP = 0.05
 
@@ -58,13 +63,9 @@ def judge_people(
         results: in COCO's format; the best 20 of each image count.
         sigmas: OKS standard deviations of the keypoints.
     """
-    evaluation = match_at_half(annotations, results, sigmas)
-    images = [image for image in evaluation.evalImgs if image is not None]
-    scores = np.concatenate([[], *(image["dtScores"] for image in images)])
-    correct, ignored = (
-        np.concatenate([[], *(image[key][0] for image in images)]).astype(bool)
-        for key in ("dtMatches", "dtIgnore")
-    )
+    images = evaluated_images(match_at_half(annotations, results, sigmas))
+    scores, ignored = scores_and_ignored(images)
+    correct = np.concatenate([[], *(image["dtMatches"][0] for image in images)]).astype(bool)
     num_labeled = sum(int((1 - np.asarray(image["gtIgnore"])).sum()) for image in images)
     order = np.argsort(-scores[~ignored], kind="stable")
     return JudgedPeople(scores[~ignored][order], correct[~ignored][order], num_labeled)
