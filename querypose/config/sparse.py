@@ -49,6 +49,9 @@ def _add_model(node: CfgNode) -> None:
     # The person's score is the class score times this power of the OKS that the predicted
     # deviations let expect; 0 multiplies by the mean keypoint score instead, as in the paper.
     node.EXPECTED_OKS_POWER = 0.0
+    # Of people whose OKS with each other is higher only the best is kept; 1 keeps everybody, as in
+    # the paper. A model of little data finds one person twice.
+    node.NMS_OKS_THRESHOLD = 1.0
 
 
 def _add_loss(node: CfgNode) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from querypose.modeling.dense.sampling import sample_maps
-from querypose.oks import pairwise_pose_oks
+from querypose.modeling.pose_nms import group_poses
 
 SORT_KEYS = ("pose_score", "part_score")
 """What makes a pose a seed: its mean keypoint score (published code), or that of the part which
@@ -39,35 +39,6 @@ def score_keypoints(heatmaps: Tensor, poses: Tensor, part_scores: Tensor) -> Ten
     return part_scores[:, None] * torch.where(inside, values, 0)
 
 
-def group_poses(
-    poses: Tensor, order: Tensor, sigmas: Tensor, threshold: float
-) -> tuple[Tensor, Tensor]:
-    """Groups poses greedily: each seed takes all free poses that resemble it.
-
-    Args:
-        poses: (n, K, 2).
-        order: (n,) int64, in which poses become seeds.
-        sigmas: (K,), OKS standard deviations.
-        threshold: two poses resemble each other where their OKS, see
-            :func:`querypose.oks.pairwise_pose_oks`, is above it.
-
-    Returns:
-        The seeds, (m,) int64, in their order, and the members of each one's group, (m, n) bool.
-    """
-    alike = (pairwise_pose_oks(poses, poses, sigmas) > threshold).cpu()
-    free = torch.ones(len(poses), dtype=torch.bool)
-    seeds, groups = [], [torch.zeros(0, len(poses), dtype=torch.bool)]
-    for pose in order.tolist():
-        if free[pose]:
-            group = alike[pose] & free
-            group[pose] = True
-            free &= ~group
-            seeds.append(pose)
-            groups.append(group[None])
-    device = poses.device
-    return torch.tensor(seeds, dtype=torch.long, device=device), torch.cat(groups).to(device)
-
-
 class FusedPoses(NamedTuple):
     """m persons made of n poses, in the order of their seeds.
 
@@ -87,7 +58,7 @@ class PoseFusion:
 
     Args:
         sigmas: (K,), OKS standard deviations.
-        threshold: see :func:`group_poses`.
+        threshold: see :func:`querypose.modeling.pose_nms.group_poses`.
         sort_by: one of :data:`SORT_KEYS`.
         fuse: every keypoint becomes the best of its group; False keeps the seeds as they are.
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from querypose.modeling.dense.cells import Cells
 from querypose.modeling.dense.flip import mirror_poses
-from querypose.modeling.dense.nms import oks_nms
 from querypose.modeling.dense.peaks import MIN_PEAK_VALUE, find_peaks, spread_cells
+from querypose.modeling.pose_nms import oks_nms
 from querypose.skeleton import Skeleton
 
 # Cells that a peak is the highest of, along each axis (AdaptivePose's published code).

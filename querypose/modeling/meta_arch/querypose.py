@@ -241,6 +241,7 @@ class QueryPose(PoseModel):
             image_sizes,
             max_detections=self.max_detections,
             score_thresholds=[each.get("score_threshold", 0.0) for each in batched_inputs],
+            suppress=self.readout.suppress,
         )
         outputs = []
         for people, image_input in zip(detections, batched_inputs, strict=True):
@@ -289,3 +290,4 @@ class QueryPose(PoseModel):
         for stage in self.decoder.box_stages:
             stage.register_forward_hook(fix)
         self.max_detections = count
+        self.readout.nms_oks_threshold = 1.0

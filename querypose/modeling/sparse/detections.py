@@ -11,6 +11,7 @@ from torch import Tensor
 from querypose.modeling.sparse.readout import DecodedPeople
 
 DecodeFunction = Callable[[Sequence[Tensor]], DecodedPeople]
+SuppressFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def detect_people(
@@ -21,12 +22,14 @@ def detect_people(
     *,
     max_detections: int,
     score_thresholds: Sequence[float],
+    suppress: SuppressFunction,
 ) -> list[Instances]:
     """Finds the people with the highest final scores and decodes as few queries as possible.
 
     The final score is the class score times the quality of the keypoints, hence never above the
     class score. Queries are decoded by falling class score until no other one can enter the result.
-    So the result is the same as if every query were decoded.
+    A person can only be dropped for a better one, so the result is the same as if every query were
+    decoded.
 
     Args:
         logits: of the last stage, (B, N, classes).
@@ -35,6 +38,8 @@ def detect_people(
         image_sizes: (height, width) of each unpadded image.
         max_detections: maximum number of people per image.
         score_thresholds: per image, the lowest final score of a person.
+        suppress: drops people who resemble a better one, see
+            :meth:`querypose.modeling.sparse.readout.KeypointReadout.suppress`.
 
     Returns:
         Per image ``Instances`` in pixels of the network's input, best first, with ``pred_boxes``
@@ -49,10 +54,12 @@ def detect_people(
     thresholds = class_scores.new_tensor(score_thresholds)[:, None]
     candidates = _inside(boxes, image_sizes) & (class_scores >= thresholds)
     limit = min(max_detections, class_scores.shape[1])
-    scores, decoded = _decode_best(class_scores, candidates, decode, limit)
-    # A score of -inf means that the query was not decoded.
-    finite = decoded["pred_keypoints"].isfinite().all() & (scores < torch.inf).all()
-    _refuse_unless(finite, "keypoints or their scores")
+
+    def stand(scores: Tensor, keypoints: Tensor) -> Tensor:
+        return suppress(scores, keypoints, classes)
+
+    # A score of -inf means that the query was not decoded, or was dropped.
+    scores, decoded = _decode_best(class_scores, candidates, decode, stand, limit)
     scores = torch.where(scores >= thresholds, scores, -torch.inf)
     people = []
     for index, image_size in enumerate(image_sizes):
@@ -90,19 +97,23 @@ def _inside(boxes: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
 
 
 def _decode_best(
-    class_scores: Tensor, candidates: Tensor, decode: DecodeFunction, limit: int
+    class_scores: Tensor,
+    candidates: Tensor,
+    decode: DecodeFunction,
+    stand: Callable[[Tensor, Tensor], Tensor],
+    limit: int,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Decodes the queries that may be among the ``limit`` best of their image.
 
     Returns:
-        Final scores, (B, N), -inf where a query was not decoded, and the decoded fields by name,
-        (B, N, ...).
+        Final scores, (B, N), -inf where a query was not decoded or does not stand, and the decoded
+        fields by name, (B, N, ...).
     """
-    scores = torch.full_like(class_scores, -torch.inf)
+    scores = standing = torch.full_like(class_scores, -torch.inf)
     waiting = candidates.clone()
     decoded: dict[str, Tensor] = {}
     while True:
-        entry = scores.topk(limit, dim=1).values[:, -1:]
+        entry = standing.topk(limit, dim=1).values[:, -1:]
         reachable = torch.where(waiting & (class_scores >= entry), class_scores, -torch.inf)
         best, order = reachable.topk(limit, dim=1)
         query_indices = [
@@ -111,8 +122,10 @@ def _decode_best(
         ]
         # Without any candidate an empty selection is decoded, which gives the fields their shapes.
         if decoded and not any(len(index) for index in query_indices):
-            return scores, decoded
+            return standing, decoded
         people = decode(query_indices)
+        finite = people.keypoints.isfinite().all() & people.quality.isfinite().all()
+        _refuse_unless(finite, "keypoints or their scores")
         images = torch.cat(
             [torch.full_like(index, image) for image, index in enumerate(query_indices)]
         )
@@ -123,3 +136,4 @@ def _decode_best(
             decoded[name][rows] = values
         scores[rows] = class_scores[rows] * people.quality
         waiting[rows] = False
+        standing = stand(scores, decoded["pred_keypoints"])

@@ -9,6 +9,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
+from querypose.modeling.pose_nms import oks_nms
 from querypose.modeling.sparse.box_coordinates import keypoints_to_pixels
 from querypose.modeling.sparse.keypoint_stage import KeypointStageOutput
 from querypose.modeling.sparse.query_rows import flat_rows
@@ -52,6 +53,8 @@ class KeypointReadout(nn.Module):
         expected_oks_power: the quality of a person is the expected OKS to this power, see
             :func:`querypose.oks.expected_oks`. With 0 it is the mean of the keypoint scores, as in
             the paper.
+        nms_oks_threshold: of people of one class whose OKS with each other is higher only the best
+            is kept; 1 keeps everybody, as in the paper.
     """
 
     @configurable
@@ -61,18 +64,21 @@ class KeypointReadout(nn.Module):
         oks_sigmas: Sequence[float],
         averaged_stages: int = 1,
         expected_oks_power: float = 0.0,
+        nms_oks_threshold: float = 1.0,
     ) -> None:
         super().__init__()
         self.register_buffer("oks_sigmas", torch.tensor(oks_sigmas), persistent=False)
         self.averaged_stages = averaged_stages
         self.expected_oks_power = expected_oks_power
+        self.nms_oks_threshold = nms_oks_threshold
 
     @classmethod
     def from_config(cls, cfg: CfgNode, skeleton: Skeleton) -> dict[str, Any]:
-        """Reads ``MODEL.QUERYPOSE.AVERAGED_STAGES`` and ``EXPECTED_OKS_POWER``.
+        """Reads ``AVERAGED_STAGES``, ``EXPECTED_OKS_POWER`` and ``NMS_OKS_THRESHOLD``.
 
         Raises:
-            ValueError: there are fewer stages, or the power is negative.
+            ValueError: there are fewer stages, the power is negative, or the threshold is not
+                within 0..1.
         """
         node = cfg.MODEL.QUERYPOSE
         if not 1 <= node.AVERAGED_STAGES <= node.NUM_STAGES:
@@ -85,10 +91,15 @@ class KeypointReadout(nn.Module):
                 "MODEL.QUERYPOSE.EXPECTED_OKS_POWER must not be negative, but is "
                 f"{node.EXPECTED_OKS_POWER}."
             )
+        if not 0 <= node.NMS_OKS_THRESHOLD <= 1:
+            raise ValueError(
+                f"MODEL.QUERYPOSE.NMS_OKS_THRESHOLD is within 0..1, not {node.NMS_OKS_THRESHOLD}."
+            )
         return {
             "oks_sigmas": skeleton.sigmas,
             "averaged_stages": node.AVERAGED_STAGES,
             "expected_oks_power": node.EXPECTED_OKS_POWER,
+            "nms_oks_threshold": node.NMS_OKS_THRESHOLD,
         }
 
     def forward(
@@ -123,6 +134,34 @@ class KeypointReadout(nn.Module):
         return people._replace(
             attention=attention, attention_boxes=torch.stack(keypoint_boxes, dim=1)
         )
+
+    def suppress(self, scores: Tensor, keypoints: Tensor, classes: Tensor) -> Tensor:
+        """Drops people who resemble a better one of their image and class.
+
+        Args:
+            scores: (B, N), -inf for nobody.
+            keypoints: (B, N, K, 3).
+            classes: (B, N).
+
+        Returns:
+            The scores, -inf for nobody and for those who are dropped.
+        """
+        if self.nms_oks_threshold == 1:
+            return scores
+        standing = torch.full_like(scores, -torch.inf)
+        for image, found in enumerate(scores > -torch.inf):
+            people = found.nonzero()[:, 0]
+            kept = people[
+                oks_nms(
+                    keypoints[image, people, :, :2],
+                    scores[image, people],
+                    self.oks_sigmas,
+                    self.nms_oks_threshold,
+                    classes[image, people],
+                )
+            ]
+            standing[image, kept] = scores[image, kept]
+        return standing
 
     def _quality(
         self, output: KeypointStageOutput, keypoint_boxes: Tensor, boxes: Tensor

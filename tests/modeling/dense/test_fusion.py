@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from querypose.modeling.dense.fusion import PoseFusion, group_poses, score_keypoints
+from querypose.modeling.dense.fusion import PoseFusion, score_keypoints
+from querypose.modeling.pose_nms import group_poses
 from querypose.oks import pairwise_pose_oks
 from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON
 

@@ -11,16 +11,25 @@ from torch import Tensor
 
 from querypose.modeling.sparse.box_coordinates import keypoints_to_pixels
 from querypose.modeling.sparse.detections import detect_people
-from querypose.modeling.sparse.readout import DecodedPeople
+from querypose.modeling.sparse.readout import DecodedPeople, KeypointReadout
+from querypose.oks import pairwise_pose_oks
 
 K = 4
 SIZES = [(80, 100), (64, 64)]
+OKS_SIGMAS = [0.4] * K
 
 
 class Predictions:
     """Random predictions of two images, decoded on demand and counted."""
 
-    def __init__(self, num_queries: int = 30, num_classes: int = 1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        num_queries: int = 30,
+        num_classes: int = 1,
+        seed: int = 0,
+        nms_oks_threshold: float = 1.0,
+    ) -> None:
+        self.readout = KeypointReadout(oks_sigmas=OKS_SIGMAS, nms_oks_threshold=nms_oks_threshold)
         generator = torch.Generator().manual_seed(seed)
         self.logits = 3 * torch.randn(2, num_queries, num_classes, generator=generator)
         top_left = 50 * torch.rand(2, num_queries, 2, generator=generator)
@@ -52,6 +61,7 @@ class Predictions:
             SIZES,
             max_detections=max_detections,
             score_thresholds=[score_threshold] * 2,
+            suppress=self.readout.suppress,
         )
 
     def everything(self, max_detections: int, score_threshold: float = 0.0) -> list[list[int]]:
@@ -68,8 +78,21 @@ class Predictions:
             ]
             # Python's sort is stable: of equal scores the first query wins.
             candidates.sort(key=lambda query: -scores[image, query].item())
-            chosen.append(candidates[:max_detections])
+            chosen.append(self._without_duplicates(image, candidates)[:max_detections])
         return chosen
+
+    def _without_duplicates(self, image: int, queries: list[int]) -> list[int]:
+        if self.readout.nms_oks_threshold == 1:
+            return queries
+        pixels = keypoints_to_pixels(self.coordinates[image], self.boxes[image])
+        oks = pairwise_pose_oks(pixels, pixels, torch.tensor(OKS_SIGMAS))
+        classes = self.logits[image].argmax(dim=-1)
+        kept: list[int] = []
+        for query in queries:
+            rivals = [other for other in kept if classes[other] == classes[query]]
+            if all(oks[query, rival] <= self.readout.nms_oks_threshold for rival in rivals):
+                kept.append(query)
+        return kept
 
 
 def _assert_same_as_everything(predictions: Predictions, *limits: float) -> None:
@@ -125,6 +148,37 @@ def test_a_certain_early_query_wins_a_tie_against_a_later_one():
     # Query 2 falls exactly to the 0.5 of query 0, which has no uncertainty.
     predictions.sigmas[:, 2] = 1 - 0.5 / predictions.logits[0, 2].sigmoid().item()
     _assert_same_as_everything(predictions, 1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    max_detections=st.integers(1, 12),
+    score_threshold=st.sampled_from([0.0, 0.3]),
+    num_classes=st.integers(1, 2),
+    spread=st.sampled_from([0.02, 0.3, 1.0]),
+)
+def test_a_dropped_duplicate_costs_nobody_else_a_place(
+    seed, max_detections, score_threshold, num_classes, spread
+):
+    predictions = Predictions(20, num_classes, seed, nms_oks_threshold=0.7)
+    # Four persons, each found by five queries that are more or less alike.
+    predictions.boxes = predictions.boxes[:, :4].repeat(1, 5, 1)
+    shared = predictions.coordinates[:, :4].repeat(1, 5, 1, 1)
+    predictions.coordinates = shared + spread * predictions.coordinates
+    _assert_same_as_everything(predictions, max_detections, score_threshold)
+
+
+def test_of_a_person_found_twice_the_better_pose_is_kept():
+    predictions = Predictions(num_queries=4, nms_oks_threshold=0.7)
+    predictions.boxes[:] = torch.tensor([5.0, 5.0, 45.0, 60.0])
+    predictions.coordinates[:, 1:] = predictions.coordinates[:, :1]
+    predictions.coordinates[:, 3] -= 1.0
+    predictions.logits[:] = torch.tensor([0.0, 2.0, 1.0, -1.0]).view(1, 4, 1)
+    predictions.sigmas[:] = 0.2
+    assert [found.query_indices.tolist() for found in predictions.detect(2)] == [[1, 3]] * 2
+    predictions.readout.nms_oks_threshold = 1.0
+    assert [found.query_indices.tolist() for found in predictions.detect(2)] == [[1, 2]] * 2
 
 
 def test_boxes_without_area_in_their_image_are_left_out():
@@ -224,6 +278,7 @@ def test_a_quality_that_is_not_finite_is_refused(bad):
             SIZES,
             max_detections=5,
             score_thresholds=[0.0, 0.0],
+            suppress=predictions.readout.suppress,
         )
 
 

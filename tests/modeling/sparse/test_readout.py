@@ -102,7 +102,12 @@ def test_the_config_names_the_options(tiny_cfg):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("AVERAGED_STAGES", 0), ("AVERAGED_STAGES", 99), ("EXPECTED_OKS_POWER", -0.5)],
+    [
+        ("AVERAGED_STAGES", 0),
+        ("AVERAGED_STAGES", 99),
+        ("EXPECTED_OKS_POWER", -0.5),
+        ("NMS_OKS_THRESHOLD", 1.5),
+    ],
 )
 def test_what_makes_no_sense_is_refused(key, value, tiny_cfg):
     with pytest.raises(ValueError, match=key):

@@ -1,6 +1,6 @@
 import torch
 
-from querypose.modeling.dense.nms import oks_nms
+from querypose.modeling.pose_nms import oks_nms
 
 SIGMAS = torch.tensor([0.1, 0.1])
 POSE = torch.tensor([[0.0, 0.0], [10.0, 10.0]])
@@ -30,3 +30,9 @@ def test_the_scale_of_the_frame_does_not_matter():
 
 def test_nobody_in_nobody_out():
     assert oks_nms(torch.zeros(0, 2, 2), torch.zeros(0), SIGMAS, 0.7).tolist() == []
+
+
+def test_persons_of_different_classes_do_not_suppress_each_other():
+    poses, scores = chain(0.0, 0.1, 0.2), torch.tensor([0.5, 0.7, 0.6])
+    classes = torch.tensor([0, 0, 1])
+    assert oks_nms(poses, scores, SIGMAS, 0.7, classes).tolist() == [1, 2]
