@@ -1,33 +1,20 @@
 """QueryPose for Detectron2. Importing the package registers its models and datasets."""
 
-import warnings
-from importlib.util import find_spec
+import sys
+from pathlib import Path
 
-try:
-    import detectron2  # noqa: F401
-except ModuleNotFoundError as error:
-    # Any other name is of a module that Detectron2 itself lacks.
-    if error.name not in (None, "detectron2"):
-        raise
-    raise ModuleNotFoundError(
-        "querypose is a plugin of Detectron2, which is not installed here: install it as "
-        "https://detectron2.readthedocs.io describes, or run `make setup` in a clone of querypose."
-    ) from error
-
-with warnings.catch_warnings():
-    # Detectron2 uses torch.jit.script, which newer PyTorch versions deprecate.
-    warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
-    from querypose import data, modeling
-
-from querypose.config import add_querypose_config
-from querypose.data import register_coco_keypoints
-from querypose.inference import PosePredictor
-from querypose.skeleton import Skeleton
 from querypose.version import __version__
 
-# Generated people are drawn with OpenCV, which not every Detectron2 user has.
-if find_spec("cv2") is not None:
-    from querypose import synthetic  # noqa: F401
+# The package's own command checks its arguments first, and loads PyTorch for the work alone.
+if Path(sys.argv[0] if sys.argv else "").stem != "querypose-demo":
+    from querypose.plugin import (
+        PosePredictor,
+        Skeleton,
+        add_querypose_config,
+        data,
+        modeling,
+        register_coco_keypoints,
+    )
 
 __all__ = [
     "PosePredictor",

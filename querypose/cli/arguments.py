@@ -6,12 +6,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from querypose import drawable
 from querypose.cli.inputs import Input
-from querypose.cli.options import EXTRAS
 from querypose.cli.outputs import WRITABLE_IMAGES
-from querypose.visualization.visualizer import DRAWABLE
+from querypose.drawable import EXTRAS
 
 GPU_BATCH_SIZE = 8
+
+_DEFAULT_OUTPUT = "poses/"
 
 _EPILOG = """\
 exit status: 0 success; 1 an input was skipped or a result could not be written; 2 the demo could
@@ -45,9 +47,9 @@ def _add_inputs_and_outputs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output",
-        default="none",
         metavar="PATH",
-        help="where drawings go: a folder, a file if there is one input, or none (none)",
+        help="where drawings go: a folder, a file if there is one input, or none; default: "
+        f"{_DEFAULT_OUTPUT}, or none where --save-json, --sheet or --show asks for another result",
     )
     parser.add_argument(
         "--save-json",
@@ -99,10 +101,10 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draw",
         type=_parse_drawings,
-        default=frozenset({"boxes", "skeleton", "scores"}),
+        default=drawable.DEFAULT,
         metavar="WHAT,...",
-        help=f"some of {', '.join(DRAWABLE)}, and of {', '.join(EXTRAS)}, which write files of "
-        "their own for every image (boxes,skeleton,scores)",
+        help=f"some of {', '.join(drawable.PERSON)}, and of {', '.join(EXTRAS)}, which write files "
+        "of their own for every image (boxes,skeleton)",
     )
     parser.add_argument(
         "--attention-stage",
@@ -132,13 +134,20 @@ def _add_drawing(parser: argparse.ArgumentParser) -> None:
 
 def _parse_drawings(text: str) -> frozenset[str]:
     wanted = frozenset(word.strip() for word in text.split(","))
-    unknown = wanted - {*DRAWABLE, *EXTRAS}
+    known = (*drawable.PERSON, *EXTRAS)
+    unknown = wanted - {*known}
     if unknown:
         raise argparse.ArgumentTypeError(
-            f"{', '.join(map(repr, sorted(unknown)))} cannot be drawn, "
-            f"only {', '.join((*DRAWABLE, *EXTRAS))}"
+            f"{', '.join(map(repr, sorted(unknown)))} cannot be drawn, only {', '.join(known)}"
         )
     return wanted
+
+
+def drawings_path(args: argparse.Namespace) -> str:
+    """Where drawings go; "" for nowhere."""
+    if args.output is None:
+        return "" if args.save_json or args.sheet or args.show else _DEFAULT_OUTPUT
+    return "" if args.output == "none" else args.output
 
 
 def find_contradiction(
@@ -152,7 +161,7 @@ def find_contradiction(
         problems: a sentence for each argument that names no input.
     """
     extra = next((name for name in EXTRAS if name in args.draw), None)
-    writes_drawings = args.output not in ("", "none")
+    writes_drawings = bool(drawings_path(args))
     if args.webcam is not None and args.input:
         return "--webcam cannot be combined with files."
     if not inputs:
@@ -176,3 +185,17 @@ def find_contradiction(
     ):
         return "--attention-person is a number from 1 and needs --draw attention."
     return ""
+
+
+def check_model_files(args: argparse.Namespace) -> None:
+    """Checks that the config and the weights exist where the arguments name local files.
+
+    Raises:
+        FileNotFoundError: one does not.
+    """
+    config, weights = args.config_file, args.weights
+    if config and config.endswith((".yaml", ".yml")) and not Path(config).is_file():
+        raise FileNotFoundError(f"There is no config file {config}.")
+    # Weights may also have an address.
+    if weights and "://" not in weights and not Path(weights).is_file():
+        raise FileNotFoundError(f"There are no weights {weights}.")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from querypose import drawable
 from querypose.cli.window import Window
-
-EXTRAS = ("attention", "maps")
-"""What is drawn to a file of its own: where a person's parts looked, and a dense model's maps."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,7 @@ class DemoOptions:
         sheet: path of the mosaic of all drawn images; "" for none.
         window: shows drawings; None shows none.
         draw: see :class:`~querypose.visualization.visualizer.PoseVisualizer`.
-        extras: what else to draw of images, of :data:`EXTRAS`.
+        extras: what else to draw of images, of :data:`querypose.drawable.EXTRAS`.
         attention_stage: decoder stage; negative counts from the last.
         attention_person: draw one person, from 1 by falling score; None draws everybody.
         keypoint_threshold: see
@@ -31,7 +29,7 @@ class DemoOptions:
     save_json: str = ""
     sheet: str = ""
     window: Window | None = None
-    draw: frozenset[str] = frozenset({"boxes", "skeleton", "scores"})
+    draw: frozenset[str] = drawable.DEFAULT
     extras: frozenset[str] = frozenset()
     attention_stage: int = -1
     attention_person: int | None = None

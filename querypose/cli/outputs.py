@@ -8,9 +8,9 @@ from pathlib import Path
 
 from querypose.cli.formats import VIDEO_SUFFIXES, Kind, image_suffixes
 from querypose.cli.inputs import Input
-from querypose.cli.video import CODECS
 
 WRITABLE_IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+WRITABLE_STREAMS = frozenset({".avi", ".gif", ".mkv", ".mov", ".mp4"})
 
 
 def plan_outputs(
@@ -48,6 +48,11 @@ def plan_outputs(
 def extra_target(target: Path, extra: str) -> Path:
     """The file for the "attention" or "maps" of an image whose drawing goes to ``target``."""
     return target.with_name(f"{target.stem}.{extra}{target.suffix}")
+
+
+def json_files(target: Path) -> list[Path]:
+    """The plain file of ``--save-json`` and that in COCO's format."""
+    return [target, target.with_suffix(".coco.json")]
 
 
 def check_targets(targets: Iterable[Path], inputs: Sequence[Input]) -> None:
@@ -116,4 +121,4 @@ def _name(item: Input) -> Path:
 
 
 def _writable(item: Input) -> Collection[str]:
-    return CODECS if item.is_stream else WRITABLE_IMAGES
+    return WRITABLE_STREAMS if item.is_stream else WRITABLE_IMAGES

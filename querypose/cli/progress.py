@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -18,6 +19,7 @@ class Progress:
         num_failures: inputs that were skipped and results that could not be written.
         num_frames: images and frames that are done, unreadable ones included.
         stopwatch: time by step.
+        written: the finished files.
     """
 
     def __init__(self) -> None:
@@ -25,6 +27,7 @@ class Progress:
         self.num_failures = 0
         self.num_frames = 0
         self.stopwatch = Stopwatch()
+        self.written: list[Path] = []
 
     def fail(self, message: str) -> None:
         """Reports a failure that the exit status will reflect."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from querypose.atomic_files import atomic_file
+from querypose.cli.outputs import json_files
 from querypose.inference.prediction import PosePrediction
 from querypose.skeleton import Skeleton
 
@@ -59,11 +60,6 @@ class PoseRecords:
         """Ends both lists."""
         self._plain.finish()
         self._coco.finish()
-
-
-def json_files(target: Path) -> list[Path]:
-    """The plain file and that in COCO's format."""
-    return [target, target.with_suffix(".coco.json")]
 
 
 @contextmanager

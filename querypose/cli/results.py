@@ -133,6 +133,7 @@ class Results:
         try:
             with self._progress.stopwatch.measure("write"), atomic_file(target) as path:
                 Image.fromarray(image).save(path, **options)
+            self._progress.written.append(target)
         except (OSError, ValueError) as error:
             self._progress.fail(f"{target} could not be written: {error}")
 

@@ -23,6 +23,7 @@ from querypose.cli.frames import (
 )
 from querypose.cli.inputs import Input, image_ids
 from querypose.cli.options import DemoOptions
+from querypose.cli.outputs import json_files
 from querypose.cli.pacing import open_paced_writer, steady_frame_rate
 from querypose.cli.progress import Progress, report
 from querypose.cli.records import PoseRecords, open_records
@@ -84,6 +85,8 @@ class Demo:
                     raise
                 # A GPU may run out of memory after hours: the records so far are kept.
                 failure = error
+        if self.options.save_json:
+            self.progress.written += json_files(Path(self.options.save_json))
         results.save_sheet()
         if failure is not None:
             raise failure

@@ -14,11 +14,9 @@ import numpy as np
 from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
 
+from querypose import drawable
 from querypose.visualization.canvas import OpenCVImage, person_color
 from querypose.visualization.labels import Color, draw_text, place_label, text_size
-
-DRAWABLE = ("boxes", "skeleton", "scores", "parts")
-"""What :class:`PoseVisualizer` can draw of a person."""
 
 _PART_OPACITY = 0.4
 _KEYPOINT_RIM_COLOR = (32, 32, 32)
@@ -37,7 +35,7 @@ class PoseVisualizer(Visualizer):
         img_rgb: (H, W, 3) RGB, 0..255; it is not changed.
         metadata: of the dataset: ``keypoint_names``, ``keypoint_connection_rules`` and, to draw
             parts, ``keypoint_parts``.
-        draw: some of :data:`DRAWABLE`.
+        draw: some of :data:`querypose.drawable.PERSON`.
         keypoint_threshold: keypoints that do not score higher are left out, with their limbs. A
             score is one minus the mean predicted deviation in units of the person's box: at 0.7
             the model expects an error of three tenths of the box.
@@ -51,12 +49,14 @@ class PoseVisualizer(Visualizer):
         img_rgb: np.ndarray,
         metadata: Any,
         *,
-        draw: Collection[str] = ("boxes", "skeleton", "scores"),
+        draw: Collection[str] = drawable.DEFAULT,
         keypoint_threshold: float = 0.7,
     ) -> None:
-        unknown = set(draw) - set(DRAWABLE)
+        unknown = set(draw) - set(drawable.PERSON)
         if unknown:
-            raise ValueError(f"Only {DRAWABLE} can be drawn of a person, not {sorted(unknown)}.")
+            raise ValueError(
+                f"Only {drawable.PERSON} can be drawn of a person, not {sorted(unknown)}."
+            )
         # The inherited __init__ would set up a matplotlib figure.
         self.img = np.asarray(img_rgb).clip(0, 255).astype(np.uint8)
         self.metadata = metadata

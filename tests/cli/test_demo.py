@@ -315,7 +315,6 @@ def test_stdin_lists_paths(model, images, tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         ([], "name images, videos or folders"),
-        (["IMAGE"], "no result is asked for"),
         (["IMAGE", "--webcam", "0", "--output", "x"], "--webcam cannot be combined with files"),
         (["nowhere.jpg", "--output", "x"], "There is no file nowhere.jpg."),
         (["*.nothing", "--output", "x"], r"Nothing matches \*.nothing."),
