@@ -22,7 +22,8 @@ from querypose.inference.predictor import PosePredictor
 from querypose.visualization import PoseVisualizer, draw_attention, draw_maps, pose_sheet
 from querypose.visualization.sheet import sheet_tile
 
-_SHEET_ROW_HEIGHT = 240
+# Two rows of four photos fill a sheet.
+_SHEET_ROW_HEIGHT = 300
 _QUALITY = {".jpg": 92, ".jpeg": 92, ".webp": 92}
 
 

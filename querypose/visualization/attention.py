@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,10 @@ _PART_TITLE_COLOR = (32, 32, 32)
 _OPACITY = 0.75
 _GAP = 4
 _LABEL_HEIGHT = 24
+# Of tiles with the given size.
 _MAX_COLUMNS = 9
+# Width by height of a crop; beyond, it shows what is beside the person, too.
+_NARROWEST, _WIDEST = 0.5, 3.0
 
 
 def draw_attention(
@@ -34,7 +38,8 @@ def draw_attention(
         image_rgb: (H, W, 3) uint8.
         prediction: of this image, made with ``return_attention=True``.
         people: indices into the prediction; None draws all.
-        tile_size: (height, width) of a crop in pixels.
+        tile_size: (height, width) in pixels; a crop has about this area and the shape of the
+            person's box within the image.
 
     Returns:
         (H', W', 3) uint8 RGB. Each person has a row, or several if there are many parts: the crop,
@@ -49,16 +54,26 @@ def draw_attention(
     people = range(len(prediction)) if people is None else people
     if not len(people):
         raise ValueError("There is nobody to draw the attention of.")
-    part_names = [part_name(part) for part in prediction.skeleton.parts]
-    rows = []
-    for person in people:
-        box, score = attention.boxes_xyxy[person].tolist(), prediction.scores[person]
-        crop, window = _crop(image_rgb, box, tile_size)
-        tiles = [_titled(crop, f"person {person + 1}: {score:.0%}", person_color(person))]
-        for name, part_map in zip(part_names, attention.maps[person].numpy(), strict=True):
-            tiles.append(_titled(_overlay(crop, part_map, window), name, _PART_TITLE_COLOR))
-        rows.append(_grid(tiles))
-    return np.concatenate(rows, axis=0)
+    rows = [_row(image_rgb, prediction, person, tile_size) for person in people]
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate([_widened(row, width) for row in rows])
+
+
+def _row(
+    image: np.ndarray, prediction: PosePrediction, person: int, tile_size: tuple[int, int]
+) -> np.ndarray:
+    """The tiles of one person."""
+    box = prediction.attention.boxes_xyxy[person].double().numpy()
+    shown = _shown_box(box, image.shape[:2])
+    size = _tile_size(shown, tile_size[0] * tile_size[1])
+    whole = np.array([0.0, 0.0, *image.shape[1::-1]])
+    crop = _resample(image, whole, shown, size, borderValue=_GRAY)
+    tiles = [_titled(crop, f"person {person + 1}", person_color(person))]
+    maps = prediction.attention.maps[person].numpy()
+    for part, part_map in zip(prediction.skeleton.parts, maps, strict=True):
+        values = _resample(part_map, box, shown, size, borderMode=cv2.BORDER_REPLICATE)
+        tiles.append(_titled(_overlay(crop, values), part_name(part), _PART_TITLE_COLOR))
+    return _grid(tiles, _MAX_COLUMNS * (tile_size[1] + _GAP))
 
 
 def part_name(keypoints: Sequence[str]) -> str:
@@ -78,45 +93,46 @@ def part_name(keypoints: Sequence[str]) -> str:
     )
 
 
-def _crop(
-    image: np.ndarray, box: Sequence[float], tile_size: tuple[int, int]
-) -> tuple[np.ndarray, tuple[slice, slice]]:
-    """The image within a box, centered in a tile, and its window (rows, columns) in the tile.
-
-    The tile is gray outside the image and outside the window.
-    """
-    x0, y0, x1, y1 = box
-    tile_height, tile_width = tile_size
+def _shown_box(box: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """The part of an xyxy box that lies in an image (height, width), widened if it is narrow."""
+    height, width = image_size
+    inside = box.clip(0, [width, height, width, height])
+    x0, y0, x1, y1 = inside if (inside[2:] - inside[:2] >= 1).all() else box
     box_width, box_height = max(x1 - x0, 1.0), max(y1 - y0, 1.0)
-    zoom = min(tile_width / box_width, tile_height / box_height)
-    width, height = max(1, round(box_width * zoom)), max(1, round(box_height * zoom))
-    step_x, step_y = box_width / width, box_height / height
-    # Maps pixel indices of the window to those of the image; index = continuous coordinate - 0.5.
-    inverse = np.array([[step_x, 0, x0 + 0.5 * step_x - 0.5], [0, step_y, y0 + 0.5 * step_y - 0.5]])
-    inside = cv2.warpAffine(
-        image,
-        inverse,
-        (width, height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderValue=_GRAY,
+    missing_width = max(0.0, _NARROWEST * box_height - box_width) / 2
+    missing_height = max(0.0, box_width / _WIDEST - box_height) / 2
+    return np.array(
+        [x0 - missing_width, y0 - missing_height, x1 + missing_width, y1 + missing_height]
     )
-    tile = np.full((tile_height, tile_width, 3), _GRAY, np.uint8)
-    top, left = (tile_height - height) // 2, (tile_width - width) // 2
-    window = slice(top, top + height), slice(left, left + width)
-    tile[window] = inside
-    return tile, window
 
 
-def _overlay(crop: np.ndarray, part_map: np.ndarray, window: tuple[slice, slice]) -> np.ndarray:
-    """Blends a map into the window of a crop; higher values are more opaque."""
-    inside = crop[window]
-    values = cv2.resize(part_map, inside.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+def _tile_size(box: np.ndarray, area: int) -> tuple[int, int]:
+    """(width, height) of a tile with the shape of a box and about this area."""
+    sides = box[2:] - box[:2]
+    width, height = (sides * np.sqrt(area / sides.prod())).round().astype(int).tolist()
+    return width, height
+
+
+def _resample(
+    values: np.ndarray, covered: np.ndarray, shown: np.ndarray, size: tuple[int, int], **border: Any
+) -> np.ndarray:
+    """Values that cover one xyxy box, read over another box at a size (width, height)."""
+    height, width = values.shape[:2]
+    scale = (width, height) / (covered[2:] - covered[:2])
+    step = scale * (shown[2:] - shown[:2]) / size
+    # Maps indices of the result to those of the values; index = continuous coordinate - 0.5.
+    offset = scale * (shown[:2] - covered[:2]) + 0.5 * step - 0.5
+    inverse = np.column_stack([np.diag(step), offset])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(values, inverse, size, flags=flags, **border)
+
+
+def _overlay(tile: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Blends a map of the size of a tile into it; higher values are more opaque."""
     strength = (values / max(values.max(), 1e-12)).clip(0, 1)
     heat = cv2.applyColorMap((strength * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
     opacity = _OPACITY * np.sqrt(strength)[..., None]
-    blended = crop.copy()
-    blended[window] = (inside * (1 - opacity) + heat * opacity).round().astype(np.uint8)
-    return blended
+    return (tile * (1 - opacity) + heat * opacity).round().astype(np.uint8)
 
 
 def _titled(tile: np.ndarray, title: str, color: tuple[int, int, int]) -> np.ndarray:
@@ -128,11 +144,16 @@ def _titled(tile: np.ndarray, title: str, color: tuple[int, int, int]) -> np.nda
     return framed
 
 
-def _grid(tiles: Sequence[np.ndarray]) -> np.ndarray:
+def _grid(tiles: Sequence[np.ndarray], max_width: int) -> np.ndarray:
     """Tiles of one size in as few rows as possible, of equal length, padded with white tiles."""
-    num_rows = -(-len(tiles) // _MAX_COLUMNS)
+    num_rows = -(-len(tiles) // max(1, max_width // tiles[0].shape[1]))
     columns = -(-len(tiles) // num_rows)
     blanks = [np.full_like(tiles[0], 255)] * (num_rows * columns - len(tiles))
     padded = [*tiles, *blanks]
     rows = [padded[start : start + columns] for start in range(0, len(padded), columns)]
     return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+
+
+def _widened(row: np.ndarray, width: int) -> np.ndarray:
+    """A row with white at its right up to a width."""
+    return np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255)

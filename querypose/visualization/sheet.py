@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 _GAP = 4
 # A row of few images stays shorter than the sheet rather than being enlarged further.
-_LARGEST_ZOOM = 1.5
+_LARGEST_ZOOM = 1.75
+# A row of more images is divided rather than made smaller.
+_SMALLEST_ZOOM = 5 / 6
 # A wider tile would shrink its whole row, or fill the memory.
 _MAX_ASPECT_RATIO = 3
 
@@ -37,7 +40,8 @@ def pose_sheet(
     Args:
         images: (H, W, 3) uint8 RGB, of any sizes.
         width: of the sheet, in pixels.
-        row_height: approximate, in pixels; rows are scaled to fit the width.
+        row_height: approximate, in pixels; rows are scaled to fit the width, to no less than five
+            sixths of it unless a single image is wider than the sheet.
 
     Returns:
         (H, width, 3) uint8 RGB on white.
@@ -54,14 +58,22 @@ def pose_sheet(
     return np.concatenate(stacked)
 
 
-def _split_into_rows(tiles: Sequence[np.ndarray], width: int) -> Iterator[list[np.ndarray]]:
-    """Groups tiles into rows of about equal width, as close as possible to that of the sheet."""
-    right_edges = np.cumsum([tile.shape[1] + _GAP for tile in tiles])
-    centers = right_edges - [tile.shape[1] / 2 for tile in tiles]
-    num_rows = max(1, round(right_edges[-1] / width))
-    row_of_tile = (centers / right_edges[-1] * num_rows).astype(int)
-    for row in np.unique(row_of_tile):
-        yield [tile for tile, own in zip(tiles, row_of_tile, strict=True) if own == row]
+def _split_into_rows(tiles: Sequence[np.ndarray], width: int) -> list[list[np.ndarray]]:
+    """Groups tiles into as few rows of about equal width as keep their height."""
+    widths = np.array([tile.shape[1] + _GAP for tile in tiles])
+    right_edges = widths.cumsum()
+    centers = (right_edges - widths / 2) / right_edges[-1]
+    longest = width / _SMALLEST_ZOOM
+    for num_rows in range(math.ceil(right_edges[-1] / longest), len(tiles) + 1):
+        row_of_tile = (centers * num_rows).astype(int)
+        if np.bincount(row_of_tile, widths).max() <= longest:
+            break
+    else:
+        row_of_tile = np.arange(len(tiles))
+    return [
+        [tile for tile, own in zip(tiles, row_of_tile, strict=True) if own == row]
+        for row in np.unique(row_of_tile)
+    ]
 
 
 def _join_row(tiles: Sequence[np.ndarray], width: int) -> np.ndarray:

@@ -120,7 +120,7 @@ def test_a_folder_with_a_broken_file(repository, model, predictor, images, tmp_p
     ]
     drawn = np.asarray(Image.open(out / "a.png"))
     assert drawn.shape == (60, 80, 3) and (drawn != image(seed=1)).any()
-    assert np.asarray(Image.open(tmp_path / "sheet.png")).shape[:2] == (240, 1600)
+    assert np.asarray(Image.open(tmp_path / "sheet.png")).shape[:2] == (300, 1600)
 
     plain, coco = read_json(records)
     assert plain["keypoint_names"] == list(predictor.skeleton.keypoints)

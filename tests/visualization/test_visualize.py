@@ -256,21 +256,49 @@ def test_attention_of_many_parts_takes_rows_of_equal_length():
     assert drawn.shape == (2 * 118, 9 * 94, 3)
 
 
-def test_attention_crops_are_gray_outside_the_image():
+def test_attention_is_drawn_within_the_image_alone():
     image = np.full((480, 640, 3), (200, 0, 0), np.uint8)
-    prediction = prediction_with_attention([-70.0, 0, 70, 140], (14, 14))
-    drawn = draw_attention(image, prediction, tile_size=(140, 140))
-    crop = drawn[24:164, :140]
-    assert (crop[:, :69] == 128).all() and (crop[:, 71:] == (200, 0, 0)).all()
+    # The left half of the box, and of the map, is beside the image.
+    prediction = prediction_with_attention([-70.0, 0, 70, 140], (14, 21))
+    drawn = draw_attention(image, prediction, tile_size=(140, 70))
+    assert drawn.shape == (168, 8 * 74, 3)
+    assert (drawn[24:164, :70] == (200, 0, 0)).all()
+    changed = np.nonzero((drawn[24:164, 74:144] != (200, 0, 0)).any(axis=2))
+    # Cell (14, 21) of 5 pixels.
+    assert abs(changed[0].mean() + 0.5 - 72.5) < 1 and abs(changed[1].mean() + 0.5 - 37.5) < 1
 
 
-def test_tall_boxes_keep_their_shape():
+@pytest.mark.parametrize(
+    ("box", "shape"),
+    [([100.0, 100, 200, 300], (141, 71)), ([100.0, 100, 400, 200], (58, 173))],
+)
+def test_attention_crops_have_the_shape_of_the_box(box, shape):
     image = np.full((480, 640, 3), 250, np.uint8)
+    height, width = shape
+    drawn = draw_attention(image, prediction_with_attention(box, (0, 0)), tile_size=(100, 100))
+    assert (drawn[24 : 24 + height, :width] == 250).all()
+    assert (drawn[24 + height : 28 + height, :width] == 255).all()
+    assert drawn.shape[1] % (width + 4) == 0 and drawn.shape[1] <= 9 * 104
+
+
+def test_attention_of_a_very_narrow_box_shows_what_is_beside_it():
+    image = np.full((480, 640, 3), 250, np.uint8)
+    image[:, 100:110] = 10
     drawn = draw_attention(
-        image, prediction_with_attention([100.0, 100, 150, 300], (0, 0)), tile_size=(100, 100)
+        image, prediction_with_attention([100.0, 100, 110, 300], (0, 0)), tile_size=(100, 100)
     )
-    crop = drawn[24:124, :100]
-    assert np.count_nonzero((crop == 250).all(axis=(0, 2))) == 25
+    crop = drawn[24:165, :71]
+    assert (crop[:, [0, -1]] == 250).all() and (crop[:, 35] == 10).all()
+
+
+def test_attention_of_people_of_different_shapes():
+    maps = torch.ones(2, 7, 28, 28)
+    boxes = torch.tensor([[0.0, 0, 100, 200], [0, 0, 200, 100]])
+    prediction = PosePrediction(people(2), COCO_SKELETON, PartAttention(maps, boxes, 5))
+    drawn = draw_attention(black(), prediction, tile_size=(100, 100))
+    # Eight tiles of 71 x 141 in one row; of 141 x 71 in two rows of four.
+    assert drawn.shape == (141 + 28 + 2 * (71 + 28), 8 * 75, 3)
+    assert (drawn[169:, 4 * 145 :] == 255).all()
 
 
 def test_attention_needs_maps_and_people():
@@ -295,6 +323,17 @@ def test_a_sheet_holds_every_image_in_order_and_shape():
         assert shape == pytest.approx(width / height, rel=0.05)
         first_seen.append((rows.min(), columns.min()))
     assert first_seen == sorted(first_seen)
+
+
+@pytest.mark.parametrize("count", range(1, 25))
+def test_tiles_of_a_sheet_keep_their_height(count):
+    images = [np.zeros((90, 60 + 23 * (index % 9), 3), np.uint8) for index in range(count)]
+    sheet = pose_sheet(images, width=900, row_height=120)
+    is_gap = (sheet == 255).all(axis=(1, 2))
+    starts = np.flatnonzero(np.diff(np.concatenate([[True], is_gap]).astype(int)) == -1)
+    ends = [*np.flatnonzero(np.diff(is_gap.astype(int)) == 1) + 1, len(sheet)]
+    heights = np.array(ends) - starts
+    assert heights.min() >= 100 and heights.max() <= 210
 
 
 @pytest.mark.parametrize(("count", "rows"), [(4, 1), (8, 1), (12, 2), (30, 4)])
