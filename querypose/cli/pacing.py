@@ -99,7 +99,9 @@ class PacedWriter:
             self._repeat(self._shown, self._position(self._seconds + self._duration))
 
     def changes(self) -> Iterator[str]:
-        """Sentences on where the timing of the video differs from that of the frames."""
+        """Sentences on the file, and where its timing differs from that of the frames."""
+        if self._writer.remark:
+            yield self._writer.remark
         if self._num_lost:
             yield (
                 f"{self.target} lacks {self._num_lost} of the frames: at "

@@ -14,9 +14,9 @@ from querypose.cli.frames import Frame
 from querypose.cli.inputs import Input
 from querypose.cli.options import DemoOptions
 from querypose.cli.outputs import extra_target
-from querypose.cli.pacing import PacedWriter
 from querypose.cli.progress import Progress, report
 from querypose.cli.records import PoseRecords
+from querypose.cli.stream_writing import StreamWriter
 from querypose.inference.prediction import PosePrediction
 from querypose.inference.predictor import PosePredictor
 from querypose.visualization import PoseVisualizer, draw_attention, draw_maps, pose_sheet
@@ -82,7 +82,7 @@ class Results:
         self._show(drawn, wait=True)
 
     def add_frame(
-        self, frame: Frame, prediction: PosePrediction, writer: PacedWriter | None
+        self, frame: Frame, prediction: PosePrediction, writer: StreamWriter | None
     ) -> None:
         """Takes the prediction of a frame; the writer, if any, is that of the drawn video."""
         if writer is not None or self._options.window is not None:

@@ -24,10 +24,11 @@ from querypose.cli.frames import (
 from querypose.cli.inputs import Input, image_ids
 from querypose.cli.options import DemoOptions
 from querypose.cli.outputs import json_files
-from querypose.cli.pacing import open_paced_writer, steady_frame_rate
+from querypose.cli.pacing import steady_frame_rate
 from querypose.cli.progress import Progress, report
 from querypose.cli.records import PoseRecords, open_records
 from querypose.cli.results import Results
+from querypose.cli.stream_writing import open_stream_writer
 from querypose.cli.video import read_ahead
 from querypose.inference.prediction import PosePrediction
 from querypose.inference.predictor import PosePredictor
@@ -142,22 +143,25 @@ class Demo:
             stack.enter_context(closing(frames))
             writer = None
             if target is not None:
-                frame_rate = self._steady_frame_rate(item, stream)
-                writer = stack.enter_context(open_paced_writer(target, frame_rate))
+                opening = open_stream_writer(
+                    target,
+                    frame_rate=stream.frame_rate,
+                    steady_frame_rate=lambda: self._steady_frame_rate(item, stream),
+                    sound_of=item.source if _can_be_read_again(item) else None,
+                )
+                writer = stack.enter_context(opening)
             for frame, prediction in frames:
                 num_frames += 1
                 self._track(prediction, tracker)
                 results.add_frame(frame, prediction, writer)
-        if writer is not None and writer.target != target:
-            report(f"This OpenCV has no codec for {target}: the video is {writer.target}.")
-        if writer is not None and not live:
+        if writer is not None and num_frames:
+            self.progress.written.append(writer.target)
             for sentence in writer.changes():
                 report(sentence)
         self._report_losses(item, stream, num_frames)
 
     def _steady_frame_rate(self, item: Input, stream: Stream) -> float:
-        # A webcam or a pipe can be read only once.
-        if item.kind is Kind.WEBCAM or not Path(item.source).is_file():
+        if not _can_be_read_again(item):
             return stream.frame_rate
         with closing(iter(open_stream(item))) as frames:
             until_stopped = takewhile(lambda _: not self.progress.interruption.requested, frames)
@@ -220,3 +224,8 @@ class Demo:
         if tracker is not None:
             with self.progress.stopwatch.measure("track"):
                 prediction.instances.track_ids = tracker.update(prediction.instances)
+
+
+def _can_be_read_again(item: Input) -> bool:
+    """Whether it is neither a webcam nor a pipe."""
+    return item.kind is not Kind.WEBCAM and Path(item.source).is_file()

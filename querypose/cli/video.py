@@ -148,6 +148,7 @@ class VideoWriter:
         target: the finished file.
         frame_rate: frames a second.
         num_frames: written so far.
+        remark: a sentence on what the user may not expect of the file, else "".
 
     Args:
         target: ends with one of :data:`CODECS`.
@@ -156,6 +157,7 @@ class VideoWriter:
 
     def __init__(self, target: Path, frame_rate: float) -> None:
         self.num_frames = 0
+        self.remark = ""
         self.target = target
         self.frame_rate = frame_rate
         self._size = (0, 0)
@@ -183,10 +185,18 @@ class VideoWriter:
         wanted = self.target
         for target in dict.fromkeys([wanted, wanted.with_suffix(".avi")]):
             file = PartialFile(target)
-            codec = cv2.VideoWriter.fourcc(*CODECS[target.suffix.lower()])
-            writer = cv2.VideoWriter(str(file.path), codec, self.frame_rate, self._size)
+            codec = CODECS[target.suffix.lower()]
+            fourcc = cv2.VideoWriter.fourcc(*codec)
+            writer = cv2.VideoWriter(str(file.path), fourcc, self.frame_rate, self._size)
             if writer.isOpened():
                 self._writer, self._file, self.target = writer, file, target
+                if target != wanted:
+                    self.remark = f"This OpenCV has no codec for {wanted}: the video is {target}."
+                elif codec == "mp4v":
+                    self.remark = (
+                        f"{target} is coded in MPEG-4 Part 2, which browsers do not play: "
+                        "pip install av, and it is coded in H.264."
+                    )
                 return
             writer.release()
             file.discard()

@@ -89,6 +89,6 @@ def report_written(files: Sequence[Path]) -> None:
     """Says where the results are: each file of a few, the folders of many."""
     if len(files) > _MOST_NAMED:
         folders = ", ".join(dict.fromkeys(f"{file.parent}/" for file in files))
-        report(f"{len(files)} files are in {folders}")
+        print(f"Written: {len(files)} files in {folders}")
     elif files:
-        report(f"Written: {', '.join(map(str, files))}")
+        print(f"Written: {', '.join(map(str, files))}")

@@ -33,10 +33,35 @@ def test_frames_have_the_times_of_the_animation(
     assert status == 0 and "querypose-demo:" not in capsys.readouterr().err
     assert [frame["time"] for frame in frames] == pytest.approx(TIMES)
     assert [frame["frame"] for frame in frames] == list(range(5))
-    drawn = list(VideoReader(str(tmp_path / "out" / "wave.mp4")))
-    numbers = [number_of(frame.image) for frame in drawn]
-    assert numbers == [0] * 2 + [1] * 4 + [2] * 6 + [3] + [4] * 8
-    assert drawn[1].seconds == pytest.approx(0.05)
+    if suffix == ".gif":
+        drawn = list(AnimationReader(str(tmp_path / "out" / "wave.gif")))
+        assert [frame.duration for frame in drawn] == pytest.approx(np.array(DURATIONS) / 1000)
+    else:
+        drawn = list(VideoReader(str(tmp_path / "out" / "wave.mp4")))
+    numbers = {round(frame.seconds, 2): number_of(frame.image) for frame in drawn}
+    assert [numbers[seconds] for seconds in TIMES] == [0, 1, 2, 3, 4]
+    assert len(drawn) == 5 or len(drawn) == 21
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".mp4"])
+def test_the_name_of_the_output_chooses_its_format(
+    suffix, write_animation, run_demo, number_of, tmp_path
+):
+    source, drawn = write_animation(tmp_path / "wave.webp"), tmp_path / f"drawn{suffix}"
+    assert run_demo(source, "--output", drawn, "--confidence-threshold", "1")[0] == 0
+    reader = AnimationReader if suffix == ".gif" else VideoReader
+    frames = {round(frame.seconds, 2): frame.image for frame in reader(str(drawn))}
+    assert [number_of(frames[seconds]) for seconds in TIMES] == [0, 1, 2, 3, 4]
+
+
+def test_a_video_becomes_a_gif(write_matroska, run_demo, number_of, tmp_path):
+    times = [0, 0.1, 0.4, 0.405]
+    source, drawn = write_matroska(tmp_path / "film.mkv", times), tmp_path / "drawn.gif"
+    assert run_demo(source, "--output", drawn, "--confidence-threshold", "1")[0] == 0
+    frames = list(AnimationReader(str(drawn)))
+    assert [number_of(frame.image) for frame in frames] == [0, 1, 2, 3]
+    # Browsers slow down frames that are shown for less than two hundredths of a second.
+    assert [frame.seconds for frame in frames] == pytest.approx([0, 0.1, 0.4, 0.42])
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
