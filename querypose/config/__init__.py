@@ -1,6 +1,15 @@
 """The configuration keys that QueryPose adds to Detectron2's, and how config files are read."""
 
 from querypose.config.defaults import add_querypose_config, default_config
+from querypose.config.files import config_names, find_config_file, packaged_config_file
 from querypose.config.reading import merge_options, read_config
 
-__all__ = ["add_querypose_config", "default_config", "merge_options", "read_config"]
+__all__ = [
+    "add_querypose_config",
+    "config_names",
+    "default_config",
+    "find_config_file",
+    "merge_options",
+    "packaged_config_file",
+    "read_config",
+]

@@ -11,22 +11,22 @@ import yaml
 from detectron2.config import CfgNode
 
 from querypose.config.defaults import default_config
+from querypose.config.files import find_config_file
 
 
 def read_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     """Merges a config file and options into the default config.
 
     Args:
-        config_file: YAML, possibly with a ``_BASE_``.
+        config_file: YAML, possibly with a ``_BASE_``; or the name of a packaged config, see
+            :func:`querypose.config.files.find_config_file`.
         opts: alternating keys and values, as on a command line; they override the file.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file is not YAML, a key is unknown or a value has the wrong type.
     """
-    config_file = Path(config_file)
-    if not config_file.is_file():
-        raise FileNotFoundError(f"There is no config file {config_file}.")
+    config_file = find_config_file(config_file)
     cfg = default_config()
     with _explained(str(config_file), cfg):
         # Detectron2 would run Python objects in the file.

@@ -1,33 +1,74 @@
-"""Trained models that come with the package; see docs/models.md for their training."""
+"""Configs and trained weights that come with the package, in the manner of Detectron2's model zoo.
+
+Weights have addresses such as ``querypose://lite0.pth``; see docs/models.md for their training.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.utils.file_io import PathHandler, PathManager
 
-from querypose.config import read_config
+from querypose.config import config_names, packaged_config_file, read_config
+
+__all__ = ["DEFAULT_MODEL", "config_names", "get_config", "get_config_file", "model_names"]
 
 DEFAULT_MODEL = "lite0"
 """The model that is used by default."""
 
 _FOLDER = Path(__file__).parent
+_PREFIX = "querypose://"
 
 
 def model_names() -> list[str]:
-    """Names of the models, in alphabetical order."""
+    """Names of the configs whose trained weights come with the package, in alphabetical order."""
     return sorted(path.stem for path in _FOLDER.glob("*.pth"))
 
 
-def get_config(name: str = DEFAULT_MODEL) -> CfgNode:
-    """The config of a model, with the path of its weights in ``MODEL.WEIGHTS``.
+def get_config_file(name: str) -> str:
+    """The path of a packaged config, for ``cfg.merge_from_file``.
 
     Args:
-        name: one of :func:`model_names`.
+        name: one of :func:`config_names`, with or without ".yaml".
 
     Raises:
-        ValueError: the package has no such model.
+        FileNotFoundError: there is no such config; the message suggests the closest names.
     """
-    if name not in model_names():
-        raise ValueError(f"No model {name!r} comes with querypose, only {model_names()}.")
-    return read_config(_FOLDER / f"{name}.yaml", ["MODEL.WEIGHTS", str(_FOLDER / f"{name}.pth")])
+    return str(packaged_config_file(name))
+
+
+def get_config(name: str = DEFAULT_MODEL) -> CfgNode:
+    """A packaged config; if it has packaged weights, ``MODEL.WEIGHTS`` is their path.
+
+    Args:
+        name: one of :func:`config_names`, with or without ".yaml".
+
+    Raises:
+        FileNotFoundError: there is no such config; the message suggests the closest names.
+    """
+    cfg = read_config(get_config_file(name))
+    if cfg.MODEL.WEIGHTS.startswith(_PREFIX):
+        cfg.MODEL.WEIGHTS = PathManager.get_local_path(cfg.MODEL.WEIGHTS)
+    return cfg
+
+
+class _PackagedWeights(PathHandler):
+    """Lets Detectron2 find the packaged weights by their addresses."""
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [_PREFIX]
+
+    def _get_local_path(self, path: str, force: bool = False, **_: Any) -> str:
+        return os.fspath(_FOLDER / path.removeprefix(_PREFIX))
+
+    def _isfile(self, path: str, **_: Any) -> bool:
+        return os.path.isfile(self._get_local_path(path))
+
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **_: Any) -> Any:
+        return PathManager.open(self._get_local_path(path), mode, buffering)
+
+
+PathManager.register_handler(_PackagedWeights())
