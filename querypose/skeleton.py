@@ -159,6 +159,37 @@ class Skeleton:
             parts=groups_from(fields.get("parts"), names),
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """The skeleton as plain lists; :meth:`from_dict` builds it again."""
+        return {
+            "keypoints": list(self.keypoints),
+            "sigmas": list(self.sigmas),
+            **{
+                groups: [list(group) for group in getattr(self, groups)]
+                for groups in ("flips", "edges", "parts")
+            },
+        }
+
+    @classmethod
+    def from_yaml(cls, text: str | bytes, source: str = "The text") -> Skeleton:
+        """Reads a skeleton from YAML or JSON with the fields of :meth:`from_dict`.
+
+        Args:
+            text: the YAML or JSON.
+            source: where it comes from, for errors.
+
+        Raises:
+            ValueError: the text does not declare a skeleton.
+        """
+        try:
+            return cls.from_dict(yaml.safe_load(text))
+        except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+            raise ValueError(f"{source} does not declare a skeleton: {error}") from error
+
+    def to_yaml(self) -> str:
+        """The skeleton as YAML of several lines, which ``MODEL.SKELETON`` takes like a file."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
     @classmethod
     def from_file(cls, path: str | Path) -> Skeleton:
         """Reads a skeleton from a YAML or JSON file with the fields of :meth:`from_dict`.
@@ -170,10 +201,7 @@ class Skeleton:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"There is no skeleton file {path}.")
-        try:
-            return cls.from_dict(yaml.safe_load(path.read_text()))
-        except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
-            raise ValueError(f"{path} does not declare a skeleton: {error}") from error
+        return cls.from_yaml(path.read_bytes(), str(path))
 
     @classmethod
     def from_coco_json(cls, json_file: str | Path, category: Mapping[str, Any]) -> Skeleton:

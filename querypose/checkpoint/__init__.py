@@ -2,6 +2,7 @@
 
 from querypose.checkpoint import backbones, efficientnet, pinet_released, querypose_released
 from querypose.checkpoint.checkpointer import QueryPoseCheckpointer
+from querypose.checkpoint.description import ModelDescription, read_description
 from querypose.checkpoint.formats import CheckpointFormat, convert_on_load, register_format
 from querypose.checkpoint.querypose_released import (
     convert_released_state_dict,
@@ -10,6 +11,7 @@ from querypose.checkpoint.querypose_released import (
 
 __all__ = [
     "CheckpointFormat",
+    "ModelDescription",
     "QueryPoseCheckpointer",
     "backbones",
     "convert_on_load",
@@ -18,5 +20,6 @@ __all__ = [
     "is_released_state_dict",
     "pinet_released",
     "querypose_released",
+    "read_description",
     "register_format",
 ]

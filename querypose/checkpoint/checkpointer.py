@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from querypose.atomic_files import replace_file
 from querypose.checkpoint.backbones import may_be_missing_in_backbone, timm_weights
+from querypose.checkpoint.description import ModelDescription
 from querypose.checkpoint.download import read_at, split_heuristics
 from querypose.checkpoint.files import is_state_dict, read_checkpoint
 from querypose.checkpoint.formats import (
@@ -40,6 +41,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         new_heads: accept a checkpoint of another skeleton: tensors that depend on the skeleton keep
             their initial values, with a warning in the log.
         averaged: read the moving average of the weights instead of the weights themselves.
+        description: what saved files say of the model; None leaves it out.
         checkpointables: further objects to save and load.
 
     Attributes:
@@ -54,12 +56,14 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         weights_only: bool = True,
         new_heads: bool = False,
         averaged: bool = False,
+        description: ModelDescription | None = None,
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, **checkpointables)
         self.weights_only = weights_only
         self.new_heads = new_heads
         self.averaged = averaged
+        self.description = description
         self.loaded_backbone_only = False
         self.logger = logging.getLogger(__name__)
 
@@ -88,6 +92,8 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict(), **kwargs}
+        if self.description is not None:
+            data |= self.description.fields()
         for key, checkpointable in self.checkpointables.items():
             data[key] = checkpointable.state_dict()
         path = Path(self.save_dir, f"{name}.pth")
@@ -174,14 +180,6 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         if self.new_heads:
             dependent = getattr(self.model, "is_skeleton_dependent", lambda _: False)
             fresh = {name for name in missing | unexpected | reshaped if dependent(name)}
-            if fresh:
-                self.logger.warning(
-                    "%s has another skeleton: what depends on it starts afresh (%d tensors, such "
-                    "as %s).",
-                    self._path,
-                    len(fresh),
-                    min(fresh),
-                )
         problems = [
             *(f"{name} is missing" for name in sorted(missing - fresh)),
             *(f"{name} is not expected" for name in sorted(unexpected - fresh)),
@@ -195,5 +193,13 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
             raise ValueError(
                 f"{self._path} does not fit the configured model ({len(problems)} tensors): "
                 f"{shown}. Use the config that the file was trained with."
+            )
+        if fresh:
+            self.logger.warning(
+                "%s has another skeleton: what depends on it starts afresh (%d tensors, such as "
+                "%s).",
+                self._path,
+                len(fresh),
+                min(fresh),
             )
         return fresh

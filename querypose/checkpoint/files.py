@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 # First bytes of the two formats of torch.save: a zip archive, and a pickled magic number.
-_TORCH_STARTS = (b"PK\x03\x04", pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2))
+_ZIP_START = b"PK\x03\x04"
+_TORCH_STARTS = (_ZIP_START, pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2))
 _LONGEST_SAFETENSORS_HEADER = 100_000_000
 
 
@@ -46,7 +47,11 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def read_checkpoint(
-    filename: str, *, name: str | None = None, weights_only: bool = True
+    filename: str,
+    *,
+    name: str | None = None,
+    weights_only: bool = True,
+    memory_mapped: bool = False,
 ) -> dict[str, Any]:
     """Reads a file of ``torch.save``, of safetensors, or a pickle of Detectron2's or pycls' zoo.
 
@@ -56,6 +61,8 @@ def read_checkpoint(
         filename: a local path.
         name: name of the file in errors; ``filename`` by default.
         weights_only: read weights alone; False unpickles the file, which runs any code inside.
+        memory_mapped: read tensors of ``torch.save`` when they are first used, as long as the file
+            is there; other kinds of files are read whole.
 
     Returns:
         The weights under "model", and whatever else the file holds.
@@ -75,7 +82,8 @@ def read_checkpoint(
             start.startswith(pickle.PROTO) or filename.partition("?")[0].endswith(".pkl")
         ):
             return _read_zoo_file(filename, weights_only)
-        return _read_torch_file(filename, weights_only)
+        mapped = memory_mapped and start.startswith(_ZIP_START)
+        return _read_torch_file(filename, weights_only, mapped)
     except (FileNotFoundError, MemoryError):
         raise
     except Exception as error:  # Damaged files raise errors of many kinds, even OSError.
@@ -99,8 +107,8 @@ def _read_zoo_file(filename: str, weights_only: bool) -> dict[str, Any]:
     return data | {"matching_heuristics": True}
 
 
-def _read_torch_file(filename: str, weights_only: bool) -> dict[str, Any]:
-    content = torch.load(filename, map_location="cpu", weights_only=weights_only)
+def _read_torch_file(filename: str, weights_only: bool, mapped: bool) -> dict[str, Any]:
+    content = torch.load(filename, map_location="cpu", weights_only=weights_only, mmap=mapped)
     if not isinstance(content, dict):
         return {"model": content}
     if "model" in content:

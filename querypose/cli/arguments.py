@@ -66,7 +66,9 @@ def _add_inputs_and_outputs(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config-file", help="of the model; default: the small model that comes with querypose"
+        "--config-file",
+        help="of the model: a file, or a name that `python -m querypose configs` lists; default: "
+        "what the weights say, or the small model that comes with querypose",
     )
     parser.add_argument(
         "--weights", help="path or URL of a checkpoint; default: MODEL.WEIGHTS of the config"

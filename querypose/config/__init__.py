@@ -2,11 +2,13 @@
 
 from querypose.config.defaults import add_querypose_config, default_config
 from querypose.config.files import config_names, find_config_file, packaged_config_file
-from querypose.config.reading import merge_options, read_config
+from querypose.config.reading import config_from_json, config_to_json, merge_options, read_config
 
 __all__ = [
     "add_querypose_config",
+    "config_from_json",
     "config_names",
+    "config_to_json",
     "default_config",
     "find_config_file",
     "merge_options",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
@@ -35,6 +38,38 @@ def read_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     return cfg
 
 
+def config_to_json(cfg: CfgNode) -> str:
+    """All keys and values of a config as JSON, which strangers' files may contain safely."""
+    return json.dumps(yaml.safe_load(cfg.dump()), indent=1)
+
+
+def config_from_json(text: str, source: str) -> CfgNode:
+    """Reads a config that another version of this package or of Detectron2 may have written.
+
+    Keys that are not known here are left out, with a line in the log.
+
+    Args:
+        text: of :func:`config_to_json`.
+        source: where it comes from, for errors and the log.
+
+    Raises:
+        ValueError: it is not JSON, or a value has the wrong type.
+    """
+    cfg = default_config()
+    with _explained(source, cfg):
+        values = dict(_leaves(json.loads(text)))
+        known = [key for key in _keys(cfg) if key in values]
+        cfg.merge_from_list([item for key in known for item in (key, values[key])])
+    unknown = sorted(values.keys() - {*known})
+    if unknown:
+        logging.getLogger(__name__).warning(
+            "The config in %s has keys that are not known here and are left out: %s.",
+            source,
+            ", ".join(unknown),
+        )
+    return cfg
+
+
 def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
     """Merges options into a config, in place.
 
@@ -56,6 +91,8 @@ def _explained(source: str, cfg: CfgNode) -> Iterator[None]:
         yield
     except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(f"{source} is not valid YAML: {error}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{source}: the config is not valid JSON: {error}") from error
     except (AttributeError, TypeError) as error:
         raise ValueError(f"{source} does not map config keys to values.") from error
     except (KeyError, AssertionError, ValueError) as error:
@@ -72,6 +109,14 @@ def _suggestion(reason: str, cfg: CfgNode) -> str:
         return "; options of the command come before the config's keys"
     close = difflib.get_close_matches(unknown, list(_keys(cfg)), n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:

@@ -7,7 +7,8 @@ from detectron2.config import CfgNode
 
 def add_shared_config(cfg: CfgNode) -> None:
     """Adds keys directly under ``MODEL``, ``MODEL.INFERENCE``, the backbones' keys and ``DEMO``."""
-    # A skeleton file (YAML or JSON); empty takes the skeleton of the dataset's metadata.
+    # A skeleton file (YAML or JSON) or, of several lines, the text of one; empty takes the skeleton
+    # of the dataset's metadata.
     cfg.MODEL.SKELETON = ""
     # Load checkpoints as weights alone. False unpickles MODEL.WEIGHTS, which runs any code in it.
     cfg.MODEL.WEIGHTS_ONLY = True

@@ -21,8 +21,10 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from querypose.checkpoint import QueryPoseCheckpointer
+from querypose.checkpoint import ModelDescription, QueryPoseCheckpointer
+from querypose.config import config_to_json
 from querypose.data import QueryPoseDatasetMapper, build_train_mapper
+from querypose.data.datasets.coco import trained_category_ids
 from querypose.engine.dataset_agreement import check_datasets
 from querypose.engine.hooks import (
     BestCheckpointer,
@@ -68,20 +70,31 @@ class QueryPoseTrainer(DefaultTrainer):
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.averaged = self.build_averaged_model(cfg, model)
         averaged = {} if self.averaged is None else {"ema": self.averaged}
+        description = self._describe(cfg, model)
         self.checkpointer = QueryPoseCheckpointer(
             model,
             cfg.OUTPUT_DIR,
             weights_only=cfg.MODEL.WEIGHTS_ONLY,
             new_heads=True,
+            description=description,
             trainer=weakref.proxy(self),
             **averaged,
         )
-        self.best_checkpointer = WeightsCheckpointer(model, cfg.OUTPUT_DIR, **averaged)
+        self.best_checkpointer = WeightsCheckpointer(
+            model, cfg.OUTPUT_DIR, description=description, **averaged
+        )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.settings = training_settings(cfg)
         self.register_hooks(self.build_hooks())
+
+    @staticmethod
+    def _describe(cfg: CfgNode, model: nn.Module) -> ModelDescription:
+        model = getattr(model, "module", model)
+        # Detectron2's own models have no skeleton.
+        skeleton = getattr(model, "skeleton", None)
+        return ModelDescription(config_to_json(cfg), skeleton, trained_category_ids(cfg))
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Loads the last checkpoint of ``OUTPUT_DIR``, or ``MODEL.WEIGHTS`` if there is none.

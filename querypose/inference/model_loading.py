@@ -11,11 +11,11 @@ from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 
 from querypose import model_zoo
-from querypose.checkpoint import QueryPoseCheckpointer
-from querypose.config import merge_options, read_config
-from querypose.data.datasets.coco import register_configured_datasets
+from querypose.checkpoint import QueryPoseCheckpointer, read_description
+from querypose.config import config_from_json, default_config, merge_options, read_config
+from querypose.data.datasets.coco import register_configured_datasets, trained_category_ids
 from querypose.inference.acceleration import prepare_for_inference
-from querypose.modeling.pose_model import PoseModel
+from querypose.modeling.pose_model import PoseModel, skeleton_from_config
 
 
 def find_device(wanted: str | torch.device | None, configured: str) -> torch.device:
@@ -41,14 +41,56 @@ def find_device(wanted: str | torch.device | None, configured: str) -> torch.dev
     return device
 
 
-def editable_config(config: CfgNode | str | PathLike[str] | None, opts: Sequence[str]) -> CfgNode:
-    """A config with options that can be edited; None takes that of the packaged model."""
+def find_config(
+    config: CfgNode | str | PathLike[str] | None,
+    weights: str | PathLike[str] | None = None,
+    opts: Sequence[str] = (),
+) -> tuple[CfgNode, tuple[int | str, ...]]:
+    """The config of a model, which can be edited, and the category ids of its classes.
+
+    Args:
+        config: a config, its file or the name of a packaged one; None takes what the weights say of
+            their model or, without weights, the packaged model.
+        weights: path or URL of a checkpoint; None takes ``MODEL.WEIGHTS``.
+        opts: alternating config keys and values.
+
+    Raises:
+        FileNotFoundError: the config does not exist, or without a config, the weights.
+        ValueError: the config is invalid, or there is none and the weights say nothing.
+    """
+    if config is None and weights is not None:
+        return _described_config(weights, opts)
     if isinstance(config, str | PathLike):
-        return read_config(config, opts)
-    cfg = model_zoo.get_config() if config is None else config.clone()
-    cfg.defrost()
+        cfg = read_config(config, opts)
+    else:
+        cfg = model_zoo.get_config() if config is None else config.clone()
+        cfg.defrost()
+        merge_options(cfg, opts)
+    if weights is not None:
+        cfg.MODEL.WEIGHTS = str(weights)
+    return cfg, trained_category_ids(cfg)
+
+
+def _described_config(
+    weights: str | PathLike[str], opts: Sequence[str]
+) -> tuple[CfgNode, tuple[int | str, ...]]:
+    default = default_config()
+    merge_options(default, opts)
+    description = read_description(weights, weights_only=default.MODEL.WEIGHTS_ONLY)
+    if description is None:
+        raise ValueError(
+            f"{weights} does not say which model it is of: pass the config that it was trained "
+            "with (--config-file; `config` in Python)."
+        )
+    cfg = config_from_json(description.config, str(weights))
+    # What belongs to the place of the training, or to its trust in files, is of no concern here.
+    cfg.OUTPUT_DIR = default.OUTPUT_DIR
+    for key in ("DEVICE", "WEIGHTS_ONLY"):
+        cfg.MODEL[key] = default.MODEL[key]
+    cfg.MODEL.SKELETON = "" if description.skeleton is None else description.skeleton.to_yaml()
     merge_options(cfg, opts)
-    return cfg
+    cfg.MODEL.WEIGHTS = str(weights)
+    return cfg, description.category_ids
 
 
 def _build_model(cfg: CfgNode) -> PoseModel:
@@ -65,6 +107,27 @@ def _build_model(cfg: CfgNode) -> PoseModel:
         raise ValueError(f"The config's model cannot be built: {reason}") from error
 
 
+def take_skeleton(cfg: CfgNode) -> None:
+    """Sets ``MODEL.SKELETON`` to that of ``MODEL.WEIGHTS`` if the config leads to none here.
+
+    Raises:
+        FileNotFoundError: neither is there, or the weights do not exist.
+        OSError: the weights cannot be downloaded.
+        ValueError: neither the config nor the weights declare keypoints.
+    """
+    if cfg.MODEL.SKELETON:
+        return
+    try:
+        register_configured_datasets(cfg)
+        skeleton_from_config(cfg)
+    except (FileNotFoundError, ValueError):
+        # The datasets of the training need not be here.
+        description = read_description(cfg.MODEL.WEIGHTS, weights_only=cfg.MODEL.WEIGHTS_ONLY)
+        if description is None or description.skeleton is None:
+            raise
+        cfg.MODEL.SKELETON = description.skeleton.to_yaml()
+
+
 def load_model(cfg: CfgNode) -> PoseModel:
     """Builds the model of a config and loads ``MODEL.WEIGHTS``, ready for inference.
 
@@ -77,8 +140,7 @@ def load_model(cfg: CfgNode) -> PoseModel:
     weights = cfg.MODEL.WEIGHTS
     if not weights:
         raise ValueError("There are no weights to predict with: pass `weights` or MODEL.WEIGHTS.")
-    if not cfg.MODEL.SKELETON:
-        register_configured_datasets(cfg)
+    take_skeleton(cfg)
     # The checkpoint includes the backbone: nothing else should be downloaded.
     cfg.MODEL.TIMM.PRETRAINED = False
     model = _build_model(cfg)

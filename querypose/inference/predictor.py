@@ -16,12 +16,11 @@ from detectron2.modeling import DatasetMapperTTA
 from PIL import Image
 from torch import Tensor, nn
 
-from querypose import model_zoo
 from querypose.config import default_config
-from querypose.data.datasets.coco import trained_category_ids
 from querypose.data.image import CHANNEL_ORDERS, ImageLike, image_to_array
-from querypose.inference.model_loading import editable_config, find_device, load_model
+from querypose.inference.model_loading import find_config, find_device, load_model
 from querypose.inference.prediction import PartAttention, PosePrediction
+from querypose.inference.settings import check_arguments, check_sizes
 from querypose.inference.tta import PoseModelWithTTA, build_tta_mapper
 from querypose.modeling.pose_model import PoseModel
 from querypose.precision import AutocastModel, check_precision
@@ -41,18 +40,21 @@ class _Extras(NamedTuple):
 class PosePredictor:
     """Finds people and their keypoints in images.
 
-    ``PosePredictor()`` uses the small model that comes with the package. Several threads may share
-    a predictor. Where an argument names a config key in brackets, None takes the value of that key:
-    in the config of the packaged model if this model is used, else the default of the key.
+    ``PosePredictor()`` uses the small model that comes with the package, and
+    ``PosePredictor("model_final.pth")`` that of a checkpoint of this package, which says what model
+    it is of. Several threads may share a predictor. Where an argument names a config key in
+    brackets, None takes the value of that key: in the config of the packaged model or of the
+    checkpoint if such a model is used, else the default of the key.
 
     Args:
-        model: with its weights, on its device; it is switched to evaluation mode. None takes the
-            packaged model.
+        model: path or URL of a checkpoint; or a model with its weights, on its device, which is
+            switched to evaluation mode. None takes the packaged model.
         min_size: shortest edge of resized images, in pixels (``INPUT.MIN_SIZE_TEST``); 0 keeps the
             size of images.
         max_size: upper limit of the longest edge of resized images, in pixels
             (``INPUT.MAX_SIZE_TEST``).
-        image_format: the channel order that the model expects, "RGB" or "BGR".
+        image_format: the channel order that the model expects, "RGB" or "BGR"; None takes "RGB" if
+            a model is passed, else ``INPUT.FORMAT``.
         confidence_threshold: people with a lower final score are left out early, which saves time
             (``DEMO.CONFIDENCE_THRESHOLD``). It may be changed later.
         keypoint_threshold: for drawings, which should leave out keypoints that do not score higher
@@ -60,26 +62,29 @@ class PosePredictor:
         precision: "fp32", or "bf16" or "fp16" for automatic mixed precision.
         batch_size: maximum number of images per batch; only images of the same resized size share
             a batch, so that none is padded.
-        device: of the packaged model, such as "cpu" or "cuda:1"; None takes a GPU if there is one.
-            It must be None if ``model`` is passed.
+        device: such as "cpu" or "cuda:1"; None takes a GPU if there is one. It must be None if a
+            model is passed.
         return_attention: default for calls that do not pass it.
         tta_mapper: creates the views of test-time augmentation, see
             :class:`~querypose.inference.tta.PoseModelWithTTA`; None turns it off.
         category_ids: of the classes of the model, for results in COCO's format; see
-            :class:`~querypose.inference.prediction.PosePrediction`.
+            :class:`~querypose.inference.prediction.PosePrediction`. Empty takes those of the
+            checkpoint.
 
     Raises:
-        ValueError: an argument is out of range, or the device does not exist or lacks the
-            precision.
+        FileNotFoundError: the checkpoint does not exist.
+        OSError: the checkpoint cannot be downloaded.
+        ValueError: an argument is out of range, the device does not exist or lacks the precision,
+            or the checkpoint does not say what model it is of.
     """
 
     def __init__(
         self,
-        model: PoseModel | None = None,
+        model: PoseModel | str | PathLike[str] | None = None,
         *,
         min_size: int | None = None,
         max_size: int | None = None,
-        image_format: str = "RGB",
+        image_format: str | None = None,
         confidence_threshold: float | None = None,
         keypoint_threshold: float | None = None,
         precision: str = "fp32",
@@ -89,18 +94,24 @@ class PosePredictor:
         tta_mapper: DatasetMapperTTA | None = None,
         category_ids: Sequence[int | str] = (),
     ) -> None:
-        if model is not None and device is not None:
+        is_built = isinstance(model, nn.Module)
+        if is_built and device is not None:
             raise ValueError("A given model keeps its device: move it with model.to(device).")
-        cfg = model_zoo.get_config() if model is None else default_config()
+        if is_built:
+            cfg, image_format = default_config(), image_format or "RGB"
+        else:
+            cfg, trained_ids = find_config(None, model)
+            category_ids = category_ids or trained_ids
+        image_format = image_format or cfg.INPUT.FORMAT
         if confidence_threshold is None:
             confidence_threshold = cfg.DEMO.CONFIDENCE_THRESHOLD
         if keypoint_threshold is None:
             keypoint_threshold = cfg.DEMO.KEYPOINT_THRESHOLD
         self.min_size = cfg.INPUT.MIN_SIZE_TEST if min_size is None else min_size
         self.max_size = cfg.INPUT.MAX_SIZE_TEST if max_size is None else max_size
-        _check_arguments(image_format, confidence_threshold, batch_size)
-        _check_sizes(self.min_size, self.max_size)
-        if model is None:
+        check_arguments(image_format, confidence_threshold, batch_size)
+        check_sizes(self.min_size, self.max_size)
+        if not is_built:
             cfg.MODEL.DEVICE = str(find_device(device, cfg.MODEL.DEVICE))
             model = load_model(cfg)
         check_precision(precision, model.device)
@@ -137,7 +148,8 @@ class PosePredictor:
         ``TEST.AUG.ENABLED`` turns test-time augmentation on, with the views of ``TEST.AUG``.
 
         Args:
-            config: a config or its file; None takes that of the packaged model.
+            config: a config, its file or the name of one that comes with the package; None takes
+                what the weights say of their model or, without weights, the packaged model.
             weights: path or URL of a checkpoint; None takes ``MODEL.WEIGHTS``.
             opts: alternating config keys and values.
             device: None takes ``MODEL.DEVICE``, or the CPU if there is no GPU.
@@ -152,13 +164,11 @@ class PosePredictor:
             ValueError: the weights are missing, do not fit or are those of a backbone only, or an
                 argument is out of range.
         """
-        cfg = editable_config(config, opts)
-        if weights is not None:
-            cfg.MODEL.WEIGHTS = str(weights)
+        cfg, category_ids = find_config(config, weights, opts)
         if confidence_threshold is None:
             confidence_threshold = cfg.DEMO.CONFIDENCE_THRESHOLD
-        _check_arguments(cfg.INPUT.FORMAT, confidence_threshold, batch_size)
-        _check_sizes(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        check_arguments(cfg.INPUT.FORMAT, confidence_threshold, batch_size)
+        check_sizes(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
         cfg.MODEL.DEVICE = str(find_device(device, cfg.MODEL.DEVICE))
         precision = precision or cfg.MODEL.INFERENCE.PRECISION
         check_precision(precision, torch.device(cfg.MODEL.DEVICE))
@@ -173,7 +183,7 @@ class PosePredictor:
             batch_size=batch_size,
             return_attention=return_attention,
             tta_mapper=build_tta_mapper(cfg) if cfg.TEST.AUG.ENABLED else None,
-            category_ids=trained_category_ids(cfg),
+            category_ids=category_ids,
         )
 
     @property
@@ -280,20 +290,3 @@ def _maps_of(output: dict[str, Any]) -> dict[str, Any]:
     if "maps" not in output:
         raise ValueError("This model has no maps: leave return_maps off.")
     return {name: value for name, value in output.items() if name != "instances"}
-
-
-def _check_arguments(image_format: str, confidence_threshold: float, batch_size: int) -> None:
-    if image_format not in CHANNEL_ORDERS:
-        raise ValueError(f"INPUT.FORMAT is one of {CHANNEL_ORDERS}, got {image_format!r}.")
-    if not 0 <= confidence_threshold <= 1:
-        raise ValueError(f"The confidence threshold is within 0..1, got {confidence_threshold}.")
-    if batch_size < 1:
-        raise ValueError(f"The batch size is at least 1, got {batch_size}.")
-
-
-def _check_sizes(min_size: int, max_size: int) -> None:
-    if min_size < 0 or max_size < 1:
-        raise ValueError(
-            "The shortest edge of a resized image is at least 0 (INPUT.MIN_SIZE_TEST), the "
-            f"longest at least 1 (INPUT.MAX_SIZE_TEST), got {min_size} and {max_size}."
-        )

@@ -121,16 +121,19 @@ class PoseModel(nn.Module, ABC):
 
 
 def skeleton_from_config(cfg: CfgNode) -> Skeleton:
-    """The skeleton of a config: that of the file ``MODEL.SKELETON`` if there is one.
+    """The skeleton of a config: that of ``MODEL.SKELETON``, a file or the text of one.
 
-    Otherwise it is that of the first training dataset, or without one of the first test dataset.
+    Without it, it is that of the first training dataset, or without one of the first test dataset.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: there is no dataset, or it declares no keypoints.
     """
-    if cfg.MODEL.SKELETON:
-        return Skeleton.from_file(cfg.MODEL.SKELETON)
+    declared = cfg.MODEL.SKELETON
+    if declared:
+        if "\n" in declared:
+            return Skeleton.from_yaml(declared, "MODEL.SKELETON")
+        return Skeleton.from_file(declared)
     datasets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     if not datasets:
         raise ValueError(

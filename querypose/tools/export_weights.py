@@ -1,12 +1,14 @@
 """Makes checkpoints small: ``python -m querypose.tools.export_weights model_final.pth lite0.pth``.
 
-Keeps the weights, in half precision, and drops optimizer and schedule; loading restores the types.
+Keeps the weights, in half precision, and what the checkpoint says of its model; drops optimizer and
+schedule. Loading restores the types.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from querypose.atomic_files import replace_file
+from querypose.checkpoint.description import ModelDescription
 from querypose.checkpoint.download import read_at
 from querypose.checkpoint.files import is_state_dict, read_checkpoint
 
@@ -41,22 +44,20 @@ def export_weights(checkpoint: str | PathLike[str], output: Path, *, averaged: b
         OSError: the checkpoint cannot be downloaded.
         ValueError: the checkpoint cannot be read or lacks the weights.
     """
-    weights = _weights_of(checkpoint, "ema" if averaged else "model")
-    # PyTorch's AveragedModel stores a prefix and the number of updates.
-    weights = {n.removeprefix("module."): v for n, v in weights.items() if n != "n_averaged"}
-    replace_file(output, lambda file: torch.save({"model": compact(weights)}, file))
-
-
-def _weights_of(address: str | PathLike[str], key: str) -> dict[str, Tensor]:
-    address = fspath(address)
-    weights = read_at(address, partial(read_checkpoint, name=address)).get(key)
+    address, key = fspath(checkpoint), "ema" if averaged else "model"
+    content = read_at(address, partial(read_checkpoint, name=address))
+    weights = content.get(key)
     if not is_state_dict(weights):
         raise ValueError(f"{address} holds no weights under '{key}'.")
-    return weights
+    # PyTorch's AveragedModel stores a prefix and the number of updates.
+    weights = {n.removeprefix("module."): v for n, v in weights.items() if n != "n_averaged"}
+    description = ModelDescription.from_checkpoint(content, address)
+    exported = {"model": compact(weights), **(description.fields() if description else {})}
+    replace_file(output, lambda file: torch.save(exported, file))
 
 
-def main() -> None:
-    """Runs the command."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command, by default with the arguments of the process."""
     parser = argparse.ArgumentParser(
         prog="python -m querypose.tools.export_weights",
         description="Write only the weights of a checkpoint, in half precision.",
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("checkpoint", help="path or URL")
     parser.add_argument("output", type=Path)
     parser.add_argument("--ema", action="store_true", help="export the moving average (SOLVER.EMA)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     try:
         export_weights(arguments.checkpoint, arguments.output, averaged=arguments.ema)
     except (OSError, ValueError) as error:

@@ -1,0 +1,131 @@
+"""Evaluates trained pose models.
+
+Examples:
+    querypose-eval --weights model_final.pth --datasets keypoints_coco_2017_val
+    querypose-eval --config-file coco/querypose_r50_light_3x --weights model.pth --num-gpus 8
+    querypose-eval --weights model_final.pth --opts TEST.AUG.ENABLED True
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+
+from querypose.checkpoint import QueryPoseCheckpointer
+from querypose.cli.processes import run_in_processes, set_up
+from querypose.engine import QueryPoseTrainer
+from querypose.engine.dataset_agreement import check_datasets
+from querypose.inference.acceleration import accelerate_inference
+from querypose.inference.model_loading import find_config, take_skeleton
+
+
+def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
+    """Evaluates a model on ``DATASETS.TEST``. Collective: every rank must call it.
+
+    Args:
+        cfg: a config whose datasets are registered.
+        resume: take the last checkpoint of ``OUTPUT_DIR`` in place of ``MODEL.WEIGHTS``.
+
+    Returns:
+        Results by task.
+
+    Raises:
+        FileNotFoundError: the weights or a label file do not exist.
+        ValueError: a dataset or the weights do not fit the model.
+    """
+    check_datasets(cfg)
+    model = QueryPoseTrainer.build_model(_without_pretrained(cfg))
+    checkpointer = QueryPoseCheckpointer(
+        model, cfg.OUTPUT_DIR, weights_only=cfg.MODEL.WEIGHTS_ONLY, averaged=cfg.TEST.EMA
+    )
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    model = accelerate_inference(model, cfg)
+    results = QueryPoseTrainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(QueryPoseTrainer.test_with_TTA(cfg, model))
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def _without_pretrained(cfg: CfgNode) -> CfgNode:
+    """A copy of a config that downloads no backbone; the checkpoint to evaluate contains it."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.TIMM.PRETRAINED = False
+    return cfg
+
+
+def _read_config(args: argparse.Namespace) -> CfgNode:
+    cfg, _ = find_config(args.config_file or None, args.weights, args.opts)
+    if not cfg.MODEL.WEIGHTS:
+        raise ValueError("There are no weights to evaluate: pass --weights.")
+    if args.datasets:
+        cfg.DATASETS.TEST = tuple(args.datasets)
+    if not cfg.DATASETS.TEST:
+        raise ValueError("There is no dataset to evaluate on: pass --datasets.")
+    if not args.config_file:
+        # The datasets of the training need not be here.
+        tested = {*cfg.DATASETS.TEST}
+        cfg.DATASETS.TRAIN = ()
+        cfg.DATASETS.REGISTER = [entry for entry in cfg.DATASETS.REGISTER if entry[0] in tested]
+    take_skeleton(cfg)
+    return cfg
+
+
+def _run(args: argparse.Namespace) -> None:
+    cfg = _read_config(args)
+    set_up(cfg, args)
+    evaluate(cfg)
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    detectron2s = default_argument_parser()
+    parser = argparse.ArgumentParser(
+        prog="querypose-eval",
+        description="Evaluates a trained model on datasets.",
+        epilog=(__doc__ or "").partition("\n\n")[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config-file",
+        default="",
+        help="a file, or a name that `python -m querypose configs` lists; default: what the "
+        "weights say of their model",
+    )
+    parser.add_argument(
+        "--weights", help="path or URL of a checkpoint; default: MODEL.WEIGHTS of the config"
+    )
+    parser.add_argument(
+        "--datasets", nargs="+", metavar="NAME", help="default: DATASETS.TEST of the config"
+    )
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes, one for each GPU (1)")
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config keys and values; must come last",
+    )
+    parser.set_defaults(
+        eval_only=True,
+        num_machines=1,
+        machine_rank=0,
+        dist_url=detectron2s.get_default("dist_url"),
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command, by default with the arguments of the process."""
+    parser = _build_parser()
+    args = parser.parse_args(arguments)
+    if not (args.config_file or args.weights):
+        parser.error("name a checkpoint with --weights, and its config if it does not say it")
+    run_in_processes(_run, _read_config, args, command=parser.prog)
