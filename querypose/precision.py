@@ -27,6 +27,19 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=enabled)
 
 
+def grad_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
+    """Scales losses of half precision, which underflows; passes others through.
+
+    Args:
+        device: of the model.
+        precision: one of :data:`PRECISIONS`.
+    """
+    enabled = precision == "fp16"
+    if hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler(device.type, enabled=enabled)
+    return torch.cuda.amp.GradScaler(enabled=enabled)  # PyTorch 2.2
+
+
 class AutocastModel(nn.Module):
     """Runs a model in a precision; its boxes, keypoints and scores are float32.
 
@@ -65,13 +78,19 @@ def check_precision(precision: str, device: torch.device) -> None:
     elif device.type == "cpu" and precision == "fp16":
         supported = torch.ops.mkldnn._is_mkldnn_fp16_supported()
     elif device.type == "cuda" and precision == "bf16":
-        supported = torch.cuda.is_bf16_supported(including_emulation=False)
+        is_amd = torch.version.hip is not None
+        supported = is_amd or torch.cuda.get_device_capability(device) >= (8, 0)
     if not supported:
         raise ValueError(f"This machine's {device.type} has no {precision} arithmetic; use 'fp32'.")
 
 
 def _emulates_bf16() -> bool:
     """Whether this is an x86 processor on which oneDNN converts bf16 to fp32 to compute."""
-    return platform.machine() in ("x86_64", "AMD64") and not (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    # PyTorch tells since version 2.6.
+    checks = [
+        getattr(torch.cpu, name, None)
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    ]
+    return None not in checks and not any(check() for check in checks)

@@ -213,7 +213,7 @@ def test_a_missing_image_ends_both_processes_with_its_name(two_processes, tmp_pa
     assert parent.wait(timeout=300) == 1
     message = (tmp_path / "log.txt").read_text().strip().splitlines()[-1]
     assert message.startswith("train_net.py: FileNotFoundError: There is no image")
-    assert "gone.jpg" in message and "check_dataset" in message
+    assert "gone.jpg" in message and "querypose-check" in message
 
 
 @pytest.mark.slow

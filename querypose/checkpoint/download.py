@@ -15,6 +15,7 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import get_cache_dir
 
 from querypose.checkpoint.files import DamagedFileError
+from querypose.checkpoint.origins import origin_hint
 
 Content = TypeVar("Content")
 
@@ -91,7 +92,7 @@ def _fetch(address: str, target: str) -> str | None:
             f"{address} cannot be opened: no handler for {prefix}:// is registered with "
             "Detectron2's PathManager; register one, or download the file and give its path."
         )
-    raise FileNotFoundError(f"There is no checkpoint file {address}.")
+    raise FileNotFoundError(f"There is no checkpoint file {address}.{origin_hint(address)}")
 
 
 def _copy_stream(address: str, target: str, folder: str) -> str:

@@ -121,12 +121,15 @@ def _read_torch_file(filename: str, weights_only: bool, mapped: bool) -> dict[st
 def _holds_code(error: Exception, start: bytes) -> bool:
     """Whether an intact file was refused because reading it could run code."""
     refused_by_torch = isinstance(error, pickle.UnpicklingError) and start.startswith(_TORCH_STARTS)
-    return refused_by_torch or isinstance(error, _ForeignClassError)
+    # PyTorch 2.2 reports a file that is cut short in the same way.
+    return (refused_by_torch and "corrupted" not in str(error)) or isinstance(
+        error, _ForeignClassError
+    )
 
 
 def _refusal(name: str, error: Exception) -> str:
     """The error message for a file that holds more than weights."""
-    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    foreign = re.search(r"(?:GLOBAL|Unsupported class) ([\w.]+)", str(error))
     reason = f"it holds {foreign[1]}" if foreign else str(error).strip().splitlines()[0]
     return (
         f"{name} cannot be read as weights alone ({reason}); if you trust its origin, set "

@@ -56,12 +56,17 @@ def is_computed(name: str) -> bool:
     return name.endswith("relative_position_index")
 
 
-def convert_on_load(module: nn.Module, state_dict: StateDict, prefix: str, *_: object) -> None:
-    """Converts a state dict in place; a ``load_state_dict`` pre-hook, so that any loader can.
+def convert_on_load(module: nn.Module) -> None:
+    """Makes ``load_state_dict`` of a module convert other formats, so that any loader can.
 
-    It also adds the tensors that the model computes itself. A strict load of a backbone file still
+    State dicts change in place. It also adds the tensors that the model computes itself. A strict load of a backbone file still
     reports the rest of the model as missing; Detectron2's checkpointer is not strict.
     """
+    # PyTorch 2.5 made this method public.
+    module._register_load_state_dict_pre_hook(_convert, with_module=True)
+
+
+def _convert(module: nn.Module, state_dict: StateDict, prefix: str, *_: object) -> None:
     tensors = {
         name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)
     }

@@ -22,7 +22,7 @@ from querypose.cli.processes import run_in_processes, set_up
 from querypose.engine import QueryPoseTrainer
 from querypose.engine.dataset_agreement import check_datasets
 from querypose.inference.acceleration import accelerate_inference
-from querypose.inference.model_loading import find_config, take_skeleton
+from querypose.inference.model_loading import find_config, find_device, take_skeleton
 
 
 def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
@@ -66,6 +66,7 @@ def _read_config(args: argparse.Namespace) -> CfgNode:
     cfg, _ = find_config(args.config_file or None, args.weights, args.opts)
     if not cfg.MODEL.WEIGHTS:
         raise ValueError("There are no weights to evaluate: pass --weights.")
+    cfg.MODEL.DEVICE = str(find_device(args.device, cfg.MODEL.DEVICE))
     if args.datasets:
         cfg.DATASETS.TEST = tuple(args.datasets)
     if not cfg.DATASETS.TEST:
@@ -105,6 +106,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--datasets", nargs="+", metavar="NAME", help="default: DATASETS.TEST of the config"
     )
+    parser.add_argument("--device", help="cpu, cuda, ...; default: a GPU if there is one")
     parser.add_argument("--num-gpus", type=int, default=1, help="processes, one for each GPU (1)")
     parser.add_argument(
         "--opts",

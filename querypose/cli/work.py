@@ -54,7 +54,7 @@ def find_people(args: argparse.Namespace, found: FoundInputs, targets: Mapping[I
         for problem in found.problems:
             demo.progress.fail(problem)
         demo.run(found.inputs, targets)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         report("The memory of the GPU is too small: lower --batch-size.")
         return 2
     finally:

@@ -60,8 +60,7 @@ class SeededDataset(Dataset):
         except (FileNotFoundError, ValueError) as error:
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
             raise kind(
-                f"{error} What else is wrong with a dataset: "
-                "python -m querypose.tools.check_dataset NAME."
+                f"{error} What else is wrong with a dataset: querypose-check NAME."
             ) from error
 
 

@@ -23,7 +23,7 @@ from querypose.engine.consensus import any_process
 from querypose.engine.optimizer import parameter_names, resumed_state
 from querypose.engine.seeding import mixed_seed
 from querypose.engine.train_loader import ResumableTrainLoader
-from querypose.precision import PRECISIONS, autocast
+from querypose.precision import PRECISIONS, autocast, grad_scaler
 
 # A gradient scaler starts at 2**16 and halves its scale at every infinity. Below this scale, it
 # would skip every further step without a word.
@@ -70,8 +70,7 @@ class QueryPoseTrainStep(SimpleTrainer):
         self.output_dir = output_dir
         self.num_skipped = 0
         self.device = next(model.parameters()).device
-        # Only half precision underflows; elsewhere the scaler passes everything through.
-        self.grad_scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.grad_scaler = grad_scaler(self.device, precision)
 
     @classmethod
     def from_config(

@@ -33,6 +33,7 @@ from querypose.engine.hooks import (
     WeightAverager,
     WeightsCheckpointer,
 )
+from querypose.engine.initial_weights import warn_of_random_weights
 from querypose.engine.optimizer import build_optimizer, restate_learning_rates
 from querypose.engine.resumed_settings import resume_settings, training_settings
 from querypose.engine.train_loader import ResumableTrainLoader
@@ -111,6 +112,8 @@ class QueryPoseTrainer(DefaultTrainer):
                 "OUTPUT_DIR (%s) has no checkpoint to resume from: the training starts anew.",
                 self.cfg.OUTPUT_DIR,
             )
+        if not (resume and self.checkpointer.has_checkpoint()):
+            warn_of_random_weights(self.cfg, self.model)
         super().resume_or_load(resume)
         if resume and self.start_iter == self.max_iter:
             logging.getLogger(__name__).warning(

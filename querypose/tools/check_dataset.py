@@ -1,4 +1,4 @@
-"""Finds mistakes in a dataset: ``python -m querypose.tools.check_dataset NAME``."""
+"""Finds mistakes in a dataset: ``querypose-check NAME``."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _keypoint_faults(numbers: Sequence[float], size: Sequence[float]) -> Iterato
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the problems of datasets, one per line; returns 1 if there are any, else 0."""
     parser = argparse.ArgumentParser(
-        prog="python -m querypose.tools.check_dataset",
+        prog="querypose-check",
         description="Read all annotations and images of datasets and print their problems.",
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help="as in DATASETS.TRAIN")
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name}: problems: {count}, files with problems: {len(problems)}")
             num_problems += count
     except (FileNotFoundError, ValueError) as error:
-        sys.exit(f"check_dataset: {error}")
+        sys.exit(f"{parser.prog}: {error}")
     return int(num_problems > 0)
 
 

@@ -14,7 +14,10 @@ from querypose.data.datasets.coco import register_configured_datasets
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that register datasets from a config."""
     parser.add_argument(
-        "--config-file", metavar="FILE", help="registers the datasets in its DATASETS.REGISTER"
+        "--config-file",
+        metavar="FILE",
+        help="a file, or a name that `python -m querypose configs` lists; registers the datasets "
+        "in its DATASETS.REGISTER",
     )
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE ...")
 

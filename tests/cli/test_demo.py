@@ -417,19 +417,19 @@ def test_results_from_before_the_memory_ran_out_are_kept(predictor, tmp_path, mo
     def runs_out_of_memory(batch):
         calls.append(batch)
         if len(calls) > 4:
-            raise torch.OutOfMemoryError("no memory left")
+            raise torch.cuda.OutOfMemoryError("no memory left")
         return forward(batch)
 
     monkeypatch.setattr(predictor.model, "forward", runs_out_of_memory)
     records = tmp_path / "poses.json"
     demo = Demo(predictor, DemoOptions(save_json=str(records)))
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.cuda.OutOfMemoryError):
         demo.run(inputs, {})
     assert [frame["source"] for frame in read_json(records)[0]["frames"]] == [
         str(tmp_path / f"{index}.png") for index in range(4)
     ]
     calls += [None] * 4
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.cuda.OutOfMemoryError):
         Demo(predictor, DemoOptions(save_json=str(tmp_path / "none.json"))).run(inputs, {})
     assert not (tmp_path / "none.json").exists()
 

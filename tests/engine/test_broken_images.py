@@ -41,7 +41,7 @@ def assert_named(folder, num_workers):
         list(batches(folder, num_workers))
     last_line = str(error.value).strip().splitlines()[-1]
     assert f"The image {folder / 'broken.png'} cannot be read: " in last_line
-    assert last_line.endswith("python -m querypose.tools.check_dataset NAME.")
+    assert last_line.endswith("querypose-check NAME.")
 
 
 def test_whatever_a_decoder_raises(failing_image, decoder_error, tmp_path):

@@ -90,7 +90,7 @@ def test_no_worker_outlives_an_error():
     """Else the process that fails would wait for them, and the other ones for it."""
     loader = make_loader(num_workers=2, mapper=break_the_fifth)
     before = set(multiprocessing.active_children())
-    with pytest.raises(ValueError, match=r"fifth image is broken\. .*check_dataset NAME") as error:
+    with pytest.raises(ValueError, match=r"fifth image is broken\. .*-check NAME") as error:
         take(loader, 10)
     end = time.monotonic() + 10
     while set(multiprocessing.active_children()) - before and time.monotonic() < end:

@@ -227,7 +227,7 @@ def test_parts_have_short_names(part, name):
 def prediction_with_attention(box, cell):
     """One person; every map is 1 at one cell (row, column) of 28 x 28, else 0."""
     maps = torch.zeros(1, 7, 28, 28)
-    maps[0, :, *cell] = 1
+    maps[(0, slice(None), *cell)] = 1
     boxes = torch.tensor([box])
     return PosePrediction(people(1), COCO_SKELETON, PartAttention(maps, boxes, 5))
 

@@ -109,7 +109,7 @@ class PINet(PoseModel):
         self.max_peaks = max_peaks
         self._fixed_count: int | None = None
         # Detectron2's own predictor and checkpointer may load a released or backbone's file, too.
-        self.register_load_state_dict_pre_hook(convert_on_load)
+        convert_on_load(self)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

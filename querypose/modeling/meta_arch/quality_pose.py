@@ -90,7 +90,7 @@ class QualityPose(PoseModel):
         self.flip_test = flip_test
         self.test_scales = tuple(test_scales)
         # Detectron2's own predictor and checkpointer may load a backbone's file, too.
-        self.register_load_state_dict_pre_hook(convert_on_load)
+        convert_on_load(self)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

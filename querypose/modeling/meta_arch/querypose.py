@@ -94,7 +94,7 @@ class QueryPose(PoseModel):
         self.denoiser = denoiser
         self.max_detections = max_detections
         # So that Detectron2's own checkpointer also reads released files and backbone files.
-        self.register_load_state_dict_pre_hook(convert_on_load)
+        convert_on_load(self)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from querypose.tools.benchmark.scaling import scaling_report
 from querypose.tools.benchmark.setting import Setting, parse_setting
 from querypose.tools.benchmark.worker import measure
 
-_DEFAULT_CONFIG = "configs/coco/querypose_r50_light_3x.yaml"
+_DEFAULT_CONFIG = "coco/querypose_r50_light_3x"
 _PEER = "config_file=COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml"
 _INFERENCE_SUITE = ("people=100", "people=5", "people=10", f"people=5 {_PEER}")
 _TRAINING_SUITE = ("train=1 batch=2", f"train=1 batch=2 {_PEER}")

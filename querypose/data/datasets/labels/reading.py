@@ -27,7 +27,7 @@ def read_labels(json_file: str, skeleton: Skeleton, *, areas_from_boxes: bool = 
     labels = examine_labels(json_file, skeleton, areas_from_boxes=areas_from_boxes)
     if labels.refusals:
         first, *others = labels.refusals
-        more = f" ({len(others)} more: python -m querypose.tools.check_dataset)" if others else ""
+        more = f" ({len(others)} more: querypose-check)" if others else ""
         raise ValueError(f"{json_file}: {first}{more}.")
     labels.log_remarks()
     return labels

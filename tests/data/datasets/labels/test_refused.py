@@ -265,7 +265,7 @@ def test_the_first_of_several_is_named_with_their_number(
     name = register_labels(content)
     sentence = refusal_of(lambda: QueryPoseTrainer.build_train_loader(tiny_config(name)))
     assert "annotation 2 has the area 'big'" in sentence
-    assert sentence.endswith("(2 more: python -m querypose.tools.check_dataset).")
+    assert sentence.endswith("(2 more: querypose-check).")
 
 
 def test_infinity_beyond_the_largest_float_is_found(write_labels, label_content, register_labels):

@@ -9,7 +9,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 import querypose.modeling
 from querypose.config import add_querypose_config, read_config
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 CONFIG_FILES = sorted(CONFIGS.rglob("*.yaml"))
 
 
