@@ -59,8 +59,8 @@ def is_computed(name: str) -> bool:
 def convert_on_load(module: nn.Module) -> None:
     """Makes ``load_state_dict`` of a module convert other formats, so that any loader can.
 
-    State dicts change in place. It also adds the tensors that the model computes itself. A strict load of a backbone file still
-    reports the rest of the model as missing; Detectron2's checkpointer is not strict.
+    State dicts change in place, and get the tensors that the model computes itself. A strict load
+    of a backbone file still reports the rest of the model as missing; Detectron2's is not strict.
     """
     # PyTorch 2.5 made this method public.
     module._register_load_state_dict_pre_hook(_convert, with_module=True)
