@@ -11,7 +11,7 @@ setup: $(VENV)/.complete
 
 $(VENV)/.complete: requirements/build.txt requirements/lock.txt requirements/detectron2.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "querypose needs Python 3.11 or newer; try: make setup PYTHON=python3.12"; exit 1; }
+		{ echo "The pinned packages need Python 3.11 or newer; try: make setup PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 		{ echo "Python's venv is missing; on Debian: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

@@ -38,7 +38,7 @@ def test_weights_are_stored_in_half_precision():
 
 
 def test_a_model_that_does_not_come_with_the_package_is_refused():
-    with pytest.raises(ValueError, match=r"No model 'lite9' comes with querypose, only .*'lite0'"):
+    with pytest.raises(FileNotFoundError, match=r"config file lite9\. Did you mean lite0\?"):
         model_zoo.get_config("lite9")
 
 

@@ -67,12 +67,14 @@ def test_the_same_skeleton_loads_completely(tiny_model, released, caplog, save, 
     assert_weights(model, expected.state_dict())
 
 
-def test_the_trunk_must_fit_all_the_same(five_keypoints, tiny_model, released, save):
+def test_the_trunk_must_fit_all_the_same(five_keypoints, tiny_model, released, save, caplog):
     weights = released("mini_light")
     del weights["init_proposal_features.weight"]
     checkpointer = QueryPoseCheckpointer(tiny_model(five_keypoints), new_heads=True)
     with pytest.raises(ValueError, match=r"decoder\.queries\.weight is missing"):
         checkpointer.load(save(weights))
+    # Nothing is said to start afresh in a file that is refused.
+    assert "afresh" not in caplog.text
 
 
 @pytest.mark.parametrize("as_released", [True, False])

@@ -66,6 +66,12 @@ def test_predictor(trained, weights, image):
         predictor(image, return_maps=True)
 
 
+def test_predictor_of_a_checkpoint_that_says_what_it_is(trained, weights, image):
+    people = PosePredictor(weights, device="cpu", confidence_threshold=0.0)(image)
+    expected = PosePredictor(trained.model.eval(), min_size=64, confidence_threshold=0.0)(image)
+    np.testing.assert_allclose(people.keypoints, expected.keypoints, rtol=1e-4)
+
+
 def test_demo(trained, weights, image, tmp_path):
     config_file = tmp_path / "config.yaml"
     config_file.write_text(trained.cfg.dump())

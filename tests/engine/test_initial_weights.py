@@ -13,6 +13,7 @@ RANDOM = "The training starts from random weights"
 @pytest.fixture
 def warnings_of(start, caplog):
     def load(cfg, resume=False) -> list[str]:
+        caplog.clear()
         with caplog.at_level(logging.WARNING):
             start(cfg, resume)
         return [line for line in caplog.messages if line.startswith(RANDOM)]

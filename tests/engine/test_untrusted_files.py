@@ -15,6 +15,7 @@ from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import read_config
 from querypose.data.datasets.coco import load_coco_keypoints
 from querypose.data.image import read_image
+from querypose.inference.model_loading import find_config
 from querypose.skeleton import COCO_SKELETON, Skeleton
 
 
@@ -72,6 +73,38 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, suffix):
         path.write_bytes(pickle.dumps(content | {"model": {}}))
     with pytest.raises(ValueError, match=rf"evil{suffix} cannot .*set MODEL.WEIGHTS_ONLY False"):
         QueryPoseCheckpointer(Tiny()).load(str(path))
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "OUTPUT_DIR: !!python/object/apply:pathlib.Path.touch "
+        "[!!python/object/apply:pathlib.Path [{proof}]]",
+        "__import__('pathlib').Path('{proof}').touch()",
+        "{{\"OUTPUT_DIR\": \"__import__('pathlib').Path('{proof}').touch()\"}}",
+        '{{"_BASE_": "{proof}", "MODEL": {{"WEIGHTS_ONLY": false}}}}',
+    ],
+)
+def test_the_config_in_a_checkpoint_runs_no_code(tmp_path, config):
+    proof, path = tmp_path / "it_ran", tmp_path / "evil.pth"
+    description = {"config": config.format(proof=proof), "skeleton": None, "category_ids": []}
+    torch.save({"model": {}, "description": description}, path)
+    try:
+        cfg, _ = find_config(None, path)
+    except ValueError as error:
+        assert str(path) in str(error)
+    else:
+        assert cfg.MODEL.WEIGHTS_ONLY is True
+    assert not proof.exists()
+
+
+def test_code_beside_a_description_is_refused_and_not_run(tmp_path):
+    proof, path = tmp_path / "it_ran", tmp_path / "evil.pth"
+    description = {"config": "{}", "skeleton": RunsCode(proof), "category_ids": []}
+    torch.save({"model": {}, "description": description}, path)
+    with pytest.raises(ValueError, match=r"evil\.pth cannot .*set MODEL.WEIGHTS_ONLY False"):
+        find_config(None, path)
     assert not proof.exists()
 
 
