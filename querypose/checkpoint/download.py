@@ -62,6 +62,21 @@ def read_at(address: str, read: Callable[[str], Content]) -> Content:
             # Another process found the copy damaged and removed it: download it again.
 
 
+def fetch(address: str) -> None:
+    """Downloads a file, or finds out that it is missing, before longer work that needs it.
+
+    Args:
+        address: any that :func:`read_at` takes; "" for none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be downloaded.
+        ValueError: no handler takes the address.
+    """
+    if address:
+        read_at(address, lambda _: None)
+
+
 def split_heuristics(address: str) -> tuple[str, bool]:
     """Removes Detectron2's ``?matching_heuristics=True`` from an address.
 

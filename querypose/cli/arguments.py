@@ -9,6 +9,7 @@ from pathlib import Path
 from querypose import drawable
 from querypose.cli.inputs import Input
 from querypose.cli.outputs import WRITABLE_IMAGES
+from querypose.config_files import find_config_file
 from querypose.drawable import EXTRAS
 
 GPU_BATCH_SIZE = 8
@@ -190,14 +191,14 @@ def find_contradiction(
 
 
 def check_model_files(args: argparse.Namespace) -> None:
-    """Checks that the config and the weights exist where the arguments name local files.
+    """Checks that the config exists, and the weights if the arguments name a local file.
 
     Raises:
         FileNotFoundError: one does not.
     """
-    config, weights = args.config_file, args.weights
-    if config and config.endswith((".yaml", ".yml")) and not Path(config).is_file():
-        raise FileNotFoundError(f"There is no config file {config}.")
+    weights = args.weights
+    if args.config_file:
+        find_config_file(args.config_file)
     # Weights may also have an address.
     if weights and "://" not in weights and not Path(weights).is_file():
         raise FileNotFoundError(f"There are no weights {weights}.")

@@ -18,6 +18,7 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from querypose.checkpoint import QueryPoseCheckpointer
+from querypose.checkpoint.download import fetch
 from querypose.cli.processes import run_in_processes, set_up
 from querypose.engine import QueryPoseTrainer
 from querypose.engine.dataset_agreement import check_datasets
@@ -67,6 +68,7 @@ def _read_config(args: argparse.Namespace) -> CfgNode:
     if not cfg.MODEL.WEIGHTS:
         raise ValueError("There are no weights to evaluate: pass --weights.")
     cfg.MODEL.DEVICE = str(find_device(args.device, cfg.MODEL.DEVICE))
+    fetch(cfg.MODEL.WEIGHTS)
     if args.datasets:
         cfg.DATASETS.TEST = tuple(args.datasets)
     if not cfg.DATASETS.TEST:

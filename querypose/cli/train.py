@@ -17,6 +17,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 
+from querypose.checkpoint.download import fetch
 from querypose.cli.evaluate import evaluate
 from querypose.cli.processes import run_in_processes, set_up
 from querypose.config import read_config
@@ -29,8 +30,7 @@ def _read_config(args: argparse.Namespace) -> CfgNode:
 
 def _run(args: argparse.Namespace) -> dict[str, Any] | None:
     cfg = _read_config(args)
-    if args.eval_only:
-        _check_weights(cfg, resume=args.resume)
+    _find_weights(cfg, args)
     set_up(cfg, args)
     if args.eval_only:
         return evaluate(cfg, resume=args.resume)
@@ -39,13 +39,15 @@ def _run(args: argparse.Namespace) -> dict[str, Any] | None:
     return trainer.train()
 
 
-def _check_weights(cfg: CfgNode, *, resume: bool) -> None:
-    resumes = resume and Path(cfg.OUTPUT_DIR, "last_checkpoint").is_file()
-    if not (cfg.MODEL.WEIGHTS or resumes):
+def _find_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
+    if args.resume and Path(cfg.OUTPUT_DIR, "last_checkpoint").is_file():
+        return
+    if args.eval_only and not cfg.MODEL.WEIGHTS:
         raise ValueError(
             "There are no weights to evaluate: name a file in MODEL.WEIGHTS, or pass --resume for "
             f"the last checkpoint of OUTPUT_DIR ({cfg.OUTPUT_DIR})."
         )
+    fetch(cfg.MODEL.WEIGHTS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

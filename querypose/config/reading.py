@@ -14,7 +14,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from querypose.config.defaults import default_config
-from querypose.config.files import find_config_file
+from querypose.config_files import find_config_file
 
 
 def read_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
@@ -22,7 +22,7 @@ def read_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
 
     Args:
         config_file: YAML, possibly with a ``_BASE_``; or the name of a packaged config, see
-            :func:`querypose.config.files.find_config_file`.
+            :func:`querypose.config_files.find_config_file`.
         opts: alternating keys and values, as on a command line; they override the file.
 
     Raises:

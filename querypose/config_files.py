@@ -6,7 +6,7 @@ import difflib
 import os
 from pathlib import Path
 
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parent
 _INSTALLED = _PACKAGE / "model_zoo" / "configs"
 _BASE_PREFIX = "Base-"
 _MOST_SUGGESTIONS = 3
