@@ -340,3 +340,19 @@ def test_parts_and_keypoints_know_each_other():
     for skeleton in (COCO_SKELETON, CROWDPOSE_SKELETON):
         for part, keypoints in enumerate(skeleton.part_indices):
             assert {skeleton.part_of_keypoint[keypoint] for keypoint in keypoints} == {part}
+
+
+@pytest.mark.parametrize(
+    "skeleton",
+    [
+        COCO_SKELETON,
+        CROWDPOSE_SKELETON,
+        # Names that are numbers, and no flips where names would give some.
+        Skeleton(("2", "10", "7"), flips=(("2", "10"),), edges=(("7", "2"),), sigmas=(0.1, 0.2, 1)),
+        Skeleton(("left_hand", "right_hand"), parts=(("left_hand", "right_hand"),)),
+    ],
+)
+def test_plain_lists_and_text_give_the_same_skeleton(skeleton):
+    assert Skeleton.from_dict(skeleton.to_dict()) == skeleton
+    assert Skeleton.from_yaml(skeleton.to_yaml()) == skeleton
+    assert "\n" in skeleton.to_yaml().strip()

@@ -6,6 +6,7 @@ import yaml
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
+from querypose.config import read_config
 from querypose.modeling.pose_model import skeleton_from_config
 from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON
 
@@ -42,6 +43,19 @@ def test_the_first_training_dataset_declares_it(tiny_cfg):
 def test_without_training_datasets_the_first_test_dataset_does(tiny_cfg):
     cfg = tiny_cfg({"DATASETS.TRAIN": (), "DATASETS.TEST": ("keypoints_coco_2017_val",)})
     assert skeleton_from_config(cfg) == COCO_SKELETON
+
+
+def test_a_config_may_contain_the_text_of_a_skeleton(tmp_path):
+    lines = ("SKELETON: |", "  keypoints: [nose, left_hand, right_hand]", "  parts: [[0], [1, 2]]")
+    text = "\n  ".join(("MODEL:", *lines))
+    (tmp_path / "written.yaml").write_text(text)
+    cfg = read_config(tmp_path / "written.yaml")
+    assert skeleton_from_config(cfg).part_indices == ((0,), (1, 2))
+    (tmp_path / "dumped.yaml").write_text(cfg.dump())
+    assert skeleton_from_config(read_config(tmp_path / "dumped.yaml")) == skeleton_from_config(cfg)
+    cfg.MODEL.SKELETON = "keypoints: [nose]\nlegs: 2\n"
+    with pytest.raises(ValueError, match=r"MODEL\.SKELETON does not declare a skeleton: .*legs"):
+        skeleton_from_config(cfg)
 
 
 def test_every_keypoint_may_be_a_part_of_its_own(small_model, training_input):
