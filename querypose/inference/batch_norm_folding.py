@@ -79,7 +79,8 @@ def _fold_traced(backbone: nn.Module, pixel: Tensor) -> int:
     names = {module: name for name, module in backbone.named_modules()}
     for conv, norm in pairs:
         _fold(conv, norm)
-        backbone.set_submodule(names[norm], _remainder(norm))
+        parent, _, child = names[norm].rpartition(".")
+        setattr(backbone.get_submodule(parent), child, _remainder(norm))
     return len(pairs)
 
 
