@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,6 +53,14 @@ def start() -> Callable[..., QueryPoseTrainer]:
         return trainer
 
     return make
+
+
+@pytest.fixture
+def cpu_scaler() -> Callable[..., torch.amp.GradScaler]:
+    """``cpu_scaler(init_scale=2.0)``: a gradient scaler on a CPU, which PyTorch 2.2 lacks."""
+    if not hasattr(torch.amp, "GradScaler"):
+        pytest.skip("PyTorch scales gradients on CPUs since version 2.3")
+    return functools.partial(torch.amp.GradScaler, "cpu")
 
 
 class Killed(BaseException):

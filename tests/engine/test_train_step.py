@@ -190,10 +190,10 @@ def test_each_batch_counts_by_what_its_losses_are_means_over(tiny_config, start)
     assert [share("loss_giou_0") for share in others] == [0.5, 0.5]
 
 
-def test_gradient_that_no_loss_scale_helps_ends_the_training(tiny_config, start):
+def test_gradient_that_no_loss_scale_helps_ends_the_training(tiny_config, start, cpu_scaler):
     cfg = tiny_config("DATASETS.TEST", "()", "SOLVER.MAX_SKIPPED_BATCHES", 1)
     trainer = start(cfg)
-    trainer._trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**-13)
+    trainer._trainer.grad_scaler = cpu_scaler(init_scale=2.0**-13)
     trainer.model.decoder.queries.weight.register_hook(lambda gradient: gradient * NAN)
     message = messages(trainer)
     # The scale falls from 2**-13 to 2**-14, to 2**-15, which is skipped, and to 2**-16.
@@ -201,10 +201,10 @@ def test_gradient_that_no_loss_scale_helps_ends_the_training(tiny_config, start)
     assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
 
 
-def test_gradients_are_clipped_after_they_were_unscaled(tiny_config, start):
+def test_gradients_are_clipped_after_they_were_unscaled(tiny_config, start, cpu_scaler):
     opts = ("SOLVER.MAX_ITER", 1, "DATASETS.TEST", "()")
     trainer = start(tiny_config(*opts))
-    trainer._trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    trainer._trainer.grad_scaler = cpu_scaler(init_scale=2.0**16)
     trainer.train()
     norm = torch.stack([gradient.norm() for gradient in gradients(trainer).values()]).norm()
     assert norm.item() == pytest.approx(1.0, rel=1e-4)

@@ -142,12 +142,12 @@ def test_nothing_to_resume_from_is_said(tiny_config, start, caplog):
     assert f"OUTPUT_DIR ({cfg.OUTPUT_DIR}) has no checkpoint to resume from" in caplog.text
 
 
-def test_gradient_scaler_survives_a_resumption(tiny_config, start):
+def test_gradient_scaler_survives_a_resumption(tiny_config, start, cpu_scaler):
     """Its scale, and after how many more steps it grows."""
     half = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "fp16")
     cfg = tiny_config(*NO_TEST, *half, "SOLVER.MAX_ITER", 3)
     trainer = start(cfg)
-    trainer._trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=0.5)
+    trainer._trainer.grad_scaler = cpu_scaler(init_scale=0.5)
     trainer.train()
     scaler = trainer._trainer.grad_scaler.state_dict()
     assert scaler["scale"] <= 0.5
