@@ -20,6 +20,9 @@ from querypose.atomic_files import replace_file
 from querypose.checkpoint.description import ModelDescription
 from querypose.checkpoint.download import read_at
 from querypose.checkpoint.files import is_state_dict, read_checkpoint
+from querypose.config import config_to_json, read_config
+from querypose.data.datasets.coco import register_configured_datasets, trained_category_ids
+from querypose.modeling.pose_model import skeleton_from_config
 
 
 def compact(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -31,13 +34,20 @@ def compact(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def export_weights(checkpoint: str | PathLike[str], output: Path, *, averaged: bool) -> None:
+def export_weights(
+    checkpoint: str | PathLike[str],
+    output: Path,
+    *,
+    averaged: bool,
+    description: ModelDescription | None = None,
+) -> None:
     """Writes a checkpoint's weights in half precision.
 
     Args:
         checkpoint: of a training; a path or URL.
         output: a ``.pth`` file.
         averaged: whether to export the moving average of the weights (``SOLVER.EMA``).
+        description: what the file shall say of its model; None keeps what the checkpoint says.
 
     Raises:
         FileNotFoundError: the checkpoint does not exist.
@@ -51,9 +61,22 @@ def export_weights(checkpoint: str | PathLike[str], output: Path, *, averaged: b
         raise ValueError(f"{address} holds no weights under '{key}'.")
     # PyTorch's AveragedModel stores a prefix and the number of updates.
     weights = {n.removeprefix("module."): v for n, v in weights.items() if n != "n_averaged"}
-    description = ModelDescription.from_checkpoint(content, address)
+    description = description or ModelDescription.from_checkpoint(content, address)
     exported = {"model": compact(weights), **(description.fields() if description else {})}
     replace_file(output, lambda file: torch.save(exported, file))
+
+
+def describe_by_config(config_file: str) -> ModelDescription:
+    """The description of a model by the config that it was trained with.
+
+    Raises:
+        FileNotFoundError: the config or a label file that it names does not exist.
+        ValueError: the config is invalid, or declares no keypoints.
+    """
+    cfg = read_config(config_file)
+    register_configured_datasets(cfg)
+    skeleton = skeleton_from_config(cfg)
+    return ModelDescription(config_to_json(cfg), skeleton, trained_category_ids(cfg))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -65,9 +88,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", help="path or URL")
     parser.add_argument("output", type=Path)
     parser.add_argument("--ema", action="store_true", help="export the moving average (SOLVER.EMA)")
+    parser.add_argument(
+        "--config-file",
+        metavar="FILE",
+        help="of a checkpoint that does not say which model it is of: its config, a file or a name "
+        "that `python -m querypose configs` lists; the written file then says it",
+    )
     arguments = parser.parse_args(argv)
     try:
-        export_weights(arguments.checkpoint, arguments.output, averaged=arguments.ema)
+        description = None
+        if arguments.config_file:
+            description = describe_by_config(arguments.config_file)
+        export_weights(
+            arguments.checkpoint,
+            arguments.output,
+            averaged=arguments.ema,
+            description=description,
+        )
     except (OSError, ValueError) as error:
         sys.exit(f"export_weights: {error}")
 

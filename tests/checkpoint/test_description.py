@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from querypose import PosePredictor, model_zoo
 from querypose.checkpoint import ModelDescription, QueryPoseCheckpointer, read_description
 from querypose.skeleton import COCO_SKELETON, Skeleton
 from querypose.tools.export_weights import main as export_weights
@@ -69,3 +71,15 @@ def test_an_exported_file_says_the_same(tmp_path, monkeypatch):
     exported = torch.load(tmp_path / "out.pth", weights_only=True)
     assert exported.keys() == {"model", "description"}
     assert read_description(tmp_path / "out.pth") == DESCRIPTION
+
+
+def test_export_adds_what_an_older_file_does_not_say(tmp_path):
+    """Such as the packaged weights, which then need no config."""
+    exported = tmp_path / "described.pth"
+    arguments = [model_zoo.get_config().MODEL.WEIGHTS, str(exported), "--config-file", "lite0"]
+    export_weights(arguments)
+    predictor = PosePredictor(exported, confidence_threshold=0)
+    image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    expected = PosePredictor(confidence_threshold=0)(image)
+    assert predictor.min_size == 384
+    np.testing.assert_array_equal(predictor(image).keypoints, expected.keypoints)
