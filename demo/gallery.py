@@ -1,4 +1,4 @@
-"""Draws the images of the README: results of the demo on generated people.
+"""Draws the images of the README: results of the demo on a photo and on generated people.
 
 The packaged model was not trained on them: a clip, and some images of the validation dataset.
 """
@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from generated import write_clip, write_images
+from photo import write_photo
 from PIL import Image
 
 from querypose.cli.demo import main as draw
@@ -31,6 +32,7 @@ def main() -> None:
     _GALLERY.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        draw([write_photo(folder), "--output", str(_GALLERY)])
         _draw_image(folder)
         _draw_sheet(folder)
         _draw_attention(folder)
