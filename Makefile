@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 # Without bytecode every import of torch would compile it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-slow lint format bench lock clean
+.PHONY: setup demo test test-slow lint format bench docs lock clean
 
 setup: $(VENV)/.complete
 
@@ -47,6 +47,11 @@ format: setup
 
 bench: setup
 	$(PY) -m querypose.tools.benchmark --suite
+
+# Links and anchors that lead nowhere are errors.
+docs: setup
+	$(PY) -m mkdocs build --quiet --strict
+	@echo "build/site/index.html is the first page."
 
 # Needs uv on the PATH.
 lock:

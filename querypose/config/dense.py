@@ -27,16 +27,19 @@ def _add_pinet(cfg: CfgNode) -> None:
     node.SAMPLER = "exact"
 
     # Training
+
     # Cells around a part's center that learn its pose: the 3 x 3 around the nearest cell (paper's
     # supplement) instead of the published code's 4 x 4.
     node.NEAREST_CELLS = False
     # Persons with a smaller box, in square pixels of the network's input, get no part centers.
     node.MIN_BOX_AREA = 1024.0
+    # Weights of the losses.
     node.HEATMAP_WEIGHT = 1.0
     node.OFFSET_WEIGHT = 0.03
     node.REFINEMENT_WEIGHT = 0.03
 
     # Inference
+
     # Average the outputs for the image and its mirror image.
     node.FLIP_TEST = True
     # Most poses that one part may propose per image.
@@ -86,6 +89,7 @@ def _add_quality_pose(cfg: CfgNode) -> None:
     node.LOSS.SCALE_NORM = True
 
     # Inference
+
     # Most peaks of the score map per image and scale.
     node.MAX_PEAKS = 30
     # Drop poses that resemble a better one.

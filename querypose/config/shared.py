@@ -29,30 +29,32 @@ def _add_backbones(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM.NAME = "resnet50"
     # Download timm's ImageNet weights.
     cfg.MODEL.TIMM.PRETRAINED = False
+    # Turn batch norms into fixed affine maps.
     cfg.MODEL.TIMM.FREEZE_BN = False
     # Freeze the layers that lead to this many feature maps, from the finest on; 0 freezes none.
     cfg.MODEL.TIMM.FREEZE_AT = 0
 
 
 def _add_swin(cfg: CfgNode) -> None:
-    node = CfgNode()
+    # Other projects use MODEL.SWIN too: keys and values that are already there stay.
+    theirs = cfg.MODEL.get("SWIN", {})
+    node = cfg.MODEL.SWIN = CfgNode()
+    # The Swin Transformer, as in its paper: Swin-T by default.
     node.EMBED_DIM = 96
     node.DEPTHS = [2, 2, 6, 2]
     node.NUM_HEADS = [3, 6, 12, 24]
     node.WINDOW_SIZE = 7
     node.DROP_PATH_RATE = 0.2
-    # Other projects use MODEL.SWIN too: keys and values that are already there stay.
-    cfg.MODEL.SWIN = CfgNode({**node, **cfg.MODEL.get("SWIN", {})})
+    node.update(theirs)
 
 
 def _add_inference(cfg: CfgNode) -> None:
     node = cfg.MODEL.INFERENCE = CfgNode()
     # "fp32", "bf16" or "fp16"; the latter two change results slightly.
     node.PRECISION = "fp32"
-    # Store the backbone's weights channels-last. This and the next key keep results up to float
-    # rounding.
+    # Store the backbone's weights channels-last; results stay the same up to float rounding.
     node.CHANNELS_LAST = True
-    # Fold batch norms into the convolutions before them.
+    # Fold batch norms into the convolutions before them, with results as with the key above.
     node.FOLD_BATCH_NORM = True
 
 

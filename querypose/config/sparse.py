@@ -13,7 +13,9 @@ def add_sparse_config(cfg: CfgNode) -> None:
 
 
 def _add_model(node: CfgNode) -> None:
+    # Most persons that an image can have: a learned query finds one, or none.
     node.NUM_QUERIES = 100
+    # Classes of persons.
     node.NUM_CLASSES = 1
     # Initial boxes of the queries: each the whole "image", or a "grid" for short trainings.
     node.PROPOSALS = "image"
@@ -21,21 +23,28 @@ def _add_model(node: CfgNode) -> None:
     node.NUM_STAGES = 6
 
     # Box decoder
+
+    # Width of the instance queries and of the feature maps.
     node.HIDDEN_DIM = 256
+    # Attention heads of both decoders; their widths are multiples of it.
     node.NUM_ATTENTION_HEADS = 8
+    # Inner width of the feed-forward networks.
     node.FFN_DIM = 2048
     # Inner width of the dynamic convolutions.
     node.DYNAMIC_DIM = 64
 
     # Keypoint decoder
+
+    # Width of the part queries.
     node.PART_DIM = 128
+    # Convolutions that read a person's keypoint features.
     node.NUM_KEYPOINT_CONVS = 6
     # Recompute the keypoint convolutions in the backward pass: less memory, more time.
     node.CHECKPOINT_KEYPOINTS = False
     # False: the light model. True: the full model, whose keypoint stages refine the instance query.
     node.KEYPOINT_FEEDBACK = False
-    # The next three are not in the paper; they help where training data is scarce.
-    # One part query per keypoint instead of one per part of the skeleton.
+    # One part query per keypoint instead of one per part of the skeleton. Not in the paper, as the
+    # next two; they help where training data is scarce.
     node.PART_PER_KEYPOINT = False
     # Regress keypoints from the center of their part's attention instead of the box's center.
     node.ATTENTION_ANCHORS = False
@@ -43,8 +52,10 @@ def _add_model(node: CfgNode) -> None:
     # box are found, too.
     node.KEYPOINT_BOX_SCALE = 1.0
 
-    # Inference. The next two are not in the paper and cost no time.
-    # Average the keypoints of this many last stages.
+    # Inference
+
+    # Average the keypoints of this many last stages. Neither this nor the next key is in the paper,
+    # and neither costs time.
     node.AVERAGED_STAGES = 1
     # The person's score is the class score times this power of the OKS that the predicted
     # deviations let expect; 0 multiplies by the mean keypoint score instead, as in the paper.
