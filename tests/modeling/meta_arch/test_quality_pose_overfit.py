@@ -67,7 +67,9 @@ def _take_packaged_backbone(model: torch.nn.Module) -> None:
 @pytest.mark.timeout(7200)
 def test_twenty_images_are_learned_with_scores_that_tell_the_quality(learn):
     ap, correlation = learn("cir")
+    print(f"Label cir: AP {ap:.1f}, rank correlation {correlation:.3f}")
     assert ap > 90
     assert correlation > 0.8
     _, of_gaussian = learn("gaussian")
+    print(f"Rank correlation: label cir {correlation:.3f}, label gaussian {of_gaussian:.3f}")
     assert correlation > of_gaussian
