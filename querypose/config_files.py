@@ -30,11 +30,14 @@ def packaged_config_file(name: str) -> Path:
 
     Args:
         name: one of :func:`config_names`; ".yaml" at its end and "configs/" before it may be there.
+            Or the name of a LazyConfig, such as "lazy/querypose_r50_light_3x.py".
 
     Raises:
         FileNotFoundError: there is no such config; the message suggests the closest names.
     """
     names, wanted = config_names(), name.removeprefix("configs/").removesuffix(".yaml")
+    if wanted.endswith(".py") and (_folder() / wanted).is_file():
+        return _folder() / wanted
     if wanted in names:
         return _folder() / f"{wanted}.yaml"
     # A name without its folder is close to no full name.

@@ -43,6 +43,7 @@ print("RESULT", querypose.__file__)
 print("RESULT", *model_zoo.config_names())
 for name in model_zoo.config_names():
     assert model_zoo.get_config(name).VERSION == 2
+assert model_zoo.get_config("lazy/querypose_r50_light_3x.py").train.max_iter == 140000
 
 cfg = get_cfg()
 add_querypose_config(cfg)

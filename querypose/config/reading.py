@@ -30,6 +30,11 @@ def read_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         ValueError: the file is not YAML, a key is unknown or a value has the wrong type.
     """
     config_file = find_config_file(config_file)
+    if config_file.suffix == ".py":
+        raise ValueError(
+            f"{config_file} is a LazyConfig, which Detectron2's tools/lazyconfig_train_net.py "
+            "trains; name a YAML config here."
+        )
     cfg = default_config()
     with _explained(str(config_file), cfg):
         # Detectron2 would run Python objects in the file.

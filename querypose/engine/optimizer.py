@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -51,31 +51,51 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     else:
         raise ValueError(f"SOLVER.OPTIMIZER must be Adam, AdamW or SGD, got {solver.OPTIMIZER!r}.")
 
+    options["lr"] = solver.BASE_LR
     clip = solver.CLIP_GRADIENTS
-    if clip.ENABLED and clip.FULL_MODEL:
-        optimizer_class = _with_full_model_clipping(optimizer_class, clip)
-    else:
-        optimizer_class = build.maybe_add_gradient_clipping(cfg, optimizer_class)
-    return optimizer_class(parameters, lr=solver.BASE_LR, **options)
-
-
-def _with_full_model_clipping(kind: type[Optimizer], clip: CfgNode) -> type[Optimizer]:
-    """A subclass that clips the norm of all gradients together before its step.
-
-    A gradient scaler has unscaled them by then.
-    """
+    if not (clip.ENABLED and clip.FULL_MODEL):
+        return build.maybe_add_gradient_clipping(cfg, optimizer_class)(parameters, **options)
     if clip.CLIP_TYPE != "norm":
         raise ValueError(
             "SOLVER.CLIP_GRADIENTS.FULL_MODEL clips by the norm of all gradients: set "
             f'SOLVER.CLIP_GRADIENTS.CLIP_TYPE to "norm", not {clip.CLIP_TYPE!r}.'
         )
+    return build_clipping_optimizer(
+        optimizer_class,
+        parameters,
+        max_norm=clip.CLIP_VALUE,
+        norm_type=clip.NORM_TYPE,
+        **options,
+    )
+
+
+def build_clipping_optimizer(
+    kind: type[Optimizer],
+    params: Iterable[Any],
+    *,
+    max_norm: float,
+    norm_type: float = 2.0,
+    **options: Any,
+) -> Optimizer:
+    """Builds an optimizer that clips the norm of all gradients together before its step.
+
+    A gradient scaler has unscaled them by then.
+
+    Args:
+        kind: the optimizer's class.
+        params: parameters or groups of them.
+        max_norm: gradients of a larger norm are scaled down to it.
+        norm_type: the p of the p-norm.
+        options: further arguments of the class.
+    """
 
     def step(self: Optimizer, closure: Callable[[], float] | None = None) -> float | None:
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, clip.CLIP_VALUE, clip.NORM_TYPE)
+        nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
         return kind.step(self, closure)
 
-    return type(f"{kind.__name__}WithFullModelClipping", (kind,), {"step": step})
+    clipping = type(f"{kind.__name__}WithFullModelClipping", (kind,), {"step": step})
+    return clipping(params, **options)
 
 
 def parameter_names(optimizer: Optimizer, model: nn.Module) -> list[str]:

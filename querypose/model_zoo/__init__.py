@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode
+from detectron2.config import LazyConfig
 from detectron2.utils.file_io import PathHandler, PathManager
 
 from querypose.config import config_names, packaged_config_file, read_config
@@ -32,7 +32,8 @@ def get_config_file(name: str) -> str:
     """The path of a packaged config, for ``cfg.merge_from_file``.
 
     Args:
-        name: one of :func:`config_names`, with or without ".yaml".
+        name: one of :func:`config_names`, with or without ".yaml", or of a LazyConfig, such as
+            "lazy/querypose_r50_light_3x.py".
 
     Raises:
         FileNotFoundError: there is no such config; the message suggests the closest names.
@@ -40,16 +41,22 @@ def get_config_file(name: str) -> str:
     return str(packaged_config_file(name))
 
 
-def get_config(name: str = DEFAULT_MODEL) -> CfgNode:
+def get_config(name: str = DEFAULT_MODEL) -> Any:
     """A packaged config; if it has packaged weights, ``MODEL.WEIGHTS`` is their path.
 
     Args:
-        name: one of :func:`config_names`, with or without ".yaml".
+        name: one of :func:`config_names`, with or without ".yaml", or of a LazyConfig.
+
+    Returns:
+        A ``CfgNode``; of a LazyConfig, the ``DictConfig`` that ``LazyConfig.load`` returns.
 
     Raises:
         FileNotFoundError: there is no such config; the message suggests the closest names.
     """
-    cfg = read_config(get_config_file(name))
+    config_file = get_config_file(name)
+    if config_file.endswith(".py"):
+        return LazyConfig.load(config_file)
+    cfg = read_config(config_file)
     if cfg.MODEL.WEIGHTS.startswith(_PREFIX):
         cfg.MODEL.WEIGHTS = PathManager.get_local_path(cfg.MODEL.WEIGHTS)
     return cfg

@@ -43,11 +43,30 @@ def build_pooler(
         in_features: names of the feature maps that it reads.
         input_shape: strides of the feature maps by name.
     """
-    pooler = ROIPooler(
+    return build_roi_pooler(
         output_size=node.POOLER_RESOLUTION,
         scales=[1.0 / input_shape[name].stride for name in in_features],
         sampling_ratio=node.POOLER_SAMPLING_RATIO,
         pooler_type=node.POOLER_TYPE,
+    )
+
+
+def build_roi_pooler(
+    *, output_size: int, scales: Sequence[float], sampling_ratio: int, pooler_type: str
+) -> ROIPooler:
+    """Detectron2's ``ROIPooler`` with this package's faster RoIAlign on processors.
+
+    Args:
+        output_size: side of the pooled square.
+        scales: of each feature map, relative to the network's input.
+        sampling_ratio: samples along each side of a pooled cell.
+        pooler_type: as in Detectron2's ``ROIPooler``.
+    """
+    pooler = ROIPooler(
+        output_size=output_size,
+        scales=scales,
+        sampling_ratio=sampling_ratio,
+        pooler_type=pooler_type,
     )
     if isinstance(pooler.level_poolers[0], ROIAlign):
         pooler.level_poolers = nn.ModuleList(map(RowROIAlign.like, pooler.level_poolers))
