@@ -5,8 +5,8 @@ from pathlib import Path
 
 from querypose.version import __version__
 
-# The package's own command checks its arguments first, and loads PyTorch for the work alone.
-if Path(sys.argv[0] if sys.argv else "").stem != "querypose-demo":
+# These commands check their arguments first, and load PyTorch for the work alone.
+if Path(sys.argv[0] if sys.argv else "").stem not in ("querypose-demo", "querypose-predict"):
     from querypose.plugin import (
         PosePredictor,
         Skeleton,

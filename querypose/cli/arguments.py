@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
     )
     _add_inputs_and_outputs(parser)
-    _add_model(parser)
+    add_model_arguments(parser)
     _add_drawing(parser)
     return parser
 
@@ -65,7 +65,8 @@ def _add_inputs_and_outputs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say how to predict; ``--opts`` among them takes all that follow."""
     parser.add_argument(
         "--config-file",
         help="of the model: a file, or a name that `python -m querypose configs` lists; default: "

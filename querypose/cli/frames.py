@@ -18,6 +18,9 @@ from querypose.inference.prediction import PosePrediction
 Predict = Callable[[list[np.ndarray]], list[PosePrediction]]
 Stream = AnimationReader | VideoReader
 
+BATCHES_PER_CHUNK = 2
+"""Images of one size share a batch; the predictor groups the images of this many batches."""
+
 
 @dataclass(frozen=True)
 class Frame:

@@ -35,6 +35,6 @@ class Progress:
         report(message)
 
 
-def report(message: str) -> None:
-    """Writes a line to stderr without breaking the progress bar."""
-    tqdm.write(f"querypose-demo: {message}", file=sys.stderr)
+def report(message: str, command: str = "querypose-demo") -> None:
+    """Writes a line of a command to stderr without breaking the progress bar."""
+    tqdm.write(f"{command}: {message}", file=sys.stderr)

@@ -14,20 +14,28 @@ from querypose.inference.prediction import PosePrediction
 from querypose.skeleton import Skeleton
 
 
-class _ListWriter:
-    """Writes a JSON list item by item: a long video would not fit in memory."""
+class ListWriter:
+    """Writes a JSON list item by item: the results of a long video would not fit in memory.
 
-    def __init__(self, file: IO[str], opening: str, ending: str) -> None:
+    Args:
+        file: open for writing.
+        opening: what comes before the first item.
+        ending: what comes after the last one.
+    """
+
+    def __init__(self, file: IO[str], opening: str = "[", ending: str = "\n]\n") -> None:
         self._file = file
         self._ending = ending
         self._separator = "\n"
         file.write(opening)
 
     def append(self, item: Any) -> None:
+        """Writes an item on a line of its own."""
         self._file.write(self._separator + json.dumps(item))
         self._separator = ",\n"
 
     def finish(self) -> None:
+        """Ends the list."""
         self._file.write(self._ending)
 
 
@@ -42,8 +50,8 @@ class PoseRecords:
 
     def __init__(self, plain: IO[str], coco: IO[str], skeleton: Skeleton) -> None:
         names = json.dumps(skeleton.keypoints)
-        self._plain = _ListWriter(plain, f'{{"keypoint_names": {names},\n"frames": [', "\n]}\n")
-        self._coco = _ListWriter(coco, "[", "\n]\n")
+        self._plain = ListWriter(plain, f'{{"keypoint_names": {names},\n"frames": [', "\n]}\n")
+        self._coco = ListWriter(coco)
 
     def add(self, origin: dict[str, Any], prediction: PosePrediction) -> None:
         """Adds a frame.

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from querypose.cli.formats import Kind
 from querypose.cli.frames import (
+    BATCHES_PER_CHUNK,
     Frame,
     Predict,
     Stream,
@@ -34,8 +35,6 @@ from querypose.inference.prediction import PosePrediction
 from querypose.inference.predictor import PosePredictor
 from querypose.inference.tracking import PoseTracker
 
-# Images of one size share a batch; the predictor groups the images of this many batches.
-_BATCHES_PER_CHUNK = 2
 # As a fraction of the stated length, which some containers only estimate.
 _LENGTH_TOLERANCE = 0.05
 
@@ -115,7 +114,7 @@ class Demo:
     def _process_images(self, items: Sequence[Input], results: Results) -> None:
         tracker = self._new_tracker() if self.options.track else None
         predict = self._predict_with_extras if self.options.extras else self._predict
-        chunk_size = _BATCHES_PER_CHUNK * self.predictor.batch_size
+        chunk_size = BATCHES_PER_CHUNK * self.predictor.batch_size
         frames = self._predict_all(
             read_images(items), predict, chunk_size, total=len(items), unit="image"
         )

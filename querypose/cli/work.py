@@ -35,8 +35,6 @@ def find_people(args: argparse.Namespace, found: FoundInputs, targets: Mapping[I
     Raises:
         ValueError, OSError, FloatingPointError: the demo cannot start or continue.
     """
-    # Newer versions of PyTorch log a remark on a function that Detectron2 calls.
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     window = Window() if args.show else None
     options = DemoOptions(
         save_json=args.save_json,
@@ -71,6 +69,8 @@ def find_people(args: argparse.Namespace, found: FoundInputs, targets: Mapping[I
 
 def build_predictor(args: argparse.Namespace) -> PosePredictor:
     """The predictor that the arguments name."""
+    # Newer versions of PyTorch log a remark on a function that Detectron2 calls.
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     predictor = PosePredictor.from_config(
         args.config_file,
         weights=args.weights,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -20,7 +20,12 @@ Settings = dict[str, Any]
 
 def training_settings(cfg: CfgNode) -> Settings:
     """The settings that affect a training, by key, as plain values for its checkpoints."""
-    return {key: value for name in _SECTIONS for key, value in _leaves(name, cfg[name])}
+    return settings_by_key(cfg, _SECTIONS)
+
+
+def settings_by_key(cfg: CfgNode, sections: Iterable[str]) -> Settings:
+    """The values in some top-level sections of a config, by full key, as plain values."""
+    return {key: value for name in sections for key, value in _leaves(name, cfg[name])}
 
 
 def _leaves(name: str, node: Any) -> Iterator[tuple[str, Any]]:

@@ -20,16 +20,21 @@ _SMALL = {"INPUT.MIN_SIZE_TEST": 64, "INPUT.MAX_SIZE_TEST": 96}
 
 
 @pytest.fixture
-def run_demo(tiny_cfg, tiny_model, tmp_path) -> Callable[..., tuple[int, list[dict[str, Any]]]]:
-    """``run_demo("folder/", ...)``: the exit status, and the frames of the JSON."""
+def tiny_arguments(tiny_cfg, tiny_model, tmp_path) -> tuple[str, ...]:
+    """The arguments that name a model."""
     config, weights = tmp_path / ".tiny.yaml", tmp_path / ".tiny.pth"
     config.write_text(tiny_cfg(_SMALL).dump())
     torch.save({"model": tiny_model(_SMALL).state_dict()}, weights)
-    model = ("--config-file", str(config), "--weights", str(weights))
+    return ("--config-file", str(config), "--weights", str(weights))
+
+
+@pytest.fixture
+def run_demo(tiny_arguments, tmp_path) -> Callable[..., tuple[int, list[dict[str, Any]]]]:
+    """``run_demo("folder/", ...)``: the exit status, and the frames of the JSON."""
 
     def run(*arguments: object) -> tuple[int, list[dict[str, Any]]]:
         records = tmp_path / ".poses.json"
-        status = main([*map(str, arguments), "--save-json", str(records), *model])
+        status = main([*map(str, arguments), "--save-json", str(records), *tiny_arguments])
         return status, json.loads(records.read_text())["frames"]
 
     return run

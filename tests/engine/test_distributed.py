@@ -98,3 +98,8 @@ def test_checkpoint_that_one_process_does_not_see(folder):
 def test_batch_that_cannot_be_shared_out(folder):
     for result in both(folder, "uneven_batch"):
         assert "(3) must be a multiple of the number of processes (2)" in result["message"]
+
+
+def test_what_the_main_process_says_or_raises(folder):
+    for result in both(folder, "error_of_the_main_process"):
+        assert result == {"said": "by 0", "message": f"Nothing is in {folder}."}

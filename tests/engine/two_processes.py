@@ -22,6 +22,7 @@ from torch import nn
 
 from querypose.config import read_config
 from querypose.engine import QueryPoseTrainer, launch
+from querypose.engine.consensus import from_main_process, wait_for_all
 
 Batch = list[dict[str, Any]]
 
@@ -148,6 +149,19 @@ def uneven_batch(folder: str) -> dict[str, Any]:
     return {}
 
 
+def error_of_the_main_process(folder: str) -> dict[str, Any]:
+    def fail() -> None:
+        raise FileNotFoundError(f"Nothing is in {folder}.")
+
+    wait_for_all()
+    said = from_main_process(lambda: f"by {comm.get_rank()}")
+    try:
+        from_main_process(fail)
+    except FileNotFoundError as error:
+        return {"said": said, "message": str(error)}
+    return {"said": said}
+
+
 SCENARIOS = (
     same_global_batch,
     one_process_without_people,
@@ -155,6 +169,7 @@ SCENARIOS = (
     sigterm_to_one_process,
     checkpoint_on_one_disk_only,
     uneven_batch,
+    error_of_the_main_process,
 )
 
 
