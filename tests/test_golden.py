@@ -9,7 +9,9 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, Keypoints
 
 from querypose.checkpoint import QueryPoseCheckpointer, convert_released_state_dict
-from querypose.config import read_config
+from querypose.config import default_config, read_config
+from querypose.inference.acceleration import prepare_for_inference
+from querypose.inference.winograd import WinogradConv2d
 
 MINI = (
     "MODEL.RESNETS.DEPTH 18 MODEL.RESNETS.RES2_OUT_CHANNELS 64 MODEL.FPN.OUT_CHANNELS 64 "
@@ -61,6 +63,16 @@ def assert_close(actual, expected, *, rtol=1e-3, atol):
 @pytest.mark.parametrize("name", MODELS)
 def test_inference_equals_the_reference(name, reference_model):
     model, reference = reference_model(name)
+    _assert_inference(model, reference)
+    cfg = default_config()
+    assert cfg.MODEL.INFERENCE.WINOGRAD_MEMORY > 0
+    prepare_for_inference(model, cfg)
+    if not name.startswith("mini"):
+        assert any(isinstance(module, WinogradConv2d) for module in model.decoder.modules())
+    _assert_inference(model, reference)
+
+
+def _assert_inference(model, reference):
     inputs = [{"image": image} for image in reference.images]
     with torch.no_grad():
         _assert_stages(model, inputs, reference.arrays)

@@ -113,6 +113,7 @@ class PosePredictor:
         check_sizes(self.min_size, self.max_size)
         if not is_built:
             cfg.MODEL.DEVICE = str(find_device(device, cfg.MODEL.DEVICE))
+            cfg.MODEL.INFERENCE.PRECISION = precision
             model = load_model(cfg)
         check_precision(precision, model.device)
         self.model = model.eval()
@@ -172,6 +173,7 @@ class PosePredictor:
         cfg.MODEL.DEVICE = str(find_device(device, cfg.MODEL.DEVICE))
         precision = precision or cfg.MODEL.INFERENCE.PRECISION
         check_precision(precision, torch.device(cfg.MODEL.DEVICE))
+        cfg.MODEL.INFERENCE.PRECISION = precision
         return cls(
             load_model(cfg),
             min_size=cfg.INPUT.MIN_SIZE_TEST,

@@ -53,8 +53,11 @@ class Workload:
         return dict(self._stopwatch.seconds)
 
     def cost(self) -> Cost:
-        """Parameters, and multiply-adds of a forward pass; a workload cannot run afterwards."""
-        return count_cost(self.model.train(self.setting.train), self.inputs)
+        """Parameters, and multiply-adds of a forward pass, of the model before acceleration."""
+        model = build_model(self.cfg)
+        if isinstance(model, PoseModel):
+            model.fix_num_people(self.setting.people)
+        return count_cost(model.train(self.setting.train), self.inputs)
 
     @functools.cached_property
     def _step(self) -> Callable[[], object]:
