@@ -38,7 +38,7 @@ from querypose.engine.optimizer import build_optimizer, restate_learning_rates
 from querypose.engine.resumed_settings import resume_settings, training_settings
 from querypose.engine.train_loader import ResumableTrainLoader
 from querypose.engine.train_step import QueryPoseTrainStep
-from querypose.evaluation.build import evaluator_class
+from querypose.evaluation import build_evaluator
 from querypose.inference.tta import PoseModelWithTTA
 from querypose.precision import AutocastModel, check_precision
 
@@ -267,18 +267,8 @@ class QueryPoseTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """Builds the evaluator for the dataset's ``evaluator_type``.
-
-        Raises:
-            ValueError: the type is unknown.
-        """
-        evaluator = evaluator_class(dataset_name)
-        return evaluator(
-            dataset_name,
-            tasks=("bbox", "keypoints"),
-            output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
-            kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
-        )
+        """See :func:`querypose.evaluation.build_evaluator`."""
+        return build_evaluator(cfg, dataset_name)
 
 
 def _in_subfolder(cfg: CfgNode, name: str) -> CfgNode:

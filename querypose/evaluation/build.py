@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from querypose.evaluation.coco import KeypointEvaluator
@@ -23,3 +26,21 @@ def evaluator_class(dataset_name: str) -> type[KeypointEvaluator]:
             f"known are {sorted(_EVALUATORS)}."
         )
     return _EVALUATORS[kind]
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str) -> KeypointEvaluator:
+    """Builds the evaluator of a dataset, with results in a folder of ``OUTPUT_DIR``.
+
+    Without ``TEST.KEYPOINT_OKS_SIGMAS`` it takes the sigmas of the dataset's skeleton.
+
+    Raises:
+        FileNotFoundError: the label file does not exist.
+        ValueError: the dataset asks for an unknown evaluator, its label file contradicts itself, or
+            there is not one sigma per keypoint.
+    """
+    return evaluator_class(dataset_name)(
+        dataset_name,
+        tasks=("bbox", "keypoints"),
+        output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
+        kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+    )
