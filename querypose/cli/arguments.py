@@ -9,6 +9,7 @@ from pathlib import Path
 from querypose import drawable
 from querypose.cli.inputs import Input
 from querypose.cli.outputs import WRITABLE_IMAGES
+from querypose.cli.web.arguments import add_web_arguments, find_web_contradiction
 from querypose.config_files import find_config_file
 from querypose.drawable import EXTRAS
 
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_inputs_and_outputs(parser)
     add_model_arguments(parser)
     _add_drawing(parser)
+    add_web_arguments(parser)
     return parser
 
 
@@ -164,12 +166,16 @@ def find_contradiction(
         inputs: what ``args.input`` names.
         problems: a sentence for each argument that names no input.
     """
+    if args.web:
+        return find_web_contradiction(args)
+    if args.model or args.host is not None or args.port is not None:
+        return "--model, --host and --port are for --web."
     extra = next((name for name in EXTRAS if name in args.draw), None)
     writes_drawings = bool(drawings_path(args))
     if args.webcam is not None and args.input:
         return "--webcam cannot be combined with files."
     if not inputs:
-        return " ".join(problems) or "name images, videos or folders, or pass --webcam."
+        return " ".join(problems) or "name images, videos or folders, or pass --webcam or --web."
     if not (writes_drawings or args.save_json or args.sheet or args.show):
         return "no result is asked for: add --output, --save-json, --sheet or --show."
     if args.save_json and Path(args.save_json).suffix != ".json":
@@ -192,14 +198,18 @@ def find_contradiction(
 
 
 def check_model_files(args: argparse.Namespace) -> None:
-    """Checks that the config exists, and the weights if the arguments name a local file.
+    """Checks that the configs exist, and the weights if the arguments name local files.
 
     Raises:
         FileNotFoundError: one does not.
     """
-    weights = args.weights
-    if args.config_file:
-        find_config_file(args.config_file)
-    # Weights may also have an address.
-    if weights and "://" not in weights and not Path(weights).is_file():
-        raise FileNotFoundError(f"There are no weights {weights}.")
+    models = [
+        (args.config_file, args.weights),
+        *((each.config, each.weights) for each in args.model),
+    ]
+    for config, weights in models:
+        if config:
+            find_config_file(config)
+        # Weights may also have an address.
+        if weights and "://" not in weights and not Path(weights).is_file():
+            raise FileNotFoundError(f"There are no weights {weights}.")

@@ -1,4 +1,4 @@
-"""The command ``querypose-demo``: finds people in images, folders, videos and webcams.
+"""The command ``querypose-demo``: finds people in images, folders, videos, webcams, or on a page.
 
 What is wrong with the arguments is said before PyTorch is loaded.
 """
@@ -6,6 +6,7 @@ What is wrong with the arguments is said before PyTorch is loaded.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from querypose.cli.formats import Kind
 from querypose.cli.inputs import FoundInputs, Input, find_inputs
 from querypose.cli.outputs import check_targets, extra_target, json_files, plan_outputs
 from querypose.cli.progress import report
+from querypose.cli.web.arguments import DEFAULT_HOST, DEFAULT_PORT, check_page_possible
 from querypose.drawable import EXTRAS
 
 
@@ -43,8 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if contradiction:
             parser.error(contradiction)
         check_model_files(args)
+        if args.web:
+            return _serve(args)
         targets = _plan_targets(args, found.inputs)
-        # Loads PyTorch, which takes seconds.
+        _load_package()
         from querypose.cli.work import find_people
 
         return find_people(args, found, targets)
@@ -53,6 +57,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _serve(args: argparse.Namespace) -> int:
+    host, port = args.host or DEFAULT_HOST, DEFAULT_PORT if args.port is None else args.port
+    check_page_possible(host, port)
+    _load_package()
+    from querypose.cli.web.server import serve
+
+    return serve(args, host, port)
+
+
+def _load_package() -> None:
+    """Loads PyTorch, which takes seconds, and Detectron2 without its warnings."""
+    importlib.import_module("querypose.plugin")
 
 
 def _find_inputs(args: argparse.Namespace) -> FoundInputs:

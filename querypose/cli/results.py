@@ -53,6 +53,7 @@ class Results:
         progress: Progress,
     ) -> None:
         self._metadata = predictor.metadata
+        self._score_scale = predictor.score_scale
         self._keypoint_threshold = (
             predictor.keypoint_threshold
             if options.keypoint_threshold is None
@@ -106,6 +107,7 @@ class Results:
                 self._metadata,
                 draw=self._options.draw,
                 keypoint_threshold=self._keypoint_threshold,
+                score_scale=self._score_scale,
             )
             return visualizer.draw_instance_predictions(prediction.instances).get_image()
 

@@ -65,6 +65,10 @@ def _add_demo(cfg: CfgNode) -> None:
     node = cfg.DEMO = CfgNode()
     # PosePredictor and the demo leave out persons of a lower final score; evaluation does not.
     node.CONFIDENCE_THRESHOLD = 0.3
+    # How scores are shown: pairs of a score and the share of people of about this score who are
+    # right (OKS of at least one half), which python -m querypose.tools.score_threshold measures.
+    # Empty: scores are shown as they are.
+    node.SCORE_PRECISION = []
     # Drawings leave out keypoints of a lower score. QueryPose's keypoint score is one minus the
     # mean predicted deviation, relative to the person's box: at 0.7 the expected error is 0.3 of
     # the box.

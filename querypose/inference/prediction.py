@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,16 @@ class PosePrediction:
     def keypoints(self) -> np.ndarray:
         """(n, K, 3) float32: x, y, score; K in the skeleton's order."""
         return self.instances.pred_keypoints.numpy()
+
+    def above(self, score: float) -> PosePrediction:
+        """The people of at least this score, as if it had been the predictor's threshold."""
+        kept = self.instances.scores >= score
+        attention = self.attention
+        if attention is not None:
+            attention = replace(
+                attention, maps=attention.maps[kept], boxes_xyxy=attention.boxes_xyxy[kept]
+            )
+        return replace(self, instances=self.instances[kept], attention=attention)
 
     def to_json(self) -> dict[str, Any]:
         """The people as plain values, rounded to 0.01 pixels and 0.0001 of a score.

@@ -20,6 +20,7 @@ from querypose.config import default_config
 from querypose.data.image import CHANNEL_ORDERS, ImageLike, image_to_array
 from querypose.inference.model_loading import find_config, find_device, load_model
 from querypose.inference.prediction import PartAttention, PosePrediction
+from querypose.inference.score_scale import ScoreScale
 from querypose.inference.settings import check_arguments, check_sizes
 from querypose.inference.tta import PoseModelWithTTA, build_tta_mapper
 from querypose.modeling.pose_model import PoseModel
@@ -70,6 +71,8 @@ class PosePredictor:
         category_ids: of the classes of the model, for results in COCO's format; see
             :class:`~querypose.inference.prediction.PosePrediction`. Empty takes those of the
             checkpoint.
+        score_scale: for drawings, which write scores as people read them
+            (``DEMO.SCORE_PRECISION``).
 
     Raises:
         FileNotFoundError: the checkpoint does not exist.
@@ -93,6 +96,7 @@ class PosePredictor:
         return_attention: bool = False,
         tta_mapper: DatasetMapperTTA | None = None,
         category_ids: Sequence[int | str] = (),
+        score_scale: ScoreScale | None = None,
     ) -> None:
         is_built = isinstance(model, nn.Module)
         if is_built and device is not None:
@@ -107,6 +111,8 @@ class PosePredictor:
             confidence_threshold = cfg.DEMO.CONFIDENCE_THRESHOLD
         if keypoint_threshold is None:
             keypoint_threshold = cfg.DEMO.KEYPOINT_THRESHOLD
+        if score_scale is None:
+            score_scale = ScoreScale(cfg.DEMO.SCORE_PRECISION)
         self.min_size = cfg.INPUT.MIN_SIZE_TEST if min_size is None else min_size
         self.max_size = cfg.INPUT.MAX_SIZE_TEST if max_size is None else max_size
         check_arguments(image_format, confidence_threshold, batch_size)
@@ -130,6 +136,7 @@ class PosePredictor:
         self.batch_size = batch_size
         self.return_attention = return_attention
         self.category_ids = tuple(category_ids)
+        self.score_scale = score_scale
 
     @classmethod
     def from_config(
@@ -186,6 +193,7 @@ class PosePredictor:
             return_attention=return_attention,
             tta_mapper=build_tta_mapper(cfg) if cfg.TEST.AUG.ENABLED else None,
             category_ids=category_ids,
+            score_scale=ScoreScale(cfg.DEMO.SCORE_PRECISION),
         )
 
     @property

@@ -15,9 +15,11 @@ from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
 
 from querypose import drawable
+from querypose.inference.score_scale import ScoreScale
 from querypose.visualization.canvas import OpenCVImage, person_color
 from querypose.visualization.labels import Color, draw_text, place_label, text_size
 
+_UNMEASURED = ScoreScale()
 _PART_OPACITY = 0.4
 _KEYPOINT_RIM_COLOR = (32, 32, 32)
 
@@ -39,6 +41,8 @@ class PoseVisualizer(Visualizer):
         keypoint_threshold: keypoints that do not score higher are left out, with their limbs. A
             score is one minus the mean predicted deviation in units of the person's box: at 0.7
             the model expects an error of three tenths of the box.
+        score_scale: of the model, says how scores are written; by default they are written as
+            they are.
 
     Raises:
         ValueError: ``draw`` contains something else.
@@ -51,6 +55,7 @@ class PoseVisualizer(Visualizer):
         *,
         draw: Collection[str] = drawable.DEFAULT,
         keypoint_threshold: float = 0.7,
+        score_scale: ScoreScale = _UNMEASURED,
     ) -> None:
         unknown = set(draw) - set(drawable.PERSON)
         if unknown:
@@ -63,6 +68,7 @@ class PoseVisualizer(Visualizer):
         self.output = OpenCVImage(self.img)
         self.draw = frozenset(draw)
         self.keypoint_threshold = keypoint_threshold
+        self.score_scale = score_scale
         self._instance_mode = ColorMode.IMAGE
         names = list(metadata.get("keypoint_names") or ())
         self._limbs = [
@@ -103,7 +109,7 @@ class PoseVisualizer(Visualizer):
     def _label(self, track_id: int | None, score: float) -> str:
         words = [] if track_id is None else [f"#{track_id}"]
         if "scores" in self.draw:
-            words.append(f"{score:.0%}")
+            words.append(self.score_scale.label(score))
         return " ".join(words)
 
     def overlay_instances(

@@ -53,6 +53,8 @@ def photo(tmp_path):
         (["nowhere.jpg"], 2, "There is no file nowhere.jpg."),
         (["photo.png", "--draw", "hats"], 2, "'hats' cannot be drawn"),
         (["photo.png", "--output", "photo.png"], 2, "photo.png would replace an input"),
+        (["--web", "--model", "a=none.pth"], 2, "There are no weights none.pth."),
+        (["--web", "--host", "192.0.2.1"], 2, "name another --port or --host."),
         (["photo.png", "--config-file", "none.yaml"], 2, "There is no config file none.yaml."),
         (["photo.png", "--weights", "none.pth"], 2, "There are no weights none.pth."),
     ],

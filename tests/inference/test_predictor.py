@@ -124,10 +124,24 @@ def test_only_confident_people_are_returned(tiny_cfg, weights, predictor):
     assert 0 < len(confident) < len(everyone)
 
 
+def test_people_above_a_score_are_those_of_a_higher_threshold(tiny_cfg, weights, predictor):
+    everyone = predictor(random_image(), return_attention=True)
+    threshold = float(np.sort(everyone.scores)[len(everyone) // 2])
+    strict = PosePredictor.from_config(
+        tiny_cfg(SMALL), weights=weights, confidence_threshold=threshold
+    )
+    expected, above = strict(random_image(), return_attention=True), everyone.above(threshold)
+    assert_same(above, expected)
+    assert 0 < len(above) < len(everyone)
+    torch.testing.assert_close(above.attention.maps, expected.attention.maps)
+    torch.testing.assert_close(above.attention.boxes_xyxy, expected.attention.boxes_xyxy)
+
+
 def test_thresholds_come_from_the_config(tiny_cfg, weights):
     cfg = tiny_cfg(SMALL | {"DEMO.CONFIDENCE_THRESHOLD": 0.99, "DEMO.KEYPOINT_THRESHOLD": 0.25})
     predict = PosePredictor.from_config(cfg, weights=weights)
     assert (predict.confidence_threshold, predict.keypoint_threshold) == (0.99, 0.25)
+    assert not predict.score_scale.is_measured
     assert len(predict(random_image())) == 0
     usual = PosePredictor(predict.model)
     assert (usual.confidence_threshold, usual.keypoint_threshold) == (0.3, 0.7)

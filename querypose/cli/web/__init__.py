@@ -1,0 +1,1 @@
+"""The page of ``querypose-demo --web``."""
