@@ -6,6 +6,7 @@ to them. The page of configuration keys is generated.
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -22,6 +23,8 @@ _PAGES_OF_REPOSITORY = {
     "CHANGELOG.md": "changelog.md",
     "LICENSE": "LICENSE.txt",
 }
+# A class of a file, which the page shows: `<!-- source: tests/file.py Class -->`.
+_SOURCE = re.compile(r"<!-- source: (\S+) (\w+) -->")
 # Pages that are not named here follow in alphabetical order.
 _FIRST = (
     "index.md",
@@ -52,10 +55,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Points links to files of the repository's first folder to their pages."""
+    """Inserts sources, and points links to files of the first folder to their pages."""
+    markdown = _SOURCE.sub(_class_of, markdown)
     for source, name in _PAGES_OF_REPOSITORY.items():
         markdown = markdown.replace(f"](../{source}", f"]({name}")
     return markdown
+
+
+def _class_of(match: re.Match[str]) -> str:
+    """The source of a class as a block of code."""
+    text = (_REPOSITORY / match[1]).read_text()
+    (node,) = (node for node in ast.parse(text).body if getattr(node, "name", "") == match[2])
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    lines = text.splitlines()[first - 1 : node.end_lineno]
+    return "\n".join(["```python", *lines, "```"])
 
 
 def _as_in_this_folder(text: str) -> str:

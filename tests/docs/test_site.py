@@ -29,6 +29,10 @@ def test_every_page_is_there_and_every_link_leads_somewhere(repository, tmp_path
     assert len(config.nav) == len({*config.nav}) == len(pages) + 4
     keys = (tmp_path / "site" / "configuration" / "index.html").read_text()
     assert "MODEL.QUERYPOSE.NUM_QUERIES" in keys
+    # A class of the tests is shown whole.
+    extending = (tmp_path / "site" / "extending" / "index.html").read_text()
+    assert "OnePerson" in extending
+    assert "fix_num_people" in extending.partition("OnePerson")[2]
     # The first page is the README, with links to pages in place of files.
     first = (tmp_path / "site" / "index.html").read_text()
     assert 'href="models/"' in first
