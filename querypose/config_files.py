@@ -59,3 +59,20 @@ def find_config_file(config: str | os.PathLike[str]) -> Path:
     """
     path = Path(config)
     return path if path.is_file() else packaged_config_file(path.as_posix())
+
+
+def find_base_file(path: str) -> str:
+    """The file that a config's ``_BASE_`` means: a path, or else the name of a packaged config.
+
+    Args:
+        path: as Detectron2 resolves it, relative to the folder of the config.
+
+    Returns:
+        The path itself where it is a file or an address, or no packaged config has its name.
+    """
+    if "://" in path or os.path.isfile(path):
+        return path
+    parts = Path(os.path.normpath(path)).parts
+    ends = (Path(*parts[start:]) for start in range(len(parts)))
+    packaged = (_folder() / end for end in ends if not end.is_absolute())
+    return next((os.fspath(file) for file in packaged if file.is_file()), path)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from querypose.config import config_names, find_config_file, packaged_config_file
+from querypose.config import config_names, find_config_file, packaged_config_file, read_config
+from querypose.config_files import find_base_file
 
 
 def test_names_are_those_of_all_configs_but_the_bases(repository):
@@ -42,3 +43,26 @@ def test_an_unknown_name_suggests_close_ones(name, hint, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError) as error:
         find_config_file(name)
     assert str(error.value).startswith(f"There is no config file {name}. {hint}")
+
+
+def test_a_base_may_be_a_packaged_config(tmp_path):
+    config = tmp_path / "mine.yaml"
+    # That one has bases of its own, relative to its folder.
+    config.write_text('_BASE_: "quick/lite0.yaml"\nSOLVER:\n  MAX_ITER: 7\n')
+    cfg, packaged = read_config(config), read_config("quick/lite0")
+    assert cfg.SOLVER.MAX_ITER == 7
+    cfg.SOLVER.MAX_ITER = packaged.SOLVER.MAX_ITER
+    assert cfg == packaged
+    assert type(cfg) is type(cfg.SOLVER) is type(packaged)
+
+
+def test_a_base_of_the_user_comes_first(tmp_path):
+    (tmp_path / "lite0.yaml").write_text("SOLVER:\n  MAX_ITER: 3\n")
+    config = tmp_path / "mine.yaml"
+    config.write_text('_BASE_: "lite0.yaml"\nVERSION: 2\n')
+    assert read_config(config).SOLVER.MAX_ITER == 3
+
+
+@pytest.mark.parametrize("path", ["https://example.org/coco/querypose_r50_3x.yaml", "none.yaml"])
+def test_addresses_and_unknown_bases_stay_as_they_are(path):
+    assert find_base_file(path) == path

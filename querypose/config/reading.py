@@ -14,15 +14,16 @@ import yaml
 from detectron2.config import CfgNode
 
 from querypose.config.defaults import default_config
-from querypose.config_files import find_config_file
+from querypose.config_files import find_base_file, find_config_file
 
 
 def read_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
     """Merges a config file and options into the default config.
 
     Args:
-        config_file: YAML, possibly with a ``_BASE_``; or the name of a packaged config, see
-            :func:`querypose.config_files.find_config_file`.
+        config_file: YAML; or the name of a packaged config, see
+            :func:`querypose.config_files.find_config_file`. A ``_BASE_`` in it is a path, or the
+            name of a packaged config with ".yaml".
         opts: alternating keys and values, as on a command line; they override the file.
 
     Raises:
@@ -37,10 +38,20 @@ def read_config(config_file: str | Path, opts: Sequence[str] = ()) -> CfgNode:
         )
     cfg = default_config()
     with _explained(str(config_file), cfg):
+        reader = _ConfigWithPackagedBases(cfg)
         # Detectron2 would run Python objects in the file.
-        cfg.merge_from_file(str(config_file), allow_unsafe=False)
+        reader.merge_from_file(str(config_file), allow_unsafe=False)
+        cfg.merge_from_other_cfg(reader)
         cfg.merge_from_list(list(opts))
     return cfg
+
+
+class _ConfigWithPackagedBases(CfgNode):
+    """A config whose file may name a packaged config in ``_BASE_``."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> Any:
+        return super()._open_cfg(find_base_file(filename))
 
 
 def config_to_json(cfg: CfgNode) -> str:
