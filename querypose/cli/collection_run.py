@@ -99,6 +99,9 @@ def _merge(folder: ShardFolder, collection: Collection) -> None:
         f"Written: {folder.results_file}, {merged.num_people} people in "
         f"{len(collection.images)} images"
     )
+    if collection.label_file:
+        files = f"{collection.label_file} {folder.results_file}"
+        print(f"Evaluate: python -m querypose.evaluation {files}")
 
 
 def _shard_folder(args: argparse.Namespace, collection: Collection) -> ShardFolder:

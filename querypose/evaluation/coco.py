@@ -15,12 +15,14 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 
-from querypose.data.datasets.coco import set_classes
-from querypose.data.datasets.labels import Labels, read_registered_labels
-from querypose.evaluation.ground_truth import GroundTruth, warn_of_no_annotations
-from querypose.evaluation.results_file import check_image_ids
+from querypose.data.datasets.coco import declared_skeleton, set_classes
+from querypose.data.datasets.labels import Labels, read_labels, read_registered_labels
+from querypose.evaluation.ground_truth import GroundTruth, count_matches, warn_of_no_annotations
+from querypose.evaluation.results_file import check_image_ids, read_results
 from querypose.skeleton import Skeleton
 
+# The first of pycocotools' summary.
+_FILE_METRICS = ("AP", "AP50", "AP75", "APm", "APl", "AR")
 _PREDICTED_FIELDS = ("pred_boxes", "scores", "pred_keypoints")
 
 
@@ -103,6 +105,31 @@ class KeypointEvaluator(COCOEvaluator):
             task: dict.fromkeys(self.metric_names[task], math.nan)
             for task in self._tasks or self.metric_names
         }
+
+
+def evaluate_coco(annotation_file: str | Path, results_file: str | Path) -> dict[str, float]:
+    """Evaluates a file of results by COCO's definition, on any keypoints.
+
+    Args:
+        annotation_file: labels in COCO's format, whose category lists the keypoints.
+        results_file: results in COCO's format.
+
+    Returns:
+        AP, AP50, AP75, APm, APl and AR in percent; NaN if there are no results.
+
+    Raises:
+        FileNotFoundError: a file does not exist.
+        ValueError: the labels contradict themselves, or a result does not fit them.
+    """
+    skeleton = declared_skeleton(str(annotation_file))
+    labels = read_labels(str(annotation_file), skeleton)
+    results = read_results(results_file, labels, skeleton.num_keypoints)
+    if not labels.content["annotations"]:
+        warn_of_no_annotations(labels)
+    if not labels.content["annotations"] or not results:
+        return dict.fromkeys(_FILE_METRICS, math.nan)
+    stats = count_matches(labels, results, skeleton.sigmas).stats
+    return {name: 100 * float(value) for name, value in zip(_FILE_METRICS, stats, strict=False)}
 
 
 def oks_sigmas(metadata: Metadata, sigmas: Sequence[float] = ()) -> list[float]:

@@ -23,7 +23,7 @@ from querypose.data.datasets.labels import (
     read_registered_labels,
 )
 from querypose.evaluation.coco import KeypointEvaluator
-from querypose.evaluation.ground_truth import GroundTruth, warn_of_no_annotations
+from querypose.evaluation.ground_truth import count_matches, warn_of_no_annotations
 from querypose.evaluation.results_file import read_results
 from querypose.skeleton import CROWDPOSE_SKELETON
 
@@ -122,13 +122,7 @@ def evaluate_crowdpose(annotation_file: str | Path, results_file: str | Path) ->
         warn_of_no_annotations(labels)
     if not labels.content["annotations"] or not results:
         return dict.fromkeys(METRICS, float("nan"))
-    with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth = GroundTruth(labels)
-        coco_eval = COCOeval(ground_truth, ground_truth.loadRes(results), "keypoints")
-        coco_eval.params.kpt_oks_sigmas = np.array(CROWDPOSE_SKELETON.sigmas)
-        coco_eval.evaluate()
-        coco_eval.accumulate()
-        coco_eval.summarize()
+    coco_eval = count_matches(labels, results, CROWDPOSE_SKELETON.sigmas)
     return _crowdpose_metrics(coco_eval)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from querypose.data.datasets.labels import Labels
 
@@ -49,3 +52,23 @@ def warn_of_no_annotations(labels: Labels) -> None:
     logging.getLogger(__name__).warning(
         "%s has no annotations: there is nothing to evaluate.", labels.json_file
     )
+
+
+def count_matches(
+    labels: Labels, results: list[dict[str, Any]], sigmas: Sequence[float]
+) -> COCOeval:
+    """Matches results with labeled persons and summarizes, as COCO's keypoint evaluation does.
+
+    Args:
+        labels: with annotations.
+        results: in COCO's format; at least one.
+        sigmas: OKS standard deviations of the keypoints.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth = GroundTruth(labels)
+        coco_eval = COCOeval(ground_truth, ground_truth.loadRes(results), "keypoints")
+        coco_eval.params.kpt_oks_sigmas = np.array(sigmas)
+        coco_eval.evaluate()
+        coco_eval.accumulate()
+        coco_eval.summarize()
+    return coco_eval

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from querypose.cli.predict import main
@@ -95,9 +96,11 @@ def test_lists_and_label_files_name_images(predict, photos, tmp_path):
     assert rows == [row | {"image_id": "the b"} for row in of_b]
 
 
-def test_a_registered_dataset(predict, register_labels, label_content, tmp_path):
+def test_a_registered_dataset(predict, register_labels, label_content, capsys):
     name = register_labels(label_content())
     output = predict(name)
+    files = f"{MetadataCatalog.get(name).json_file} {output / 'results.json'}"
+    assert f"Evaluate: python -m querypose.evaluation {files}\n" in capsys.readouterr().out
     assert read(output, "images") == [{"id": i, "file_name": f"{i}.png"} for i in (1, 2)]
     assert {row["image_id"] for row in read(output, "results")} == {1, 2}
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 from detectron2.data import MetadataCatalog
 
+from querypose.evaluation import evaluate_coco
 from querypose.skeleton import CROWDPOSE_SKELETON
 from querypose.tools import score_threshold
 
@@ -76,3 +77,28 @@ def test_a_result_that_does_not_fit(command, fault):
 def test_fields_that_nobody_reads_do_not_matter(command, results, capsys):
     command(results)
     assert capsys.readouterr().out
+
+
+def test_results_of_any_keypoints_are_evaluated_as_coco_does(
+    monkeypatch, label_content, write_labels, register_labels, capsys
+):
+    content = label_content()
+    json_file = write_labels(content, "labels.json")
+    person = content["annotations"][0]
+    found = {key: person[key] for key in ("image_id", "category_id", "keypoints")} | {"score": 0.9}
+    results = write_labels([found], "results.json")
+    # One of four persons, exactly: of the 101 recalls, those up to 0.25 have precision 1.
+    metrics = evaluate_coco(json_file, results)
+    assert metrics["AP"] == pytest.approx(100 * 26 / 101)
+    assert metrics["AR"] == pytest.approx(25)
+    monkeypatch.setattr(sys, "argv", ["querypose.evaluation", str(json_file), str(results)])
+    runpy.run_module("querypose.evaluation", run_name="__main__")
+    assert "| 25.743 |" in capsys.readouterr().out
+    assert math.isnan(evaluate_coco(json_file, write_labels([], "none.json"))["AP"])
+
+
+def test_the_published_example_has_its_published_result(real_data):
+    folder = real_data / "evaluators"
+    metrics = evaluate_coco(folder / "example_coco_val.json", folder / "example_coco_preds.json")
+    expected = {"AP": 86.09, "AP50": 99.31, "AP75": 91.09, "APm": 77.56, "APl": 93.73, "AR": 87.5}
+    assert metrics == pytest.approx(expected, abs=0.01)

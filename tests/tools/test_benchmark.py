@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -94,3 +95,30 @@ def test_command_prints_a_table(base, capsys):
     rows = capsys.readouterr().out.strip().splitlines()
     assert len(rows) == 4 and "keypoint decoder ms" in rows[0]
     assert rows[3].split("|")[1].strip().startswith("train, 1 x 64x96, 1 people")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_a_compiled_backbone_computes_the_same(base):
+    compiled = Workload(replace(base, compiled=True))
+    assert "compiled backbone" in compiled.setting.label
+    plain = Workload(base)
+    for workload in (compiled, plain):
+        assert workload.run()["backbone"] > 0
+    (ours,), (theirs,) = (workload._step() for workload in (compiled, plain))
+    torch.testing.assert_close(
+        ours["instances"].pred_keypoints, theirs["instances"].pred_keypoints, rtol=1e-3, atol=1e-2
+    )
+    assert hasattr(compiled.model.backbone.forward, "__wrapped__")
+
+
+def test_the_peer_runs_in_half_precision(base):
+    words = "config_file=COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml size=64x64 people=1"
+    seen = []
+    workload = Workload(
+        parse_setting(words + " MODEL.INFERENCE.PRECISION bf16", replace(base, opts=()))
+    )
+    convolution = workload.model.backbone.fpn_output2
+    convolution.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    workload.run()
+    assert seen == [torch.bfloat16]

@@ -56,7 +56,7 @@ def register_coco_keypoints(
     json_file, image_root = str(json_file), str(image_root)
     if name in DatasetCatalog:
         raise ValueError(f"A dataset named {name!r} is already registered; choose another name.")
-    skeleton = skeleton or _declared_skeleton(json_file)
+    skeleton = skeleton or declared_skeleton(json_file)
     DatasetCatalog.register(
         name, lambda: load_coco_keypoints(json_file, image_root, name, skeleton)
     )
@@ -135,7 +135,13 @@ def check_configured_datasets(cfg: CfgNode) -> None:
                 )
 
 
-def _declared_skeleton(json_file: str) -> Skeleton:
+def declared_skeleton(json_file: str) -> Skeleton:
+    """The keypoints that the first category of a label file with keypoints declares.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it does not hold COCO's tables, or declares no skeleton.
+    """
     with_keypoints = [row for row in read_categories(json_file) if row.get("keypoints")]
     if not with_keypoints:
         raise ValueError(f"{json_file}: no category lists keypoints; pass a skeleton.")

@@ -25,8 +25,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m querypose.tools.benchmark",
         description="Time the parts of a model: medians of interleaved runs after a warm-up.",
         epilog="A setting consists of words: size=HxW, batch=N, people=N (predicted, or annotated "
-        "in training), image=FILE, train=1, config_file=FILE, and config keys with values. An "
-        "untrained model is made to find exactly this number of people, and to match them in "
+        "in training), image=FILE, train=1, compiled=1 (the backbone, by torch.compile), "
+        "config_file=FILE, and config keys with values. An untrained model is made to find exactly "
+        "this number of people, and to match them in "
         "training like a trained model.",
     )
     parser.add_argument("--config-file", default=_DEFAULT_CONFIG)

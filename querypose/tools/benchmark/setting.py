@@ -22,6 +22,7 @@ class Setting:
         image: file, resized to ``height`` x ``width``; "" takes noise.
         train: whether to measure a training step instead of inference.
         device: "cpu" or "cuda".
+        compiled: whether ``torch.compile`` compiles the backbone, for inference.
     """
 
     config_file: str
@@ -33,6 +34,7 @@ class Setting:
     image: str = ""
     train: bool = False
     device: str = "cpu"
+    compiled: bool = False
 
     @property
     def label(self) -> str:
@@ -40,6 +42,8 @@ class Setting:
         words = [f"{self.batch} x {self.height}x{self.width}", f"{self.people} people"]
         if self.train:
             words.insert(0, "train")
+        if self.compiled:
+            words.append("compiled backbone")
         words += [f"{key.split('.', 1)[-1]}={value}" for key, value in self._pairs()]
         return ", ".join(words)
 
@@ -73,7 +77,7 @@ def parse_setting(text: str, base: Setting) -> Setting:
         else:
             raise ValueError(
                 f"{word!r} is none of size=HxW, batch=N, people=N, image=FILE, train=0|1, "
-                "device=NAME, config_file=FILE."
+                "device=NAME, compiled=0|1, config_file=FILE."
             )
     if len(opts) % 2:
         raise ValueError(f"Config keys and values come in pairs, got {opts}.")

@@ -20,7 +20,7 @@ from querypose.data.image import read_image
 from querypose.engine.optimizer import build_optimizer
 from querypose.inference.acceleration import accelerate_inference
 from querypose.modeling.pose_model import PoseModel
-from querypose.precision import autocast
+from querypose.precision import AutocastModel, autocast
 from querypose.tools.benchmark.cost import Cost, count_cost
 from querypose.tools.benchmark.setting import Setting
 from querypose.tools.benchmark.stopwatch import Stopwatch
@@ -68,6 +68,12 @@ class Workload:
         model = self.model.eval()
         if isinstance(model, PoseModel):
             model = accelerate_inference(model, self.cfg)
+        else:
+            model = AutocastModel(model, self.cfg.MODEL.INFERENCE.PRECISION)
+        if self.setting.compiled:
+            # The rest of a model depends on its input too much to be compiled. Hooks stay outside.
+            backbone = self.model.backbone
+            backbone.forward = torch.compile(backbone.forward)
 
         @torch.no_grad()
         def step() -> object:
