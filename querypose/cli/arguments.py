@@ -198,18 +198,24 @@ def find_contradiction(
 
 
 def check_model_files(args: argparse.Namespace) -> None:
-    """Checks that the configs exist, and the weights if the arguments name local files.
+    """Checks the files of every model of the demo, see :func:`check_model`.
+
+    Raises:
+        FileNotFoundError: one does not exist.
+    """
+    check_model(args.config_file, args.weights)
+    for model in args.model:
+        check_model(model.config, model.weights)
+
+
+def check_model(config: str | None, weights: str | None) -> None:
+    """Checks that a config exists, and weights if they are a local file.
 
     Raises:
         FileNotFoundError: one does not.
     """
-    models = [
-        (args.config_file, args.weights),
-        *((each.config, each.weights) for each in args.model),
-    ]
-    for config, weights in models:
-        if config:
-            find_config_file(config)
-        # Weights may also have an address.
-        if weights and "://" not in weights and not Path(weights).is_file():
-            raise FileNotFoundError(f"There are no weights {weights}.")
+    if config:
+        find_config_file(config)
+    # Weights may also have an address.
+    if weights and "://" not in weights and not Path(weights).is_file():
+        raise FileNotFoundError(f"There are no weights {weights}.")

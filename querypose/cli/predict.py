@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from querypose.cli.arguments import add_model_arguments, check_model_files
+from querypose.cli.arguments import add_model_arguments, check_model
 from querypose.cli.outputs import check_targets
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.shard_size < 1:
         parser.error(f"--shard-size is at least 1, got {args.shard_size}.")
     try:
-        check_model_files(args)
+        check_model(args.config_file, args.weights)
         check_targets([Path(args.output, "results.json")], [])
     except (ValueError, OSError) as error:
         parser.error(str(error))
