@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 # Without bytecode every import of torch would compile it anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-slow lint format bench docs lock clean
+.PHONY: setup demo test test-slow lint format bench bundle docs lock clean
 
 setup: $(VENV)/.complete
 
@@ -47,6 +47,10 @@ format: setup
 
 bench: setup
 	$(PY) -m querypose.tools.benchmark --suite
+
+# For a machine with a GPU and no network; docs/gpu.md tells more.
+bundle: setup
+	$(PY) bundle/build.py --output build/bundle --labels "$(LABELS)" --images "$(IMAGES)" $(OPTIONS)
 
 # Links and anchors that lead nowhere are errors.
 docs: setup

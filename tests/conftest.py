@@ -35,6 +35,18 @@ GOLDEN_DIR = Path(__file__).parent / "golden"
 REPOSITORY = Path(__file__).parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Golden numbers are compared on any device: ``pytest --device cuda tests/test_golden.py``."""
+    parser.addoption("--device", default="cpu", help="of the tests on golden numbers (cpu)")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The device of ``--device``, where convolutions are in full float32, as on a processor."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    return request.config.getoption("--device")
+
+
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
     """Takes back what ``setup_logger`` does: its handlers write to streams that end with a test."""

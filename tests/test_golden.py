@@ -38,7 +38,7 @@ LOSSES = {
 
 
 @pytest.fixture
-def reference_model(golden, repository, tmp_path):
+def reference_model(golden, repository, tmp_path, device):
     """A golden model, its weights read from a file as a user would, and its reference."""
 
     def build(name: str):
@@ -47,7 +47,7 @@ def reference_model(golden, repository, tmp_path):
         path = tmp_path / "released.pth"
         torch.save(reference.state_dict, path)
         cfg = read_config(repository / f"configs/coco/{config}.yaml", opts.split())
-        cfg.MODEL.DEVICE = "cpu"
+        cfg.MODEL.DEVICE = device
         model = build_model(cfg)
         QueryPoseCheckpointer(model).load(str(path))
         path.unlink()
@@ -57,7 +57,7 @@ def reference_model(golden, repository, tmp_path):
 
 
 def assert_close(actual, expected, *, rtol=1e-3, atol):
-    np.testing.assert_allclose(np.asarray(actual), expected, rtol=rtol, atol=atol)
+    np.testing.assert_allclose(torch.as_tensor(actual).cpu(), expected, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -91,7 +91,7 @@ def _assert_stages(model, inputs, arrays):
     images = model.preprocess_images(inputs)
     features = model._features(images)
     states = model.decoder(features, images.image_sizes)
-    every = [torch.arange(model.decoder.num_queries)] * len(inputs)
+    every = [torch.arange(model.decoder.num_queries, device=model.device)] * len(inputs)
     keypoints = model.decoder.decode_keypoints(features, states, [every] * len(states))
     for stage, (state, points) in enumerate(zip(states, keypoints, strict=True)):
         shape = state.boxes.shape[:2]
@@ -152,7 +152,7 @@ def _gradient_norms(model, released):
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     for name, serials in convert_released_state_dict(offsets).items():
         if name in gradients:
-            squares[serials.long().flatten()] = gradients[name].double().square().flatten()
+            squares[serials.long().flatten()] = gradients[name].cpu().double().square().flatten()
     return {
         name: squares[serials.long().flatten()].sum().sqrt().item()
         for name, serials in offsets.items()

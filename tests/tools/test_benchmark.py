@@ -97,6 +97,16 @@ def test_command_prints_a_table(base, capsys):
     assert rows[3].split("|")[1].strip().startswith("train, 1 x 64x96, 1 people")
 
 
+@pytest.mark.parametrize("config", ["pinet_lite0", "quality_pose_lite0"])
+def test_dense_methods_are_trained(config):
+    setting = Setting(f"quick/{config}", height=64, width=96, batch=2, people=2, train=True)
+    workload = Workload(setting)
+    weight = next(workload.model.head.parameters())
+    before = weight.detach().clone()
+    assert workload.run()["backbone"] > 0
+    assert not torch.equal(weight, before)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
 def test_a_compiled_backbone_computes_the_same(base):

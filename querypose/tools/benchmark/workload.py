@@ -137,9 +137,13 @@ def _random_people(count: int, size: tuple[int, int], num_keypoints: int) -> Ins
     extent = torch.tensor([width, height]) * (0.1 + 0.4 * torch.rand(count, 2))
     keypoints = corner[:, None] + torch.rand(count, num_keypoints, 2) * extent[:, None]
     visible = torch.full((count, num_keypoints, 1), 2.0)
+    areas = extent.prod(dim=1)
     return Instances(
         size,
         gt_boxes=Boxes(torch.cat([corner, corner + extent], dim=1)),
         gt_classes=torch.zeros(count, dtype=torch.long),
         gt_keypoints=Keypoints(torch.cat([keypoints, visible], dim=-1)),
+        # The dense methods' mapper adds them.
+        gt_areas=areas,
+        gt_box_areas=areas,
     )

@@ -67,7 +67,7 @@ def assert_close_to() -> Callable[..., None]:
         expected = torch.as_tensor(expected)
         assert tuple(actual.shape) == tuple(expected.shape)
         if expected.numel():
-            error = (actual.detach().double() - expected.double()).abs().max()
+            error = (actual.detach().cpu().double() - expected.double()).abs().max()
             assert error <= tolerance * expected.abs().max()
 
     return check

@@ -26,14 +26,14 @@ TRAINING = {
 
 
 @pytest.fixture
-def published_model(repository, dense_weights, tmp_path):
+def published_model(repository, dense_weights, tmp_path, device):
     """``published_model("coco", "pinet_coco", 111)``: read from a file as a user would."""
 
     def build(dataset: str, shapes: str, seed: int):
         path = tmp_path / "published.pth"
         torch.save(dense_weights(shapes, seed), path)
         cfg = read_config(repository / "configs" / dataset / "pinet_hrnet_w32.yaml")
-        cfg.MODEL.DEVICE = "cpu"
+        cfg.MODEL.DEVICE = device
         model = build_model(cfg)
         QueryPoseCheckpointer(model).load(str(path))
         path.unlink()
@@ -90,13 +90,13 @@ def _assert_poses(model, view, mirrored, arrays, prefix, assert_close_to):
 
 
 def _assert_fused(persons, arrays, prefix, assert_close_to):
-    expected = torch.from_numpy(arrays[f"{prefix}_fused"])
     keypoints, scores, _ = persons
+    expected = torch.from_numpy(arrays[f"{prefix}_fused"]).to(keypoints.device)
     keypoints = torch.cat([cells_to_pixels(keypoints[..., :2]), keypoints[..., 2:]], dim=-1)
     distances = torch.cdist(expected[..., :2].flatten(1), keypoints[..., :2].flatten(1))
     nearest = distances.argmin(dim=1)
     assert sorted(nearest.tolist()) == list(range(len(keypoints)))
-    assert_close_to(keypoints[nearest], expected, 1e-3)
+    assert_close_to(keypoints[nearest], expected.cpu(), 1e-3)
     assert_close_to(scores[nearest], arrays[f"{prefix}_fused_scores"], 1e-3)
 
 

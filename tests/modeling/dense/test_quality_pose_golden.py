@@ -11,10 +11,10 @@ from querypose.config import read_config
 
 
 @pytest.fixture
-def hrnet_model(quality, repository, dense_weights):
+def hrnet_model(quality, repository, dense_weights, device):
     """CIR-QEM with HRNet-W32 and the golden weights."""
     cfg = read_config(repository / "configs/coco/quality_pose_hrnet_w32.yaml")
-    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.DEVICE = device
     model = build_model(cfg).eval()
     weights = dense_weights("quality_w32", 335)
     backbone = {
