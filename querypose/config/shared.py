@@ -57,7 +57,7 @@ def _add_inference(cfg: CfgNode) -> None:
     # Fold batch norms into the convolutions before them, with results as with the key above.
     node.FOLD_BATCH_NORM = True
     # In fp32 on a processor, convolve 3x3 by Winograd's minimal filtering while this adds at most
-    # this share of the memory of all parameters; 0 turns it off. Errors are of 1e-5 of the maps.
+    # this share of the memory of all parameters; 0.0 turns it off. Errors are of 1e-5 of the maps.
     node.WINOGRAD_MEMORY = 1.5
 
 

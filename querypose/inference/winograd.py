@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -20,8 +21,8 @@ from querypose.inference.winograd_tiles import (
     split_into_blocks,
 )
 
-# With fewer channels the sums cost more than the products save.
-_MIN_CHANNELS = 128
+# At input and output. With so few at both, the sums cost more than the products save.
+_MIN_CHANNELS = 64
 # The places of a block of tiles, before and after their products, stay in a processor's cache.
 _BLOCK_BYTES = 16 * 2**20
 # The places of a kernel take so many times its memory.
@@ -132,7 +133,7 @@ def use_winograd(model: nn.Module, max_growth: float) -> int:
     # Modules may share a convolution.
     replacements: dict[nn.Module, WinogradConv2d] = {}
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
+        for name, child in list(parent._modules.items()):
             if child in chosen and child not in replacements:
                 replacements[child] = WinogradConv2d(child)
             if child in replacements:
@@ -142,10 +143,12 @@ def use_winograd(model: nn.Module, max_growth: float) -> int:
 
 
 def _fuse_activations(model: nn.Module) -> None:
+    uses = Counter(child for parent in model.modules() for child in parent._modules.values())
     for sequence in model.modules():
         if isinstance(sequence, nn.Sequential):
-            for (_, conv), (name, activation) in pairwise(list(sequence.named_children())):
-                if isinstance(conv, WinogradConv2d) and type(activation) is nn.ReLU:
+            for (_, conv), (name, activation) in pairwise(list(sequence._modules.items())):
+                fusible = isinstance(conv, WinogradConv2d) and uses[conv] == 1
+                if fusible and type(activation) is nn.ReLU:
                     conv.relu = True
                     sequence._modules[name] = nn.Identity()
 
@@ -162,6 +165,7 @@ def _profits(module: nn.Module) -> bool:
         and module.groups == 1
         and module.padding_mode == "zeros"
         and min(module.in_channels, module.out_channels) >= _MIN_CHANNELS
+        and module.in_channels + module.out_channels >= 3 * _MIN_CHANNELS
         and module.weight.dtype == torch.float32
         and module.weight.device.type == "cpu"
     )

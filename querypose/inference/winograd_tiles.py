@@ -114,26 +114,35 @@ def convolve_block(
 
 
 def _padded(pixels: Tensor, block: Block) -> Tensor:
-    """The pixels under the patches of a block, zero outside the map."""
+    """The pixels under the patches of a block, zero outside the map.
+
+    Their columns are sorted by their place in a tile, (N, 4 * rows + 2, 4, columns + 1, channels):
+    the values of neighboring patches are neighbors in memory.
+    """
     pixels = pixels[block.maps]
     num_maps, height, width, channels = pixels.shape
     first = TILE * block.rows.start - 1
     rows = TILE * (block.rows.stop - block.rows.start) + 2
-    columns = TILE * -(-width // TILE) + 2
-    padded = pixels.new_zeros(num_maps, rows, columns, channels)
+    columns = -(-width // TILE) + 1
+    padded = pixels.new_zeros(num_maps, rows, TILE, columns, channels)
     top, bottom = max(first, 0), min(first + rows, height)
-    padded[:, top - first : bottom - first, 1 : width + 1] = pixels[:, top:bottom]
+    for place in range(TILE):
+        # Column 0 of the patches is the zero left of the map.
+        start = (place - 1) % TILE
+        own = pixels[:, top:bottom, start::TILE]
+        skipped = 1 if place == 0 else 0
+        padded[:, top - first : bottom - first, place, skipped : skipped + own.shape[2]] = own
     return padded
 
 
 def _patch_sums(padded: Tensor) -> Tensor:
     """The places of all patches, (6, 6, N, rows, columns, channels)."""
-    num_maps, height, width, channels = padded.shape
-    rows, columns = height // TILE, width // TILE
-    row_sums = padded.new_empty(PATCH, num_maps, rows, width, channels)
+    num_maps, height, _, width, channels = padded.shape
+    rows, columns = height // TILE, width - 1
+    row_sums = padded.new_empty(PATCH, num_maps, rows, TILE, width, channels)
     _sum_patch([padded[:, i : i + TILE * rows - 3 : TILE] for i in range(PATCH)], row_sums)
     sums = padded.new_empty(PATCH, PATCH, num_maps, rows, columns, channels)
-    steps = [row_sums[..., j : j + TILE * columns - 3 : TILE, :] for j in range(PATCH)]
+    steps = [row_sums[..., j % TILE, j // TILE : j // TILE + columns, :] for j in range(PATCH)]
     _sum_patch(steps, sums.unbind(1))
     return sums
 

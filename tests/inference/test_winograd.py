@@ -113,12 +113,14 @@ def network() -> nn.Module:
     shared = nn.Conv2d(128, 128, 3, padding=1)
     return nn.Sequential(
         nn.Sequential(shared, nn.Conv2d(128, 256, 3, padding=1), nn.ReLU(inplace=True)),
-        nn.Sequential(nn.Conv2d(256, 128, 1), shared),
+        nn.Sequential(nn.Conv2d(256, 128, 1), shared, nn.ReLU()),
         nn.Conv2d(128, 128, 3, stride=2, padding=1),
         nn.Conv2d(128, 128, 3, padding=2, dilation=2),
         nn.Conv2d(128, 128, 3, padding=1, groups=2),
         nn.Conv2d(128, 128, 3, padding=1, padding_mode="reflect"),
         nn.Conv2d(128, 64, 3, padding=1),
+        nn.Conv2d(64, 64, 3, padding=1),
+        nn.Conv2d(64, 17, 3, padding=1),
     ).eval()
 
 
@@ -126,9 +128,10 @@ def network() -> nn.Module:
 def test_all_and_only_convolutions_that_profit_are_replaced():
     plain = network()
     fast = copy.deepcopy(plain)
-    assert use_winograd(fast, 10.0) == 2
+    assert use_winograd(fast, 10.0) == 3
     assert isinstance(fast[0][1], WinogradConv2d) and fast[0][1].relu
-    assert fast[0][0] is fast[1][1]
+    assert isinstance(fast[6], WinogradConv2d)
+    assert fast[0][0] is fast[1][1] and not fast[0][0].relu
     maps = draw_maps(1, 128, 20, 20)
     torch.testing.assert_close(fast(maps), plain(maps), rtol=0, atol=5e-5)
 
@@ -146,7 +149,7 @@ def test_memory_grows_within_the_limit():
     assert use_winograd(model, 1.01 * sum(weights) / parameters) == 2
 
 
-@pytest.mark.parametrize(("precision", "expected"), [("fp32", 2), ("bf16", 0)])
+@pytest.mark.parametrize(("precision", "expected"), [("fp32", 6), ("bf16", 0)])
 def test_where_the_config_asks_for_it(tiny_cfg, tiny_model, precision, expected):
     """The maps of a wide and shallow model are those of the plain one."""
     changes = {
