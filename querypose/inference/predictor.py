@@ -193,7 +193,8 @@ class PosePredictor:
             return_attention=return_attention,
             tta_mapper=build_tta_mapper(cfg) if cfg.TEST.AUG.ENABLED else None,
             category_ids=category_ids,
-            score_scale=ScoreScale(cfg.DEMO.SCORE_PRECISION),
+            # It was measured without test-time augmentation, which changes scores.
+            score_scale=ScoreScale(() if cfg.TEST.AUG.ENABLED else cfg.DEMO.SCORE_PRECISION),
         )
 
     @property

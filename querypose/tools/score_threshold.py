@@ -1,6 +1,7 @@
 """Precision and recall above a score: ``python -m querypose.tools.score_threshold``.
 
-Helps to choose ``DEMO.CONFIDENCE_THRESHOLD`` for a model, from the results file of its evaluation.
+Helps to choose ``DEMO.CONFIDENCE_THRESHOLD`` for a model, from the results file of its evaluation,
+and prints its ``DEMO.SCORE_PRECISION``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 from tabulate import tabulate
 
 from querypose.evaluation.ground_truth import GroundTruth
@@ -24,6 +26,10 @@ from querypose.tools.judged_results import (
 )
 
 _STEP = 0.05
+# People of neighboring scores whose precision is one point of DEMO.SCORE_PRECISION.
+_GROUP_SIZE = 100
+# Scores of a lower precision are of no interest to those who look at drawings.
+_LOWEST_PRECISION = 0.05
 
 
 class JudgedPeople(NamedTuple):
@@ -51,6 +57,27 @@ class JudgedPeople(NamedTuple):
         sufficient = np.flatnonzero(precisions >= precision)
         following = sufficient[-1] + 1 if len(sufficient) else 0
         return float(self.scores[following]) if following < len(self.scores) else 0.0
+
+    def score_precision(self) -> list[list[float]]:
+        """Points for ``DEMO.SCORE_PRECISION``, see :class:`querypose.inference.score_scale`.
+
+        Returns:
+            Mean score and precision of groups of 100 people of neighboring scores, both increasing:
+            where chance reverses the order of two groups, their precisions are averaged.
+        """
+        num_groups = len(self.scores) // _GROUP_SIZE
+        if not num_groups:
+            return []
+        kept = slice(num_groups * _GROUP_SIZE)
+        scores = self.scores[kept].reshape(num_groups, -1).mean(axis=1)[::-1]
+        shares = self.correct[kept].reshape(num_groups, -1).mean(axis=1)[::-1]
+        points: list[list[float]] = []
+        for score, share in zip(scores, isotonic_regression(shares).x, strict=True):
+            point = [round(float(score), 3), round(float(share), 2)]
+            previous = points[-1] if points else [0.0, 0.0]
+            if share >= _LOWEST_PRECISION and point[0] > previous[0] and point[1] > previous[1]:
+                points.append(point)
+        return points
 
 
 def judge_people(
@@ -93,6 +120,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = [(threshold, *people.above(threshold)) for threshold in thresholds]
     header = ("score above", "people", "precision", "recall")
     print(tabulate(rows, header, tablefmt="pipe", floatfmt=(".2f", "d", ".3f", ".3f")))
+    if points := people.score_precision():
+        print(f"DEMO.SCORE_PRECISION: {points}")
     lowest = people.lowest_threshold(arguments.precision)
     *_, recall = people.above(lowest)
     print(

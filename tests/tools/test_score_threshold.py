@@ -10,6 +10,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from querypose.data import register_coco_keypoints
+from querypose.inference.score_scale import ScoreScale
 from querypose.skeleton import COCO_SKELETON
 from querypose.tools import score_threshold
 from querypose.tools.judged_results import read_dataset_results
@@ -103,6 +104,18 @@ def test_lowest_threshold_if_the_best_person_is_wrong():
     people = JudgedPeople(np.array([0.9, 0.8]), np.array([False, True]), 1)
     assert people.lowest_threshold(0.7) == 0.9
     assert people.lowest_threshold(0.5) == 0.0
+
+
+def test_the_precision_of_a_score_is_that_of_its_neighbors_and_increases():
+    # Of each hundred people, best first, so many are right; the second and third are averaged.
+    counts = (97, 60, 70, 20, 1)
+    correct = np.concatenate([np.arange(100) < count for count in counts])
+    scores = np.linspace(0.9, 0.1, 500)
+    points = JudgedPeople(scores, correct, 500).score_precision()
+    groups = scores.reshape(5, 100).mean(axis=1).round(3)
+    assert points == [[groups[3], 0.2], [groups[2], 0.65], [groups[0], 0.97]]
+    assert ScoreScale(points).chance(groups[0]) == 0.97
+    assert JudgedPeople(scores[:99], correct[:99], 500).score_precision() == []
 
 
 def test_command(dataset, tmp_path, capsys):
