@@ -118,7 +118,7 @@ QUICK = ("--config-file", "configs/quick/tiny.yaml")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--eval-only",), "name a config with --config-file, such as configs/quick/tiny.yaml"),
+        (("--eval-only",), "name a config with --config-file, such as quick/tiny"),
         ((*QUICK, "--eval-only"), "There are no weights to evaluate: name a file in MODEL.WEIGHTS"),
         ((*QUICK, "--eval-only", "--resume"), "or pass --resume for the last checkpoint of"),
         (

@@ -167,7 +167,9 @@ def test_nothing_to_train_on(label_content, register_labels, cfg_of, start, anno
 def test_an_evaluation_alone_is_checked_too(
     repository, label_content, register_labels, monkeypatch, tmp_path
 ):
-    """Before the weights, which are not even there; the training labels need not be, either."""
+    """Before the weights are read, which are none; the training labels need not be there."""
+    weights = tmp_path / "none.pth"
+    weights.touch()
     train = register_labels(label_content())
     train_file = MetadataCatalog.get(train).json_file
     test = register_labels(label_content(NAMES[::-1]))
@@ -175,7 +177,7 @@ def test_an_evaluation_alone_is_checked_too(
     assert train_file.endswith("people_0.json")
     monkeypatch.chdir(repository)
     options = ("DATASETS.TRAIN", f"('{train}',)", "DATASETS.TEST", f"('{test}',)")
-    options += ("MODEL.WEIGHTS", "missing.pth", "OUTPUT_DIR", str(tmp_path / "output"))
+    options += ("MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(tmp_path / "output"))
     command = ["train_net.py", "--config-file", "configs/quick/tiny.yaml", "--eval-only", *options]
     monkeypatch.setattr("sys.argv", command)
     with pytest.raises(SystemExit, match=r"train_net.py: .* does not have the model's keypoints"):

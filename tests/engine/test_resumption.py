@@ -12,7 +12,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from querypose.config import read_config
-from querypose.engine import QueryPoseTrainer
+from querypose.engine import QueryPoseTrainer, resumed_settings
 from querypose.engine.optimizer import parameter_names
 from querypose.skeleton import Skeleton
 
@@ -54,6 +54,11 @@ def resume(four_iterations, tmp_path, caplog):
         return trainer
 
     return run
+
+
+def of_settings(caplog):
+    """What is said of changed settings."""
+    return [record for record in caplog.records if record.name == resumed_settings.__name__]
 
 
 def edit_checkpoint(folder, change):
@@ -111,7 +116,7 @@ def test_rates_decays_and_schedules_are_taken(resume, caplog, tmp_path, key, val
         for _ in range(2):
             resumed.optimizer.step()
             resumed.scheduler.step()
-    (record,) = caplog.records
+    (record,) = of_settings(caplog)
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith(f"SOLVER.{key} is ")
     assert "when the checkpoint was saved: the new value holds." in record.getMessage()
@@ -174,7 +179,7 @@ def test_another_batch_size_goes_on_with_the_next_images(
 )
 def test_whatever_the_state_does_not_hold_is_taken(resume, caplog, key, value):
     resumed = resume(key, value)
-    (record,) = caplog.records
+    (record,) = of_settings(caplog)
     assert record.getMessage().startswith(f"{key} is ")
     assert record.getMessage().endswith("the new value holds.")
     resumed.train()
