@@ -89,18 +89,18 @@ def pairwise_pose_oks(
     The area is the mean of the areas of the two boxes that enclose the keypoints.
 
     Args:
-        poses: (M, K, 2) positions.
-        others: (N, K, 2) positions.
+        poses: (..., M, K, 2) positions.
+        others: (..., N, K, 2) positions.
         sigmas: (K,).
-        weights: (M, N, K), not negative; None weighs all keypoints the same.
+        weights: (..., M, N, K), not negative; None weighs all keypoints the same.
 
     Returns:
-        (M, N), each in 0..1.
+        (..., M, N), each in 0..1.
     """
-    areas = (_extents(poses)[:, None] + _extents(others)[None]) / 2
+    areas = (_extents(poses)[..., :, None] + _extents(others)[..., None, :]) / 2
     if weights is None:
-        weights = poses.new_ones(len(poses), len(others), poses.shape[1])
-    return paired_oks(poses[:, None], others[None], areas, sigmas, weights)
+        weights = poses.new_ones(poses.shape[-2])
+    return paired_oks(poses[..., :, None, :, :], others[..., None, :, :, :], areas, sigmas, weights)
 
 
 def expected_oks(deviations: Tensor, areas: Tensor, sigmas: Tensor) -> Tensor:
@@ -128,5 +128,5 @@ def _variances(areas: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def _extents(poses: Tensor) -> Tensor:
-    """Areas of the boxes that enclose (M, K, 2) poses, (M,)."""
-    return (poses.amax(dim=1) - poses.amin(dim=1)).prod(dim=-1)
+    """Areas of the boxes that enclose (..., K, 2) poses, (...)."""
+    return (poses.amax(dim=-2) - poses.amin(dim=-2)).prod(dim=-1)

@@ -89,7 +89,7 @@ def _assert_inference(model, reference):
 
 def _assert_stages(model, inputs, arrays):
     images = model.preprocess_images(inputs)
-    features = model._features(images)
+    features = model._features(images.tensor)
     states = model.decoder(features, images.image_sizes)
     every = [torch.arange(model.decoder.num_queries, device=model.device)] * len(inputs)
     keypoints = model.decoder.decode_keypoints(features, states, [every] * len(states))

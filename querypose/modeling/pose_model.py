@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import Backbone
@@ -17,6 +18,22 @@ from querypose.skeleton import Skeleton
 
 Inputs = Sequence[dict[str, Any]]
 """One dictionary per image in Detectron2's format, see :meth:`PoseModel.forward`."""
+
+
+class PeopleBatch(NamedTuple):
+    """The n best people of each of B images, in pixels of the network's input.
+
+    Attributes:
+        boxes: (B, n, 4) xyxy.
+        scores: (B, n), falling; 0 for nobody.
+        keypoints: (B, n, K, 3): x, y, score.
+        valid: (B, n) bool, False where there are fewer people; the others come first.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    keypoints: Tensor
+    valid: Tensor
 
 
 class PoseModel(nn.Module, ABC):
@@ -73,6 +90,22 @@ class PoseModel(nn.Module, ABC):
             name.
         """
 
+    def detect_at_most(self, images: Tensor, image_sizes: Tensor, max_people: int) -> PeopleBatch:
+        """Detects people by tensor operations alone, for export.
+
+        Which operations run does not depend on the values or the sizes of tensors.
+
+        Args:
+            images: (B, 3, H, W), from :meth:`preprocess_tensor`.
+            image_sizes: (B, 2), height and width before the padding.
+            max_people: n; a model that cannot find so many finds fewer.
+
+        Raises:
+            NotImplementedError: the model lacks it.
+            ValueError: the model cannot do so with its settings.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no detect_at_most.")
+
     @abstractmethod
     def parts(self) -> dict[str, list[nn.Module]]:
         """Modules by their role, in the order in which the model calls them.
@@ -111,13 +144,24 @@ class PoseModel(nn.Module, ABC):
 
     def preprocess_images(self, batched_inputs: Inputs) -> ImageList:
         """Normalizes images and pads them to one size at the right and the bottom."""
-        images = [each["image"].to(self.device) for each in batched_inputs]
-        images = [(image - self.pixel_mean) / self.pixel_std for image in images]
+        images = [self._normalize(each["image"].to(self.device)) for each in batched_inputs]
         return ImageList.from_tensors(
             images,
             self.backbone.size_divisibility,
             padding_constraints=self.backbone.padding_constraints,
         )
+
+    def preprocess_tensor(self, images: Tensor) -> Tensor:
+        """Does what :meth:`preprocess_images` does, with (B, 3, H, W) images of one size."""
+        divisor = self.backbone.padding_constraints.get(
+            "size_divisibility", self.backbone.size_divisibility
+        )
+        height, width = images.shape[-2:]
+        padding = (0, -width % divisor, 0, -height % divisor) if divisor > 1 else (0, 0, 0, 0)
+        return F.pad(self._normalize(images), padding)
+
+    def _normalize(self, image: Tensor) -> Tensor:
+        return (image - self.pixel_mean) / self.pixel_std
 
 
 def skeleton_from_config(cfg: CfgNode) -> Skeleton:

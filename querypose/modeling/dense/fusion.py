@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from querypose.modeling.dense.sampling import sample_maps
-from querypose.modeling.pose_nms import group_poses
+from querypose.modeling.dense.sampling import extent_of, sample_maps
+from querypose.modeling.pose_nms import group_in_turns
 
 SORT_KEYS = ("pose_score", "part_score")
 """What makes a pose a seed: its mean keypoint score (published code), or that of the part which
@@ -24,19 +24,19 @@ def score_keypoints(heatmaps: Tensor, poses: Tensor, part_scores: Tensor) -> Ten
     """Scores keypoints by their heat maps and by the part that proposed them.
 
     Args:
-        heatmaps: (K, H, W) of one image.
-        poses: (n, K, 2), in cells.
-        part_scores: (n,).
+        heatmaps: (..., K, H, W).
+        poses: (..., n, K, 2), in cells.
+        part_scores: (..., n).
 
     Returns:
-        (n, K); 0 where a keypoint is beyond the map.
+        (..., n, K); 0 where a keypoint is beyond the map.
     """
-    height, width = heatmaps.shape[1:]
-    extent = poses.new_tensor([width, height])
+    extent = extent_of(heatmaps)
     inside = ((poses >= -_BORDER) & (poses < extent - _BORDER)).all(dim=-1)
-    points = poses.clamp(min=0).minimum(extent - 1).transpose(0, 1)
-    values = sample_maps(heatmaps[:, None], points[:, :, None])[:, 0, :, 0].transpose(0, 1)
-    return part_scores[:, None] * torch.where(inside, values, 0)
+    points = poses.clamp(min=0).minimum(extent - 1).transpose(-3, -2)
+    values = sample_maps(heatmaps.flatten(0, -3)[:, None], points.flatten(0, -3)[:, :, None])
+    values = values.view(points.shape[:-1]).transpose(-2, -1)
+    return part_scores[..., None] * torch.where(inside, values, 0)
 
 
 class FusedPoses(NamedTuple):
@@ -87,26 +87,65 @@ class PoseFusion:
         if len(poses) == 0:
             nobody = poses.new_zeros(0, dtype=torch.int64)
             return FusedPoses(poses.new_zeros(0, poses.shape[1], 3), poses.new_zeros(0), nobody)
+        keypoints, scores, groups = self.fuse_in_turns(poses, keypoint_scores, part_scores)
+        is_person = scores > -torch.inf
+        person_of_pose = groups[is_person].int().argmax(dim=0)
+        return FusedPoses(keypoints[is_person], scores[is_person], person_of_pose)
+
+    def fuse_in_turns(
+        self, poses: Tensor, keypoint_scores: Tensor, part_scores: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Fuses poses by operations that do not depend on how many there are.
+
+        Args:
+            poses: (..., n, K, 2).
+            keypoint_scores: (..., n, K), -inf where there is no pose.
+            part_scores: (..., n).
+
+        Returns:
+            Per turn of a pose, the person that it begins, (..., n, K, 3) places and scores; that
+            person's score, (..., n), -inf where it begins none; and the poses that are fused into
+            it, (..., n, n) bool, in the order of ``poses``.
+        """
         # Of equal scores the earlier pose's wins: let that be the better pose's.
-        by_pose_score = keypoint_scores.mean(dim=1).argsort(descending=True, stable=True)
-        poses, keypoint_scores = poses[by_pose_score], keypoint_scores[by_pose_score]
-        order = torch.arange(len(poses), device=poses.device)
+        by_score = keypoint_scores.mean(dim=-1).argsort(dim=-1, descending=True, stable=True)
+        poses = poses.gather(-3, by_score[..., None, None].expand_as(poses))
+        keypoint_scores = keypoint_scores.gather(-2, by_score[..., None].expand_as(keypoint_scores))
         if self.sort_by == "part_score":
-            order = part_scores[by_pose_score].argsort(descending=True, stable=True)
-        seeds, groups = group_poses(poses, order, poses.new_tensor(self.sigmas), self.threshold)
-        chosen = seeds[:, None].expand(-1, poses.shape[1])
+            part_scores = torch.where(
+                keypoint_scores[..., 0] > -torch.inf, part_scores.gather(-1, by_score), -torch.inf
+            )
+            order = part_scores.argsort(dim=-1, descending=True, stable=True)
+        else:
+            order = torch.arange(poses.shape[-3], device=poses.device).expand_as(by_score)
+        sigmas = poses.new_tensor(self.sigmas)
+        is_seed, groups = group_in_turns(poses, order, sigmas, self.threshold)
+        chosen = order[..., None].expand_as(keypoint_scores)
         if self.fuse:
-            chosen = _best_members(groups, seeds, keypoint_scores)
-        keypoints = torch.arange(poses.shape[1], device=poses.device)
-        scores = keypoint_scores[chosen, keypoints]
-        person_of_pose = torch.empty_like(order)
-        person_of_pose[by_pose_score] = groups.int().argmax(dim=0)
-        fused = torch.cat([poses[chosen, keypoints], scores[..., None]], dim=-1)
-        return FusedPoses(fused, scores.mean(dim=1), person_of_pose)
+            chosen = _best_members(groups, order, keypoint_scores)
+        scores = keypoint_scores.gather(-2, chosen)
+        places = poses.gather(-3, chosen[..., None].expand_as(poses))
+        person_scores = torch.where(is_seed, scores.mean(dim=-1), -torch.inf)
+        in_given_order = by_score.argsort(dim=-1)[..., None, :].expand_as(groups)
+        return (
+            torch.cat([places, scores[..., None]], dim=-1),
+            person_scores,
+            groups.gather(-1, in_given_order),
+        )
 
 
 def _best_members(groups: Tensor, seeds: Tensor, keypoint_scores: Tensor) -> Tensor:
-    """For every group's keypoints the member of the best score, (m, K); of equal ones the seed."""
-    scores = torch.where(groups[..., None], keypoint_scores, -torch.inf)
-    seed_is_best = keypoint_scores[seeds] == scores.amax(dim=1)
-    return torch.where(seed_is_best, seeds[:, None], scores.argmax(dim=1))
+    """For every group's keypoints the member of the best score; of equal ones the seed.
+
+    Args:
+        groups: (..., n, n) bool: turns, poses.
+        seeds: (..., n), the pose of each turn.
+        keypoint_scores: (..., n, K).
+
+    Returns:
+        (..., n, K), indices of poses.
+    """
+    scores = torch.where(groups[..., None], keypoint_scores[..., None, :, :], -torch.inf)
+    of_seed = keypoint_scores.gather(-2, seeds[..., None].expand_as(keypoint_scores))
+    seed_is_best = of_seed == scores.amax(dim=-2)
+    return torch.where(seed_is_best, seeds[..., None], scores.argmax(dim=-2))

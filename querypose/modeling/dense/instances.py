@@ -9,7 +9,29 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from querypose.modeling.dense.cells import cells_to_pixels
-from querypose.modeling.pose_model import rescale_instances, wanted_size
+from querypose.modeling.pose_model import PeopleBatch, rescale_instances, wanted_size
+
+
+def poses_to_batch(keypoints: Tensor, scores: Tensor, max_people: int) -> PeopleBatch:
+    """Does what :func:`poses_to_instances` does, with the best people of several images.
+
+    Args:
+        keypoints: (B, n, K, 3): x and y in cells, and a score.
+        scores: (B, n), -inf for nobody.
+        max_people: of every image; at most n of them.
+    """
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    order = order[:, :max_people]
+    scores = scores[:, :max_people]
+    keypoints = keypoints.gather(1, order[..., None, None].expand(-1, -1, *keypoints.shape[2:]))
+    places = cells_to_pixels(keypoints[..., :2])
+    valid = scores > -torch.inf
+    return PeopleBatch(
+        torch.cat([places.amin(dim=2), places.amax(dim=2)], dim=2),
+        torch.where(valid, scores, 0),
+        torch.cat([places, torch.where(valid[..., None, None], keypoints[..., 2:], 0)], dim=-1),
+        valid,
+    )
 
 
 def poses_to_instances(keypoints: Tensor, scores: Tensor, given: dict[str, Any]) -> Instances:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,13 +11,64 @@ from torch import Tensor
 MIN_PEAK_VALUE = 0.01
 """Peaks must be higher (DEKR's published code)."""
 
+# Means of height and width, in cells, above which a peak must be the highest of more cells (DEKR).
+_MEDIUM, _LARGE = 200, 300
+
 
 def kernel_for_size(size: tuple[int, int]) -> int:
-    """Cells that a peak must be the largest of, along each axis, by the size of the map (DEKR)."""
+    """Cells that a peak must be the largest of, along each axis, by the size of the map."""
     mean = sum(size) / 2
-    if mean > 300:
+    if mean > _LARGE:
         return 7
-    return 5 if mean > 200 else 3
+    return 5 if mean > _MEDIUM else 3
+
+
+def highest_by_size(scores: Tensor) -> Tensor:
+    """The highest value about every cell of (..., H, W) maps.
+
+    The kernel is that of :func:`kernel_for_size`, chosen when an exported graph runs.
+    """
+    three = F.max_pool2d(scores, 3, stride=1, padding=1)
+    five = F.max_pool2d(three, 3, stride=1, padding=1)
+    seven = F.max_pool2d(five, 3, stride=1, padding=1)
+    height, width = scores.shape[-2:]
+    kernel_size = scores.new_ones(height).sum() + scores.new_ones(width).sum()
+    return torch.where(
+        kernel_size > 2 * _LARGE, seven, torch.where(kernel_size > 2 * _MEDIUM, five, three)
+    )
+
+
+class FixedPeaks(NamedTuple):
+    """The k highest peaks of each of (..., H, W) maps.
+
+    Attributes:
+        values: (..., k), falling; 0 where there are fewer peaks.
+        rows: (..., k) int64.
+        columns: (..., k) int64.
+    """
+
+    values: Tensor
+    rows: Tensor
+    columns: Tensor
+
+
+def fixed_peaks(scores: Tensor, highest: Tensor, count: int) -> FixedPeaks:
+    """Finds as many peaks as :func:`find_peaks`, in tensors of fixed sizes, for export.
+
+    Args:
+        scores: (..., H, W).
+        highest: the highest value about every cell, (..., H, W).
+        count: k.
+    """
+    values = torch.where(_are_peaks(scores, highest), scores, 0)
+    values, cells = values.flatten(-2).topk(count, dim=-1)
+    width = scores.shape[-1]
+    rows = cells // width
+    return FixedPeaks(values, rows, cells - rows * width)
+
+
+def _are_peaks(scores: Tensor, highest: Tensor) -> Tensor:
+    return (scores == highest) & (scores > MIN_PEAK_VALUE)
 
 
 def find_peaks(scores: Tensor, *, kernel: int, max_peaks: int) -> Tensor:
@@ -32,7 +85,7 @@ def find_peaks(scores: Tensor, *, kernel: int, max_peaks: int) -> Tensor:
         (n, 3) int64: map, row and column; map after map.
     """
     highest = F.max_pool2d(scores, kernel, stride=1, padding=kernel // 2)
-    is_peak = (scores == highest) & (scores > MIN_PEAK_VALUE)
+    is_peak = _are_peaks(scores, highest)
     by_value = scores[is_peak].argsort(descending=True, stable=True)
     peaks = is_peak.nonzero()[by_value]
     peaks = peaks[peaks[:, 0].argsort(stable=True)]

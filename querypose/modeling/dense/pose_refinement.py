@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from querypose.modeling.dense.part_head import PartCells
-from querypose.modeling.dense.sampling import sample_points
+from querypose.modeling.dense.sampling import extent_of, sample_points
 
 SAMPLERS = ("exact", "released")
 """How features are sampled between cells; the authors' weights were trained with "released"."""
@@ -89,7 +89,7 @@ class PoseRefinement(nn.Module):
         """
         points = poses.detach()
         if self.sampler == "released":
-            points = _shifted(points, features.shape[-2:])
+            points = _shifted(points, extent_of(features))
         nodes = sample_points(features, points, cells.images)
         nodes = self.first_block(nodes, self.adjacency)
         for first, second in self.layers:
@@ -108,10 +108,9 @@ def normalized_adjacency(num_keypoints: int, edges: Sequence[tuple[int, int]]) -
     return scale[:, None] * adjacency * scale
 
 
-def _shifted(points: Tensor, size: tuple[int, int]) -> Tensor:
+def _shifted(points: Tensor, extent: Tensor) -> Tensor:
     """Where the published program really samples when it means ``points``.
 
     It divides by the size less one, as for aligned corners, and samples without aligning them.
     """
-    extent = points.new_tensor([size[1], size[0]])
     return points * extent / (extent - 1) - 0.5

@@ -6,12 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from querypose.modeling.dense.cells import Cells
 from querypose.modeling.dense.flip import mirror_poses
-from querypose.modeling.dense.peaks import MIN_PEAK_VALUE, find_peaks, spread_cells
-from querypose.modeling.pose_nms import oks_nms
+from querypose.modeling.dense.peaks import (
+    MIN_PEAK_VALUE,
+    find_peaks,
+    fixed_peaks,
+    spread_cells,
+)
+from querypose.modeling.pose_nms import best_of_alike, oks_nms
 from querypose.skeleton import Skeleton
 
 # Cells that a peak is the highest of, along each axis (AdaptivePose's published code).
@@ -79,15 +85,54 @@ class QualityReadout:
             Per image, best first, before any suppression.
         """
         cells = self.peaks(scores)
-        poses = poses_at(cells)
-        if mirrored_poses_at is not None:
-            width = scores.shape[-1]
-            mirrored = mirrored_poses_at(cells._replace(columns=width - 1 - cells.columns))
-            poses = (poses + mirror_poses(mirrored, self.flip_indices, width)) / 2
+        poses = self._averaged_poses(scores, cells, poses_at, mirrored_poses_at)
         values = cells.read(scores)[:, 0].clamp(0, 1)
         counts = torch.bincount(cells.images, minlength=len(scores)).tolist()
         split = zip(poses.split(counts), values.split(counts), strict=True)
         return [ScoredPoses(*image) for image in split]
+
+    def best_at_most(
+        self,
+        scores: Tensor,
+        poses_at: Callable[[Cells], Tensor],
+        mirrored_poses_at: Callable[[Cells], Tensor] | None,
+    ) -> ScoredPoses:
+        """Reads and selects poses by operations that do not depend on how many there are.
+
+        Args:
+            scores: see :meth:`poses`; also the next two.
+            poses_at: called once.
+            mirrored_poses_at: called once.
+
+        Returns:
+            Places, (B, n, K, 2), n being the most peaks, and scores, (B, n), -inf for nobody.
+        """
+        highest = F.max_pool2d(scores, _PEAK_KERNEL, stride=1, padding=_PEAK_KERNEL // 2)
+        peaks = fixed_peaks(scores[:, 0], highest[:, 0], self.max_peaks)
+        images = torch.arange(scores.shape[0], device=scores.device)[:, None].expand_as(peaks.rows)
+        cells = Cells(images.flatten(), peaks.rows.flatten(), peaks.columns.flatten())
+        poses = self._averaged_poses(scores, cells, poses_at, mirrored_poses_at)
+        poses = poses.unflatten(0, (-1, self.max_peaks))
+        values = torch.where(peaks.values > 0, peaks.values.clamp(0, 1), -torch.inf)
+        if self.nms:
+            best = best_of_alike(poses, values, self.sigmas.to(values), _NMS_THRESHOLD)
+            values = torch.where(best, values, -torch.inf)
+        return ScoredPoses(poses, values)
+
+    def _averaged_poses(
+        self,
+        scores: Tensor,
+        cells: Cells,
+        poses_at: Callable[[Cells], Tensor],
+        mirrored_poses_at: Callable[[Cells], Tensor] | None,
+    ) -> Tensor:
+        """The poses of M cells in both views, (M, K, 2) in cells; see :meth:`poses`."""
+        poses = poses_at(cells)
+        if mirrored_poses_at is None:
+            return poses
+        width = scores.shape[-1]
+        mirrored = mirrored_poses_at(cells._replace(columns=width - 1 - cells.columns))
+        return (poses + mirror_poses(mirrored, self.flip_indices, width)) / 2
 
     def select(self, found: ScoredPoses) -> ScoredPoses:
         """Sorts the poses of one image, best first, and suppresses those that resemble others."""

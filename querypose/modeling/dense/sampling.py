@@ -12,6 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def extent_of(features: Tensor) -> Tensor:
+    """Width and height of (..., H, W) maps, (2,) float32; in an export, symbols stay symbols."""
+    height, width = features.shape[-2:]
+    one = torch.ones((), device=features.device)
+    return torch.stack([one * width, one * height])
+
+
 def sample_maps(features: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
     """Samples every map at points of its own.
 
@@ -23,14 +30,14 @@ def sample_maps(features: Tensor, points: Tensor, mode: str = "bilinear") -> Ten
     Returns:
         (B, C, P, Q).
     """
-    if min(features.shape[-2:]) == 1:
+    height, width = features.shape[-2:]
+    if height == 1 or width == 1:
         # grid_sample divides by the size less one; a border of zeros changes nothing.
         features = F.pad(features, (0, 1, 0, 1))
-    height, width = features.shape[-2:]
     with torch.autocast(features.device.type, enabled=False):
         points = points.float()
         # In this order of operations, both borders are hit exactly.
-        grid = points / points.new_tensor([width - 1, height - 1]) * 2 - 1
+        grid = points / (extent_of(features) - 1) * 2 - 1
         return F.grid_sample(
             features.float(), grid, mode=mode, padding_mode="zeros", align_corners=True
         )
@@ -64,8 +71,14 @@ def sample_group_points(
     Returns:
         (M, G, P, C).
     """
-    counts = torch.bincount(images, minlength=len(features)).tolist()
     groups = features.unflatten(1, (points.shape[1], -1))
+    if torch.onnx.is_in_onnx_export():
+        # Numbers of sets are no symbols. Every image has the same number there.
+        by_image = points.unflatten(0, (features.shape[0], -1)).transpose(1, 2)
+        sampled = sample_maps(groups.flatten(0, 1), by_image.flatten(0, 1), mode)
+        sampled = sampled.unflatten(0, (-1, points.shape[1]))
+        return sampled.permute(0, 3, 1, 4, 2).flatten(0, 1)
+    counts = torch.bincount(images, minlength=len(features)).tolist()
     samples = [
         sample_maps(maps, image_points.transpose(0, 1), mode)
         for maps, image_points in zip(groups.unbind(), points.split(counts), strict=True)

@@ -18,15 +18,27 @@ from querypose.checkpoint import convert_on_load
 from querypose.modeling.dense.cells import cells_to_pixels, map_size
 from querypose.modeling.dense.flip import average_maps, mirror_images, mirror_poses
 from querypose.modeling.dense.fusion import FusedPoses, PoseFusion, score_keypoints
-from querypose.modeling.dense.instances import poses_to_instances
+from querypose.modeling.dense.instances import poses_to_batch, poses_to_instances
 from querypose.modeling.dense.part_criterion import PartCriterion
 from querypose.modeling.dense.part_head import PartCells, PartHead, PartMaps
 from querypose.modeling.dense.part_layout import part_layout
 from querypose.modeling.dense.part_targets import PartTargetBuilder, PartTargets
-from querypose.modeling.dense.peaks import find_peaks, kernel_for_size, spread_cells
+from querypose.modeling.dense.peaks import (
+    find_peaks,
+    fixed_peaks,
+    highest_by_size,
+    kernel_for_size,
+    spread_cells,
+)
 from querypose.modeling.dense.persons import labeled_persons, padded_ignore_masks
 from querypose.modeling.dense.pose_refinement import PoseRefinement
-from querypose.modeling.pose_model import Inputs, PoseModel, skeleton_from_config, wanted_size
+from querypose.modeling.pose_model import (
+    Inputs,
+    PeopleBatch,
+    PoseModel,
+    skeleton_from_config,
+    wanted_size,
+)
 from querypose.skeleton import Skeleton
 
 
@@ -204,12 +216,40 @@ class PINet(PoseModel):
         size = map_size(self.preprocess_images(batched_inputs).tensor.shape[-2:])
         return self.criterion.normalizers(self._targets(batched_inputs, size))
 
-    def _find_persons(self, view: View, mirrored: View | None) -> list[FoundPersons]:
+    def detect_at_most(self, images: Tensor, image_sizes: Tensor, max_people: int) -> PeopleBatch:
+        """Detects the people that :meth:`forward` detects, the best ``max_people`` of them.
+
+        All places for peaks are decoded, whether there are so many peaks or not. See
+        :meth:`PoseModel.detect_at_most`.
+        """
+        view = self._look_at(images)
+        mirrored = self._look_at(mirror_images(images)) if self.flip_test else None
+        heatmaps, part_maps = self._averaged_maps(view, mirrored)
+        peaks = fixed_peaks(part_maps, highest_by_size(part_maps), self.max_peaks)
+        count = part_maps.shape[1] * self.max_peaks
+        images_of, parts_of = (
+            torch.arange(length, device=images.device).view(shape).expand(peaks.rows.shape)
+            for length, shape in ((images.shape[0], (-1, 1, 1)), (part_maps.shape[1], (1, -1, 1)))
+        )
+        indices = (index.flatten() for index in (images_of, parts_of, peaks.rows, peaks.columns))
+        poses = self._averaged_poses(view, mirrored, PartCells(*indices))
+        poses, part_scores = poses.unflatten(0, (-1, count)), peaks.values.flatten(1)
+        scores = score_keypoints(heatmaps, poses, part_scores)
+        scores = torch.where(part_scores[..., None] > 0, scores, -torch.inf)
+        keypoints, scores, _ = self.fusion.fuse_in_turns(poses, scores, part_scores)
+        return poses_to_batch(keypoints, scores, max_people)
+
+    def _averaged_maps(self, view: View, mirrored: View | None) -> tuple[Tensor, Tensor]:
+        """Keypoint maps and part maps of both views."""
         heatmaps, part_maps = view.maps.heatmaps, view.maps.parts
         if mirrored is not None:
             swapped = self.skeleton.flip_indices
             heatmaps = average_maps(heatmaps, mirrored.maps.heatmaps, swapped)
             part_maps = average_maps(part_maps, mirrored.maps.parts)
+        return heatmaps, part_maps
+
+    def _find_persons(self, view: View, mirrored: View | None) -> list[FoundPersons]:
+        heatmaps, part_maps = self._averaged_maps(view, mirrored)
         cells = self._peaks(part_maps)
         poses = self._averaged_poses(view, mirrored, cells)
         counts = cells.images.bincount(minlength=len(heatmaps)).tolist()

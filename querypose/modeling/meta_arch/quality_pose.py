@@ -20,13 +20,18 @@ from torch import Tensor, nn
 from querypose.checkpoint import convert_on_load
 from querypose.modeling.dense.cells import cells_to_pixels, map_size, pixels_to_cells
 from querypose.modeling.dense.flip import mirror_images
-from querypose.modeling.dense.instances import poses_to_instances
+from querypose.modeling.dense.instances import poses_to_batch, poses_to_instances
 from querypose.modeling.dense.persons import labeled_persons, padded_ignore_masks
 from querypose.modeling.dense.quality_criterion import QualityCriterion
 from querypose.modeling.dense.quality_head import QualityHead, QualityMaps
 from querypose.modeling.dense.quality_readout import QualityReadout, ScoredPoses, merge_scales
 from querypose.modeling.dense.quality_targets import QualityTargets
-from querypose.modeling.pose_model import Inputs, PoseModel, skeleton_from_config
+from querypose.modeling.pose_model import (
+    Inputs,
+    PeopleBatch,
+    PoseModel,
+    skeleton_from_config,
+)
 from querypose.skeleton import Skeleton
 
 _SKELETON_DEPENDENT = re.compile(
@@ -150,6 +155,25 @@ class QualityPose(PoseModel):
             for given, poses, score in zip(batched_inputs, found, scores, strict=True)
         ]
 
+    def detect_at_most(self, images: Tensor, image_sizes: Tensor, max_people: int) -> PeopleBatch:
+        """Detects the people that :meth:`forward` detects, the best ``max_people`` of them.
+
+        All places for peaks are decoded, whether there are so many peaks or not. See
+        :meth:`PoseModel.detect_at_most`.
+        """
+        if self.test_scales != (1,):
+            raise ValueError(
+                "MODEL.QUALITY_POSE.TEST_SCALES: a graph looks at an image in one size; leave "
+                "[1.0]."
+            )
+        maps = self._maps(images)
+        mirrored = self._maps(mirror_images(images)) if self.flip_test else None
+        readers = (
+            None if view is None else partial(self.head.poses_at, view) for view in (maps, mirrored)
+        )
+        found = self.readout.best_at_most(maps.ranking(mirrored), *readers)
+        return poses_to_batch(_with_scores(found), found.scores, max_people)
+
     def parts(self) -> dict[str, list[nn.Module]]:
         """The modules in which time is spent; see the base class."""
         return {
@@ -239,15 +263,18 @@ class QualityPose(PoseModel):
         return self.readout.poses(scores, *readers), scores
 
     def _output(self, given: dict[str, Any], found: ScoredPoses, scores: Tensor) -> dict[str, Any]:
-        # A keypoint has no score of its own.
-        keypoint_scores = found.scores[:, None, None].expand(*found.places.shape[:2], 1)
-        keypoints = torch.cat([found.places, keypoint_scores], dim=-1)
-        output = {"instances": poses_to_instances(keypoints, found.scores, given)}
+        output = {"instances": poses_to_instances(_with_scores(found), found.scores, given)}
         if given.get("return_maps"):
             output["maps"] = {"score": scores}
             output["proposals"] = output["instances"].pred_keypoints[..., :2]
             output["proposal_persons"] = torch.arange(len(output["instances"]))
         return output
+
+
+def _with_scores(found: ScoredPoses) -> Tensor:
+    """Keypoints (..., n, K, 3); none has a score of its own."""
+    scores = found.scores[..., None, None].expand(*found.places.shape[:-1], 1)
+    return torch.cat([found.places, scores], dim=-1)
 
 
 def _resized(given: dict[str, Any], scale: float) -> dict[str, Any]:

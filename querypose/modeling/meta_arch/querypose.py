@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from querypose.checkpoint import convert_on_load
 from querypose.modeling.heatmap import HeatmapHead
 from querypose.modeling.pose_model import (
     Inputs,
+    PeopleBatch,
     PoseModel,
     rescale_instances,
     skeleton_from_config,
@@ -26,9 +27,10 @@ from querypose.modeling.sparse.box_stage import BoxStageOutput
 from querypose.modeling.sparse.criterion import Matches, QueryPoseCriterion
 from querypose.modeling.sparse.decoder import QueryPoseDecoder
 from querypose.modeling.sparse.denoising import BoxDenoiser
-from querypose.modeling.sparse.detections import detect_people
+from querypose.modeling.sparse.detections import detect_at_most, detect_people
 from querypose.modeling.sparse.matcher import HungarianMatcher
 from querypose.modeling.sparse.readout import DecodedPeople, KeypointReadout
+from querypose.modeling.sparse.stage_state import StageState
 from querypose.modeling.targets import PersonTargets
 from querypose.skeleton import Skeleton
 
@@ -152,16 +154,16 @@ class QueryPose(PoseModel):
         ``pred_attention`` (n, S, P, h, w), whose maps sum to 1, and ``attention_boxes`` (n, S, 4).
         """
         images = self.preprocess_images(batched_inputs)
-        features = self._features(images)
+        features = self._features(images.tensor)
         if self.training:
             return self._losses(features, images.image_sizes, self._targets(batched_inputs))
         return self._detect(features, images.image_sizes, batched_inputs)
 
-    def _features(self, images: ImageList) -> dict[str, Tensor]:
+    def _features(self, images: Tensor) -> dict[str, Tensor]:
         # RoIAlign casts boxes to the type of the features: half precision would move the boxes.
         # Maps that already have the layout that RoIAlign reads are not copied at every stage.
         layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
-        features = self.backbone(images.tensor)
+        features = self.backbone(images)
         return {
             name: value.float().contiguous(memory_format=layout) for name, value in features.items()
         }
@@ -228,16 +230,10 @@ class QueryPose(PoseModel):
     ) -> list[dict[str, Any]]:
         states = self.decoder(features, image_sizes)
         with_attention = any(each.get("return_attention") for each in batched_inputs)
-
-        def decode(query_indices: Sequence[Tensor]) -> DecodedPeople:
-            every_stage = [query_indices] * len(states)
-            outputs = self.decoder.decode_keypoints(features, states, every_stage)
-            return self.readout(outputs, states, query_indices, with_attention=with_attention)
-
         detections = detect_people(
             states[-1].logits,
             states[-1].boxes,
-            decode,
+            partial(self._decode, features, states, with_attention=with_attention),
             image_sizes,
             max_detections=self.max_detections,
             score_thresholds=[each.get("score_threshold", 0.0) for each in batched_inputs],
@@ -249,6 +245,35 @@ class QueryPose(PoseModel):
             people.pred_boxes.clip(people.image_size)
             outputs.append({"instances": people})
         return outputs
+
+    def detect_at_most(self, images: Tensor, image_sizes: Tensor, max_people: int) -> PeopleBatch:
+        """Detects people among the ``max_people`` queries of the highest class scores.
+
+        Above a score the people are the same as those of :meth:`forward` where no other query has a
+        class score above it. See :meth:`PoseModel.detect_at_most`.
+        """
+        features = self._features(images)
+        states = self.decoder(features, image_sizes)
+        return detect_at_most(
+            states[-1].logits,
+            states[-1].boxes,
+            partial(self._decode, features, states),
+            image_sizes,
+            max_people=min(max_people, self.decoder.num_queries),
+            suppress=self.readout.suppress,
+        )
+
+    def _decode(
+        self,
+        features: dict[str, Tensor],
+        states: Sequence[StageState],
+        query_indices: Tensor | Sequence[Tensor],
+        *,
+        with_attention: bool = False,
+    ) -> DecodedPeople:
+        every_stage = [query_indices] * len(states)
+        outputs = self.decoder.decode_keypoints(features, states, every_stage)
+        return self.readout(outputs, states, query_indices, with_attention=with_attention)
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """Backbone, box decoder and keypoint decoder."""

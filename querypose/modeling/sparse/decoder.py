@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
@@ -16,7 +15,7 @@ from querypose.modeling.sparse.box_stage import BoxDecoderStage
 from querypose.modeling.sparse.keypoint_stage import KeypointDecoderStage, KeypointStageOutput
 from querypose.modeling.sparse.proposals import initial_proposals
 from querypose.modeling.sparse.query_rows import flat_rows, positions_among
-from querypose.modeling.sparse.roi_pooling import build_pooler, pool
+from querypose.modeling.sparse.roi_pooling import PyramidPooler, build_pooler, pool, to_rois
 from querypose.modeling.sparse.stage_state import StageState
 from querypose.skeleton import Skeleton
 
@@ -50,8 +49,8 @@ class QueryPoseDecoder(nn.Module):
         *,
         box_stages: Sequence[BoxDecoderStage],
         keypoint_stages: Sequence[KeypointDecoderStage],
-        box_pooler: ROIPooler,
-        keypoint_pooler: ROIPooler,
+        box_pooler: PyramidPooler,
+        keypoint_pooler: PyramidPooler,
         box_in_features: Sequence[str],
         keypoint_in_features: Sequence[str],
         num_queries: int,
@@ -138,14 +137,14 @@ class QueryPoseDecoder(nn.Module):
     def forward(
         self,
         features: dict[str, Tensor],
-        image_sizes: Sequence[tuple[int, int]],
+        image_sizes: Tensor | Sequence[tuple[int, int]],
         extra_boxes: Tensor | None = None,
     ) -> list[StageState]:
         """Runs all box stages, and in the full model the feedback of the keypoint stages.
 
         Args:
             features: float32 maps by name, (B, dim, H / stride, W / stride).
-            image_sizes: (height, width) of each unpadded image.
+            image_sizes: (height, width) of each unpadded image, (B, 2).
             extra_boxes: initial boxes of D additional queries, (B, D, 4) xyxy in pixels. They do
                 not change the outputs of the learned queries.
 
@@ -158,27 +157,28 @@ class QueryPoseDecoder(nn.Module):
         for index, (box_stage, keypoint_stage) in enumerate(
             zip(self.box_stages, self.keypoint_stages, strict=True)
         ):
-            roi_features = pool(self.box_pooler, features, self.box_in_features, boxes)
+            rois = to_rois(boxes)
+            roi_features = pool(self.box_pooler, features, self.box_in_features, rois)
             logits, refined, queries = box_stage(roi_features, boxes, queries, attention_mask)
             boxes = refined.detach()
             keypoint_boxes = scale_boxes(boxes, self.keypoint_box_scale)
             keypoint_features = None
             # No box stage follows the last one, so its feedback can wait.
             if self.feedback and index < last:
-                pooled = self._pool_keypoints(features, keypoint_boxes)
+                pooled = self._pool_keypoints(features, to_rois(keypoint_boxes))
                 keypoint_features, rows = keypoint_stage.refine(pooled, queries.flatten(0, 1))
                 queries = rows.view_as(queries)
             states.append(StageState(logits, refined, keypoint_boxes, queries, keypoint_features))
         return states
 
     def _initial_queries(
-        self, image_sizes: Sequence[tuple[int, int]], extra_boxes: Tensor | None
+        self, image_sizes: Tensor | Sequence[tuple[int, int]], extra_boxes: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Boxes, instance queries and the attention mask of the first box stage."""
         relative = box_convert(self.proposal_boxes.weight, "cxcywh", "xyxy")
-        sizes = relative.new_tensor([(width, height) * 2 for height, width in image_sizes])
-        boxes = relative * sizes[:, None]
-        queries = self.queries.weight.expand(len(image_sizes), -1, -1)
+        sizes = torch.as_tensor(image_sizes, dtype=relative.dtype, device=relative.device)
+        boxes = relative * sizes.flip(-1).repeat(1, 2)[:, None]
+        queries = self.queries.weight.expand(sizes.shape[0], -1, -1)
         if extra_boxes is None:
             return boxes, queries, None
         boxes = torch.cat([boxes, extra_boxes], dim=1)
@@ -200,41 +200,43 @@ class QueryPoseDecoder(nn.Module):
         self,
         features: dict[str, Tensor],
         states: Sequence[StageState],
-        query_indices: Sequence[Sequence[Tensor]],
+        query_indices: Sequence[Tensor | Sequence[Tensor]],
     ) -> list[KeypointStageOutput]:
         """Decodes the keypoints of chosen queries.
 
         Args:
             features: as in :meth:`forward`.
             states: from :meth:`forward`.
-            query_indices: per stage and image, the chosen queries, (R_i,) int64. Every stage must
-                have those of the next one.
+            query_indices: per stage, the chosen queries, see
+                :func:`~querypose.modeling.sparse.query_rows.flat_rows`. Every stage must have those
+                of the next one.
 
         Returns:
             Per stage, the output of R = sum of R_i instances in the order of the images. With R = 0
             the output is empty, and its gradient is zero for every parameter of the stage.
         """
-        part_queries = self.part_queries.weight.expand(states[0].boxes.shape[:2].numel(), -1, -1)
-        previous_rows = torch.arange(len(part_queries), device=part_queries.device)
-        outputs = []
+        outputs: list[KeypointStageOutput] = []
+        previous_indices, previous_rows = None, None
         for stage, state, indices in zip(self.keypoint_stages, states, query_indices, strict=True):
             rows = flat_rows(indices, state.boxes.shape[1])
-            if len(rows) == 0:
+            if rows.shape[0] == 0:
                 outputs.append(self._empty_output(stage))
                 continue
-            part_queries = part_queries[positions_among(previous_rows, rows)]
+            if previous_rows is None:
+                part_queries = self.part_queries.weight.expand(rows.shape[0], -1, -1)
+            elif indices is not previous_indices:
+                part_queries = part_queries[positions_among(previous_rows, rows)]
             queries = state.queries.flatten(0, 1)[rows]
             if state.keypoint_features is None:
-                boxes = [
-                    boxes[index] for boxes, index in zip(state.keypoint_boxes, indices, strict=True)
-                ]
+                rois = to_rois(state.keypoint_boxes)[rows]
                 stage_features, queries = stage.refine(
-                    self._pool_keypoints(features, boxes), queries
+                    self._pool_keypoints(features, rois), queries
                 )
             else:
                 stage_features = state.keypoint_features[rows]
             outputs.append(stage(stage_features, queries, part_queries))
-            part_queries, previous_rows = outputs[-1].part_queries, rows
+            part_queries = outputs[-1].part_queries
+            previous_indices, previous_rows = indices, rows
         return outputs
 
     def _empty_output(self, stage: KeypointDecoderStage) -> KeypointStageOutput:
@@ -249,8 +251,8 @@ class QueryPoseDecoder(nn.Module):
         attention = zero.expand(0, self.part_queries.num_embeddings, 1, 1)
         return KeypointStageOutput(points, points, part_queries, attention)
 
-    def _pool_keypoints(self, features: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        return pool(self.keypoint_pooler, features, self.keypoint_in_features, boxes)
+    def _pool_keypoints(self, features: dict[str, Tensor], rois: Tensor) -> Tensor:
+        return pool(self.keypoint_pooler, features, self.keypoint_in_features, rois)
 
 
 def _check_config(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> None:

@@ -8,9 +8,10 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from querypose.modeling.pose_model import PeopleBatch
 from querypose.modeling.sparse.readout import DecodedPeople
 
-DecodeFunction = Callable[[Sequence[Tensor]], DecodedPeople]
+DecodeFunction = Callable[[Tensor | Sequence[Tensor]], DecodedPeople]
 SuppressFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -52,7 +53,8 @@ def detect_people(
     _refuse_unless(logits.isfinite().all() & boxes.isfinite().all(), "class scores or boxes")
     class_scores, classes = logits.float().sigmoid().max(dim=-1)
     thresholds = class_scores.new_tensor(score_thresholds)[:, None]
-    candidates = _inside(boxes, image_sizes) & (class_scores >= thresholds)
+    clipped = _clip(boxes, torch.as_tensor(image_sizes))
+    candidates = _has_area(clipped) & (class_scores >= thresholds)
     limit = min(max_detections, class_scores.shape[1])
 
     def stand(scores: Tensor, keypoints: Tensor) -> Tensor:
@@ -78,6 +80,51 @@ def detect_people(
     return people
 
 
+def detect_at_most(
+    logits: Tensor,
+    boxes: Tensor,
+    decode: DecodeFunction,
+    image_sizes: Tensor,
+    *,
+    max_people: int,
+    suppress: SuppressFunction,
+) -> PeopleBatch:
+    """Finds people as :func:`detect_people` does, but decodes a fixed number of queries.
+
+    They are the ``max_people`` queries with the highest class scores. The result above a score is
+    the same as if every query were decoded where no other query has a class score above it.
+
+    Args:
+        logits: see :func:`detect_people`; also the next two.
+        boxes: those that the result has are clipped to the image.
+        decode: called once.
+        image_sizes: (B, 2), height and width.
+        max_people: n, at most N.
+        suppress: see :func:`detect_people`.
+    """
+    class_scores, classes = logits.float().sigmoid().max(dim=-1)
+    boxes = _clip(boxes, image_sizes)
+    class_scores = torch.where(_has_area(boxes), class_scores, -torch.inf)
+    # As in `detect_people`, of equal scores that of the earlier query counts.
+    queries = class_scores.topk(max_people, dim=1).indices.sort(dim=1).values
+    class_scores = class_scores.gather(1, queries)
+    people = decode(queries)
+    keypoints, quality = (
+        values.unflatten(0, (-1, max_people)) for values in (people.keypoints, people.quality)
+    )
+    # `where` again: an infinity times a quality of 0 is not a number.
+    scores = torch.where(class_scores > -torch.inf, class_scores * quality, -torch.inf)
+    scores = suppress(scores, keypoints, classes.gather(1, queries))
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    valid = scores > -torch.inf
+    return PeopleBatch(
+        boxes.gather(1, queries.gather(1, order)[..., None].expand(-1, -1, 4)),
+        torch.where(valid, scores, 0),
+        keypoints.gather(1, order[..., None, None].expand_as(keypoints)),
+        valid,
+    )
+
+
 def _refuse_unless(finite: Tensor, what: str) -> None:
     if not finite:
         raise FloatingPointError(
@@ -86,14 +133,15 @@ def _refuse_unless(finite: Tensor, what: str) -> None:
         )
 
 
-def _inside(boxes: Tensor, image_sizes: Sequence[tuple[int, int]]) -> Tensor:
-    """(B, N) bool: which boxes have an area left once they are clipped to their image."""
-    inside = []
-    for image_boxes, size in zip(boxes, image_sizes, strict=True):
-        clipped = Boxes(image_boxes.clone())
-        clipped.clip(size)
-        inside.append(clipped.nonempty())
-    return torch.stack(inside)
+def _clip(boxes: Tensor, image_sizes: Tensor) -> Tensor:
+    """Clips (B, N, 4) boxes to their images, whose heights and widths are (B, 2)."""
+    corner = image_sizes.to(boxes).flip(-1).repeat(1, 2)
+    return boxes.clamp(min=0).minimum(corner[:, None])
+
+
+def _has_area(boxes: Tensor) -> Tensor:
+    """Which of (..., 4) boxes are not empty, (...) bool."""
+    return (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
 
 
 def _decode_best(

@@ -8,13 +8,17 @@ import torch
 from torch import Tensor
 
 
-def flat_rows(query_indices: Sequence[Tensor], num_queries: int) -> Tensor:
+def flat_rows(query_indices: Tensor | Sequence[Tensor], num_queries: int) -> Tensor:
     """Rows of chosen queries in flattened (B * N, ...) tensors, (R,) int64.
 
     Args:
-        query_indices: per image, indices below N, (R_i,) int64.
+        query_indices: per image, indices below N, (R_i,) int64; or (B, R / B) where every image has
+            the same number of them.
         num_queries: N.
     """
+    if isinstance(query_indices, Tensor):
+        first_rows = torch.arange(query_indices.shape[0], device=query_indices.device) * num_queries
+        return (query_indices + first_rows[:, None]).flatten()
     return torch.cat([index + i * num_queries for i, index in enumerate(query_indices)])
 
 

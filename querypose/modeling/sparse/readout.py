@@ -9,7 +9,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
-from querypose.modeling.pose_nms import oks_nms
+from querypose.modeling.pose_nms import best_of_alike
 from querypose.modeling.sparse.box_coordinates import keypoints_to_pixels
 from querypose.modeling.sparse.keypoint_stage import KeypointStageOutput
 from querypose.modeling.sparse.query_rows import flat_rows
@@ -106,7 +106,7 @@ class KeypointReadout(nn.Module):
         self,
         outputs: Sequence[KeypointStageOutput],
         states: Sequence[StageState],
-        query_indices: Sequence[Tensor],
+        query_indices: Tensor | Sequence[Tensor],
         *,
         with_attention: bool = False,
     ) -> DecodedPeople:
@@ -115,7 +115,8 @@ class KeypointReadout(nn.Module):
         Args:
             outputs: of every keypoint stage, for R queries.
             states: of every stage, for all queries of the images.
-            query_indices: per image, the R queries.
+            query_indices: the R queries, see
+                :func:`~querypose.modeling.sparse.query_rows.flat_rows`.
             with_attention: also return the attention of every part.
         """
         rows = flat_rows(query_indices, states[-1].boxes.shape[1])
@@ -148,20 +149,10 @@ class KeypointReadout(nn.Module):
         """
         if self.nms_oks_threshold == 1:
             return scores
-        standing = torch.full_like(scores, -torch.inf)
-        for image, found in enumerate(scores > -torch.inf):
-            people = found.nonzero()[:, 0]
-            kept = people[
-                oks_nms(
-                    keypoints[image, people, :, :2],
-                    scores[image, people],
-                    self.oks_sigmas,
-                    self.nms_oks_threshold,
-                    classes[image, people],
-                )
-            ]
-            standing[image, kept] = scores[image, kept]
-        return standing
+        best = best_of_alike(
+            keypoints[..., :2], scores, self.oks_sigmas, self.nms_oks_threshold, classes
+        )
+        return torch.where(best, scores, -torch.inf)
 
     def _quality(
         self, output: KeypointStageOutput, keypoint_boxes: Tensor, boxes: Tensor

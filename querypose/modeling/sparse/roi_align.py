@@ -15,8 +15,8 @@ class RowROIAlign(ROIAlign):
     of memory, and ``embedding_bag`` sums rows with vector instructions in both passes, whereas
     torchvision's operator gathers single numbers and runs its backward pass on one thread.
 
-    On a GPU, with an adaptive number of samples, or without half-pixel alignment, torchvision's
-    operator runs.
+    On a GPU, with an adaptive number of samples, without half-pixel alignment, or in an export to
+    ONNX, which has this operator, torchvision's runs.
     """
 
     @classmethod
@@ -34,7 +34,8 @@ class RowROIAlign(ROIAlign):
         Returns:
             (R, C, h, w), channels first in memory.
         """
-        if input.device.type != "cpu" or self.sampling_ratio <= 0 or not self.aligned:
+        is_suited = input.device.type == "cpu" and self.sampling_ratio > 0 and self.aligned
+        if not is_suited or torch.onnx.is_in_onnx_export():
             return super().forward(input, rois)
         channels, height, width = input.shape[1:]
         size = self.output_size

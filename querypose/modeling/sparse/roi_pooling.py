@@ -4,38 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ROIAlign, ShapeSpec
-from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from querypose.modeling.sparse.roi_align import RowROIAlign
 
 
+class PyramidPooler(ROIPooler):
+    """Detectron2's pooler for boxes in one tensor instead of one list per image."""
+
+    def forward(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """Pools every box from the map that suits its size (FPN, equation 1).
+
+        Args:
+            maps: from fine to coarse, (B, C, H / stride, W / stride).
+            rois: (R, 5): image index, then xyxy in pixels of the network's input.
+
+        Returns:
+            (R, C, h, w).
+        """
+        if len(self.level_poolers) == 1:
+            return self.level_poolers[0](maps[0], rois)
+        levels = assign_boxes_to_levels(
+            [Boxes(rois[:, 1:])],
+            self.min_level,
+            self.max_level,
+            self.canonical_box_size,
+            self.canonical_level,
+        )
+        pooled = maps[0].new_zeros(rois.shape[0], maps[0].shape[1], *self.output_size)
+        for level, (pooler, level_map) in enumerate(zip(self.level_poolers, maps, strict=True)):
+            rows = (levels == level).nonzero()[:, 0]
+            pooled.index_put_((rows,), pooler(level_map, rois[rows]))
+        return pooled
+
+
+def to_rois(boxes: Tensor) -> Tensor:
+    """Writes the number of its image before every one of (B, N, 4) boxes, (B * N, 5)."""
+    images = torch.arange(boxes.shape[0], dtype=boxes.dtype, device=boxes.device)
+    return torch.cat([images[:, None, None].expand(-1, boxes.shape[1], 1), boxes], 2).flatten(0, 1)
+
+
 def pool(
-    pooler: ROIPooler, features: dict[str, Tensor], names: Sequence[str], boxes: Sequence[Tensor]
+    pooler: PyramidPooler, features: dict[str, Tensor], names: Sequence[str], rois: Tensor
 ) -> Tensor:
-    """Pools the boxes of every image from named feature maps.
+    """Pools boxes from named feature maps.
 
     Args:
         pooler: from :func:`build_pooler`.
         features: maps by name, (B, C, H / stride, W / stride).
         names: the maps that the pooler reads.
-        boxes: per image, (R_i, 4) xyxy in pixels of the network's input.
+        rois: (R, 5): image index, then xyxy in pixels of the network's input.
 
     Returns:
-        (R, C, h, w), R = sum of R_i, in the order of the images.
+        (R, C, h, w).
     """
     # torchvision's RoIAlign reads outside the map where boxes of a diverged model are NaN or
     # infinite. The matcher and the detections report these boxes.
-    finite = [Boxes(image.nan_to_num(0.0, 0.0, 0.0)) for image in boxes]
-    return pooler([features[name] for name in names], finite)
+    return pooler([features[name] for name in names], rois.nan_to_num(0.0, 0.0, 0.0))
 
 
 def build_pooler(
     node: CfgNode, in_features: Sequence[str], input_shape: dict[str, ShapeSpec]
-) -> ROIPooler:
+) -> PyramidPooler:
     """Builds the pooler that a ``MODEL.ROI_*_HEAD`` node describes.
 
     Args:
@@ -53,8 +88,8 @@ def build_pooler(
 
 def build_roi_pooler(
     *, output_size: int, scales: Sequence[float], sampling_ratio: int, pooler_type: str
-) -> ROIPooler:
-    """Detectron2's ``ROIPooler`` with this package's faster RoIAlign on processors.
+) -> PyramidPooler:
+    """A pooler with this package's faster RoIAlign on processors.
 
     Args:
         output_size: side of the pooled square.
@@ -62,7 +97,7 @@ def build_roi_pooler(
         sampling_ratio: samples along each side of a pooled cell.
         pooler_type: as in Detectron2's ``ROIPooler``.
     """
-    pooler = ROIPooler(
+    pooler = PyramidPooler(
         output_size=output_size,
         scales=scales,
         sampling_ratio=sampling_ratio,
