@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     names = [step.name for step in steps(Plan("cpu", True, _FOLDER, _FOLDER))]
     parser = argparse.ArgumentParser(prog="run.sh", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="(cuda)")
-    parser.add_argument("--small", action="store_true", help="small images, few repeats: a trial")
+    parser.add_argument("--small", action="store_true", help="small models, few repeats: a trial")
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder (results)")
     parser.add_argument("--only", nargs="+", choices=names, metavar="STEP", help=", ".join(names))
     parser.add_argument(

@@ -15,6 +15,12 @@ _MODELS = {
     "QualityPose": "coco/quality_pose_hrnet_w32",
     "Keypoint R-CNN": "COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml",
 }
+_SMALL_MODELS = {
+    "QueryPose lite0": "quick/lite0",
+    "PINet lite0": "quick/pinet_lite0",
+    "QualityPose lite0": "quick/quality_pose_lite0",
+    "Keypoint R-CNN lite0": "quick/keypoint_rcnn_lite0",
+}
 _GOLDENS = (
     "tests/test_golden.py",
     "tests/modeling/dense/test_pinet_golden.py",
@@ -40,7 +46,7 @@ class Plan(NamedTuple):
 
     Attributes:
         device: "cuda" or "cpu".
-        small: small images and few repeats, to try the bundle itself.
+        small: small models and images and few repeats, to try the bundle itself.
         folder: of the bundle.
         output: of the results.
     """
@@ -93,6 +99,10 @@ def steps(plan: Plan) -> list[Step]:
     ]
 
 
+def _models(plan: Plan) -> dict[str, str]:
+    return _SMALL_MODELS if plan.small else _MODELS
+
+
 def _one(label: str, command: Command) -> Alternatives:
     return Alternatives(label, [command])
 
@@ -131,7 +141,7 @@ def _inference(plan: Plan) -> list[Alternatives]:
             ),
         )
         for batch in ((1,) if plan.small else (1, 8))
-        for model, config in _MODELS.items()
+        for model, config in _models(plan).items()
     ]
 
 
@@ -147,7 +157,7 @@ def _compiled(plan: Plan) -> list[Alternatives]:
                 *(f"batch={batch} {_size(plan)} compiled=1" for batch in (1, 8)),
             ),
         )
-        for model, config in _MODELS.items()
+        for model, config in _models(plan).items()
     ]
 
 
@@ -166,15 +176,17 @@ def _training(plan: Plan) -> list[Alternatives]:
                 for batch in batches
             ],
         )
-        for model, config in _MODELS.items()
+        for model, config in _models(plan).items()
         for amp in precisions
     ]
 
 
 def _shared_card(plan: Plan) -> list[Alternatives]:
-    command = _benchmark(plan, "--compare", f"train=1 batch={2 if plan.small else 4} {_size(plan)}")
+    model, config = next(iter(_models(plan).items()))
+    setting = f"train=1 batch={2 if plan.small else 4} {_size(plan)}"
+    command = _benchmark(plan, "--config-file", config, "--compare", setting)
     return [
-        Alternatives(f"{count} processes of R50 light", [command], processes=count)
+        Alternatives(f"{count} x {model}", [command], processes=count)
         for count in ((1, 2) if plan.small else (1, 2, 4))
     ]
 
