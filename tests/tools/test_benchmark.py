@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -45,6 +46,13 @@ def test_as_many_queries_are_decoded_as_people_are_asked_for(base):
         assert sum(decoded) == setting.people
         parts = seconds["backbone"] + seconds["box decoder"] + seconds["keypoint decoder"]
         assert 0 < parts <= seconds["total"]
+
+
+def test_processor_time_passes_while_the_model_computes_alone(base):
+    workload = Workload(parse_setting("processor_time=1", base))
+    before = time.process_time()
+    seconds = workload.run()["total"]
+    assert 0 < seconds <= time.process_time() - before
 
 
 def test_training_matches_the_same_queries_at_every_stage(base):
@@ -94,6 +102,11 @@ def test_command_prints_a_table(base, capsys):
     )
     rows = capsys.readouterr().out.strip().splitlines()
     assert len(rows) == 4 and "keypoint decoder ms" in rows[0]
+    columns = dict(
+        zip(*([cell.strip() for cell in rows[i].split("|")] for i in (0, 3)), strict=True)
+    )
+    assert columns["config"] == "tiny"
+    assert float(columns["backward ms"]) > 0 and float(columns["optimizer ms"]) > 0
     assert rows[3].split("|")[1].strip().startswith("train, 1 x 64x96, 1 people")
 
 
@@ -133,3 +146,11 @@ def test_the_peer_runs_in_half_precision(base):
     convolution.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
     workload.run()
     assert seen == [torch.bfloat16]
+
+
+def test_a_model_of_detectron2_is_trained_beside_ours():
+    setting = Setting("quick/keypoint_rcnn_lite0", height=64, width=64, people=1, train=True)
+    workload = Workload(setting)
+    seconds = workload.run()
+    assert 0 < seconds["backward"] + seconds["optimizer"] < seconds["total"]
+    assert workload.cost().parameters > 3e6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,10 @@ _DEFAULT_CONFIG = "coco/querypose_r50_light_3x"
 _PEER = "config_file=COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x.yaml"
 _INFERENCE_SUITE = ("people=100", "people=5", "people=10", f"people=5 {_PEER}")
 _TRAINING_SUITE = ("train=1 batch=2", f"train=1 batch=2 {_PEER}")
+_SMALL_TRAINING_SUITE = tuple(
+    f"train=1 batch=4 size=384x384 people=2 config_file=quick/{name}"
+    for name in ("lite0", "pinet_lite0", "quality_pose_lite0", "keypoint_rcnn_lite0")
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,9 +31,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Time the parts of a model: medians of interleaved runs after a warm-up.",
         epilog="A setting consists of words: size=HxW, batch=N, people=N (predicted, or annotated "
         "in training), image=FILE, train=1, compiled=1 (the backbone, by torch.compile), "
-        "config_file=FILE, and config keys with values. An untrained model is made to find exactly "
-        "this number of people, and to match them in "
-        "training like a trained model.",
+        "processor_time=1 (of all threads, for a busy machine), config_file=FILE, and config keys "
+        "with values. An untrained model is made to find exactly this number of people, and to "
+        "match them in training like a trained model.",
     )
     parser.add_argument("--config-file", default=_DEFAULT_CONFIG)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -50,7 +55,8 @@ def main(command_line: Sequence[str] | None = None) -> None:
     """Runs the command."""
     arguments = _parser().parse_args(command_line)
     if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+        # Read by the processes of the settings.
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     try:
         base = Setting(arguments.config_file, opts=tuple(arguments.opts), device=arguments.device)
         if arguments.scaling:
@@ -67,6 +73,8 @@ def _print_suite(base: Setting, repeats: int) -> None:
     _print_parts(base, _INFERENCE_SUITE, repeats)
     print()
     _print_parts(base, _TRAINING_SUITE, repeats)
+    print()
+    _print_parts(base, _SMALL_TRAINING_SUITE, repeats)
 
 
 def _print_parts(base: Setting, texts: Sequence[str], repeats: int, warm_up: int = 1) -> None:

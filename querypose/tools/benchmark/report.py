@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tabulate import tabulate
 
@@ -22,15 +23,15 @@ def parts_table(measurements: Sequence[Measurement]) -> str:
         headers="keys",
         tablefmt="github",
         disable_numparse=True,
-        colalign=("left", *["right"] * (len(rows[0]) - 1)),
+        colalign=("left", "left", *["right"] * (len(rows[0]) - 2)),
     )
 
 
 def _row(measurement: Measurement, parts: Sequence[str], first_total: float) -> dict[str, str]:
     setting, seconds, cost = measurement.setting, measurement.seconds, measurement.cost
-    row = {"setting": setting.label}
+    row = {"setting": setting.label, "config": Path(setting.config_file).stem}
     row |= {f"{part} ms": _milliseconds(seconds.get(part)) for part in parts}
-    # In training: matching, losses, the backward pass and the optimizer.
+    # In training: targets, matching and losses.
     rest = seconds["total"] - sum(seconds.get(part, 0.0) for part in parts)
     row["rest ms"] = _milliseconds(rest if len(seconds) > 1 else None)
     row["total ms"] = _milliseconds(seconds["total"])

@@ -20,6 +20,8 @@ class Setting:
         batch: images per run.
         people: predicted (inference) or annotated (training) per image.
         image: file, resized to ``height`` x ``width``; "" takes noise.
+        processor_time: measure the time that all threads compute, which other programs hardly
+            change, instead of the time that passes.
         train: whether to measure a training step instead of inference.
         device: "cpu" or "cuda".
         compiled: whether ``torch.compile`` compiles the backbone, for inference.
@@ -32,6 +34,7 @@ class Setting:
     batch: int = 1
     people: int = 5
     image: str = ""
+    processor_time: bool = False
     train: bool = False
     device: str = "cpu"
     compiled: bool = False
@@ -77,7 +80,7 @@ def parse_setting(text: str, base: Setting) -> Setting:
         else:
             raise ValueError(
                 f"{word!r} is none of size=HxW, batch=N, people=N, image=FILE, train=0|1, "
-                "device=NAME, compiled=0|1, config_file=FILE."
+                "device=NAME, compiled=0|1, config_file=FILE, processor_time=0|1."
             )
     if len(opts) % 2:
         raise ValueError(f"Config keys and values come in pairs, got {opts}.")

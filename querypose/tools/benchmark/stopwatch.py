@@ -17,13 +17,15 @@ class Stopwatch:
 
     Args:
         device: of the model; times include all work of a GPU.
+        clock: in seconds.
 
     Attributes:
         seconds: by name.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, clock: Callable[[], float] = time.perf_counter) -> None:
         self.device = device
+        self._clock = clock
         self.seconds: dict[str, float] = defaultdict(float)
 
     def watch(self, parts: dict[str, list[nn.Module]]) -> None:
@@ -49,4 +51,4 @@ class Stopwatch:
     def _now(self) -> float:
         if self.device == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter()
+        return self._clock()

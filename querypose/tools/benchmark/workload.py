@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,8 @@ class Workload:
         self.model = build_model(self.cfg)
         QueryPoseCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS)
         self.inputs = _inputs(setting, self.model)
-        self._stopwatch = Stopwatch(setting.device)
+        clock = time.process_time if setting.processor_time else time.perf_counter
+        self._stopwatch = Stopwatch(setting.device, clock)
         if isinstance(self.model, PoseModel):
             self.model.fix_num_people(setting.people)
             self._stopwatch.watch(self.model.parts())
@@ -92,10 +94,13 @@ class Workload:
 
         def step() -> None:
             optimizer.zero_grad()
-            with autocast(torch.device(self.setting.device), precision):
+            # Detectron2's models write metrics in training.
+            with EventStorage(), autocast(torch.device(self.setting.device), precision):
                 losses = model(self.inputs)
-            sum(losses.values()).backward()
-            optimizer.step()
+            with self._stopwatch.measure("backward"):
+                sum(losses.values()).backward()
+            with self._stopwatch.measure("optimizer"):
+                optimizer.step()
 
         return step
 
@@ -112,7 +117,10 @@ def _config(setting: Setting) -> CfgNode:
         cfg.TEST.DETECTIONS_PER_IMAGE = setting.people
         cfg.merge_from_list(opts)
         return cfg
-    untrained = ["MODEL.WEIGHTS", "", "MODEL.TIMM.PRETRAINED", False]
+    untrained: list[object] = ["MODEL.WEIGHTS", "", "MODEL.TIMM.PRETRAINED", False]
+    if setting.compiled:
+        # A compiler sees plain convolutions.
+        untrained += ["MODEL.INFERENCE.WINOGRAD_MEMORY", 0.0]
     return read_config(setting.config_file, [*untrained, *opts])
 
 
