@@ -6,6 +6,7 @@ before it made.
 
 from __future__ import annotations
 
+import glob
 import importlib
 import json
 import os
@@ -190,6 +191,7 @@ def _run_command(command, added, monkeypatch):
     if setting and words[:-1] in ([], ["export"]):
         monkeypatch.setenv(*setting.groups())
         return
+    words = [found for word in words for found in sorted(glob.glob(word)) or [word]]
     match [*words, *added]:
         case ["python", "-m", "querypose", *arguments]:
             status = run(arguments)
