@@ -4,18 +4,20 @@ Examples:
     querypose-eval --weights model_final.pth --datasets keypoints_coco_2017_val
     querypose-eval --config-file coco/querypose_r50_light_3x --weights model.pth --num-gpus 8
     querypose-eval --weights model_final.pth --opts TEST.AUG.ENABLED True
+    querypose-eval --weights model.onnx --datasets keypoints_coco_2017_val
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
+from torch import nn
 
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.checkpoint.download import fetch
@@ -24,6 +26,9 @@ from querypose.engine import QueryPoseTrainer
 from querypose.engine.dataset_agreement import check_datasets
 from querypose.inference.acceleration import accelerate_inference
 from querypose.inference.model_loading import find_config, find_device, take_skeleton
+
+if TYPE_CHECKING:
+    from querypose.export import OnnxDetector
 
 
 def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
@@ -41,18 +46,34 @@ def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
         ValueError: a dataset or the weights do not fit the model.
     """
     check_datasets(cfg)
-    model = QueryPoseTrainer.build_model(_without_pretrained(cfg))
-    checkpointer = QueryPoseCheckpointer(
-        model, cfg.OUTPUT_DIR, weights_only=cfg.MODEL.WEIGHTS_ONLY, averaged=cfg.TEST.EMA
-    )
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    model = accelerate_inference(model, cfg)
+    model = _onnx_detector(cfg) if _is_onnx(cfg.MODEL.WEIGHTS) else _load_model(cfg, resume)
     results = QueryPoseTrainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(QueryPoseTrainer.test_with_TTA(cfg, model))
     if comm.is_main_process():
         verify_results(cfg, results)
     return results
+
+
+def _load_model(cfg: CfgNode, resume: bool) -> nn.Module:
+    model = QueryPoseTrainer.build_model(_without_pretrained(cfg))
+    checkpointer = QueryPoseCheckpointer(
+        model, cfg.OUTPUT_DIR, weights_only=cfg.MODEL.WEIGHTS_ONLY, averaged=cfg.TEST.EMA
+    )
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    return accelerate_inference(model, cfg)
+
+
+def _is_onnx(weights: str | None) -> bool:
+    return (weights or "").endswith(".onnx")
+
+
+def _onnx_detector(cfg: CfgNode) -> OnnxDetector:
+    from querypose.export import OnnxDetector
+
+    if cfg.TEST.AUG.ENABLED:
+        raise ValueError("An ONNX file is evaluated without TEST.AUG: its graph is one view's.")
+    return OnnxDetector(cfg.MODEL.WEIGHTS)
 
 
 def _without_pretrained(cfg: CfgNode) -> CfgNode:
@@ -64,7 +85,10 @@ def _without_pretrained(cfg: CfgNode) -> CfgNode:
 
 
 def _read_config(args: argparse.Namespace) -> CfgNode:
-    cfg, _ = find_config(args.config_file or None, args.weights, args.opts)
+    if _is_onnx(args.weights):
+        cfg = _onnx_config(args)
+    else:
+        cfg, _ = find_config(args.config_file or None, args.weights, args.opts)
     if not cfg.MODEL.WEIGHTS:
         raise ValueError("There are no weights to evaluate: pass --weights.")
     cfg.MODEL.DEVICE = str(find_device(args.device, cfg.MODEL.DEVICE))
@@ -80,6 +104,16 @@ def _read_config(args: argparse.Namespace) -> CfgNode:
         cfg.DATASETS.REGISTER = [entry for entry in cfg.DATASETS.REGISTER if entry[0] in tested]
     take_skeleton(cfg)
     return cfg
+
+
+def _onnx_config(args: argparse.Namespace) -> CfgNode:
+    try:
+        from querypose.export import config_of_onnx
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    if args.config_file:
+        raise ValueError("An ONNX file says itself what it is of: leave --config-file out.")
+    return config_of_onnx(args.weights, args.opts)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -103,7 +137,8 @@ def _build_parser() -> argparse.ArgumentParser:
         "weights say of their model",
     )
     parser.add_argument(
-        "--weights", help="path or URL of a checkpoint; default: MODEL.WEIGHTS of the config"
+        "--weights",
+        help="path or URL of a checkpoint, or an ONNX file; default: MODEL.WEIGHTS of the config",
     )
     parser.add_argument(
         "--datasets", nargs="+", metavar="NAME", help="default: DATASETS.TEST of the config"

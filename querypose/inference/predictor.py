@@ -250,7 +250,7 @@ class PosePredictor:
         predictions: dict[int, PosePrediction] = {}
         batches: dict[torch.Size, dict[int, dict[str, Any]]] = defaultdict(dict)
         for index, image in enumerate(images):
-            prepared = self._prepare(image, channel_order)
+            prepared = self.prepare(image, channel_order)
             batch = batches[prepared["image"].shape]
             batch[index] = prepared
             if len(batch) >= self.batch_size:
@@ -261,8 +261,17 @@ class PosePredictor:
                 predictions |= self._predict_batch(batch, extras)
         return [predictions[index] for index in range(len(predictions))]
 
-    def _prepare(self, image: ImageLike, channel_order: str) -> dict[str, Any]:
-        """Converts an image to an input of the model, resized as by Detectron2 in testing."""
+    def prepare(self, image: ImageLike, channel_order: str) -> dict[str, Any]:
+        """Converts an image to an input of the model, resized as by Detectron2 in testing.
+
+        Args:
+            image: see :meth:`__call__`.
+            channel_order: see :meth:`__call__`.
+
+        Raises:
+            FileNotFoundError: the image does not exist.
+            ValueError: it cannot be read.
+        """
         pixels = image_to_array(image, channel_order, self.image_format)
         height, width = pixels.shape[:2]
         if self.min_size:

@@ -19,7 +19,7 @@ def test_every_script_is_a_command_and_every_command_a_script(repository):
     assert scripts == {name: command.module for name, command in COMMANDS.items()}
 
 
-@pytest.mark.parametrize("name", [*sorted(COMMANDS.keys() - {"export"}), *TOOLS])
+@pytest.mark.parametrize("name", [*sorted(COMMANDS), *TOOLS])
 def test_every_command_explains_itself(name, capsys):
     module = importlib.import_module((COMMANDS | TOOLS)[name].module)
     if name == "configs":

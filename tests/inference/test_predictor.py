@@ -251,7 +251,7 @@ def test_attention_covers_the_enlarged_box_of_the_keypoint_stage(tiny_cfg, weigh
 def test_attention_follows_each_persons_query(predictor):
     """The k-th map equals that of decoding the query of the k-th person alone."""
     found = predictor(random_image(), return_attention=True)
-    model, inputs = predictor.model, predictor._prepare(random_image(), "RGB")
+    model, inputs = predictor.model, predictor.prepare(random_image(), "RGB")
     kept = {}
     model.decoder.register_forward_hook(lambda _, inputs, states: kept.update(all=(inputs, states)))
     with torch.no_grad():
