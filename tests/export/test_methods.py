@@ -15,6 +15,9 @@ from querypose.export import OnnxDetector
 from querypose.export.onnx_export import ExportSettings, write_onnx
 from querypose.inference.acceleration import prepare_for_inference
 
+# An export takes a minute.
+pytestmark = pytest.mark.slow
+
 CASES = {
     "QualityPose": ("quick/quality_pose_lite0", {"MODEL.QUALITY_POSE.MAX_PEAKS": 12}),
 }

@@ -14,6 +14,9 @@ import pytest
 from querypose.cli.demo import main as querypose_demo
 from querypose.cli.export import main as export
 
+# An export takes a minute.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
