@@ -1,4 +1,4 @@
-"""Files of other methods: onnxruntime finds what PyTorch finds."""
+"""Every method and backbone: onnxruntime finds what PyTorch finds."""
 
 from __future__ import annotations
 
@@ -18,9 +18,27 @@ from querypose.inference.acceleration import prepare_for_inference
 # An export takes a minute.
 pytestmark = pytest.mark.slow
 
+_SMALL_QUERYPOSE = {
+    "MODEL.RESNETS.DEPTH": 18,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 64,
+    "MODEL.FPN.OUT_CHANNELS": 32,
+    "MODEL.QUERYPOSE.HIDDEN_DIM": 32,
+    "MODEL.QUERYPOSE.NUM_ATTENTION_HEADS": 4,
+    "MODEL.QUERYPOSE.FFN_DIM": 64,
+    "MODEL.QUERYPOSE.DYNAMIC_DIM": 16,
+    "MODEL.QUERYPOSE.PART_DIM": 32,
+    "MODEL.QUERYPOSE.NUM_KEYPOINT_CONVS": 2,
+    "MODEL.QUERYPOSE.NUM_QUERIES": 12,
+    "MODEL.QUERYPOSE.NUM_STAGES": 2,
+    "MODEL.QUERYPOSE.KEYPOINT_FEEDBACK": True,
+}
 CASES = {
+    "full model, another skeleton": ("crowdpose/querypose_r50_3x", _SMALL_QUERYPOSE),
+    "PINet": ("quick/pinet_lite0", {"MODEL.PINET.MAX_PEAKS": 8}),
     "QualityPose": ("quick/quality_pose_lite0", {"MODEL.QUALITY_POSE.MAX_PEAKS": 12}),
 }
+# As many as PyTorch returns.
+_MAX_PEOPLE = 24
 
 
 def _calibrate(model: nn.Module, images: torch.Tensor) -> None:
@@ -42,7 +60,7 @@ def _calibrate(model: nn.Module, images: torch.Tensor) -> None:
 @pytest.fixture(scope="module", params=CASES)
 def case(request, tmp_path_factory, exports):
     config, changes = CASES[request.param]
-    options = {"MODEL.DEVICE": "cpu", "TEST.DETECTIONS_PER_IMAGE": 12, **changes}
+    options = {"MODEL.DEVICE": "cpu", "TEST.DETECTIONS_PER_IMAGE": _MAX_PEOPLE, **changes}
     options["MODEL.INFERENCE.WINOGRAD_MEMORY"] = 0.0
     torch.manual_seed(1)
     cfg = read_config(config, [item for pair in options.items() for item in pair])
@@ -51,7 +69,9 @@ def case(request, tmp_path_factory, exports):
         _calibrate(model, torch.stack([exports.draw((128, 160), seed) for seed in range(4)]))
     prepare_for_inference(model, cfg)
     path = tmp_path_factory.mktemp("case") / "model.onnx"
-    report = write_onnx(model, cfg, path, ExportSettings(max_people=12, input_type="float32"))
+    report = write_onnx(
+        model, cfg, path, ExportSettings(max_people=_MAX_PEOPLE, input_type="float32")
+    )
     assert report.difference.people > 0
     return SimpleNamespace(model=model, detector=OnnxDetector(path))
 
