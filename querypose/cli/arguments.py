@@ -94,6 +94,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="people with a lower score are left out; default: DEMO.CONFIDENCE_THRESHOLD of the "
         "config",
     )
+    add_config_options(parser)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--opts``, which takes all that follow."""
     parser.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,

@@ -21,6 +21,7 @@ from torch import nn
 
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.checkpoint.download import fetch
+from querypose.cli.arguments import add_config_options
 from querypose.cli.processes import run_in_processes, set_up
 from querypose.engine import QueryPoseTrainer
 from querypose.engine.dataset_agreement import check_datasets
@@ -145,13 +146,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", help="cpu, cuda, ...; default: a GPU if there is one")
     parser.add_argument("--num-gpus", type=int, default=1, help="processes, one for each GPU (1)")
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config keys and values; must come last",
-    )
+    add_config_options(parser)
     parser.set_defaults(
         eval_only=True,
         num_machines=1,

@@ -13,6 +13,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from querypose.cli.arguments import add_config_options
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command, by default with the arguments of the process."""
@@ -75,11 +77,5 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--input-type", choices=("uint8", "float32"), default="uint8", help="of the images (uint8)"
     )
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config keys and values; must come last",
-    )
+    add_config_options(parser)
     return parser

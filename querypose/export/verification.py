@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 import torch
+from detectron2.structures import Instances
 from torch import Tensor
 
 from querypose.export.detector import OnnxDetector
@@ -26,6 +27,16 @@ class Difference(NamedTuple):
     pixels: float
     scores: float
     people: int
+
+
+def batch_of(people: Instances) -> PeopleBatch:
+    """The people of one image as a batch of one."""
+    return PeopleBatch(
+        people.pred_boxes.tensor[None],
+        people.scores[None],
+        people.pred_keypoints[None],
+        torch.ones(1, len(people), dtype=torch.bool),
+    )
 
 
 def check_file(path: Path) -> None:

@@ -19,7 +19,6 @@ import torch
 from detectron2.structures import Instances
 
 from querypose.inference.predictor import PosePredictor
-from querypose.modeling.pose_model import PeopleBatch
 from querypose.synthetic import SyntheticPeople, render
 
 _NUM_GENERATED, _SIZE = 6, (512, 384)
@@ -37,14 +36,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 @torch.no_grad()
 def _run(args: argparse.Namespace) -> None:
     from querypose.export import OnnxDetector
-    from querypose.export.verification import compare
+    from querypose.export.verification import batch_of, compare
 
     predictor = PosePredictor.from_config(args.config_file, weights=args.weights, device="cpu")
     threshold = {"score_threshold": predictor.confidence_threshold}
     inputs = [predictor.prepare(image, "RGB") | threshold for image in args.images or _generated()]
     runs: dict[str, Callable[..., Any]] = {"PyTorch": predictor.model}
     runs |= {path: OnnxDetector(path) for path in args.files}
-    expected = [_batch(_people(predictor.model, given)) for given in inputs]
+    expected = [batch_of(_people(predictor.model, given)) for given in inputs]
     times = _times(runs, inputs, args.rounds)
     print(
         f"{len(inputs)} images, {sum(int(each.valid.sum()) for each in expected)} people, "
@@ -55,7 +54,7 @@ def _run(args: argparse.Namespace) -> None:
     print(f"| PyTorch | | | | {times['PyTorch']:.0f} |")
     for path in args.files:
         differences = [
-            compare(_batch(_people(runs[path], given)), reference)
+            compare(batch_of(_people(runs[path], given)), reference)
             for given, reference in zip(inputs, expected, strict=True)
         ]
         print(
@@ -82,15 +81,6 @@ def _times(
 
 def _people(run: Callable[..., Any], given: dict[str, Any]) -> Instances:
     return run([given])[0]["instances"]
-
-
-def _batch(people: Instances) -> PeopleBatch:
-    return PeopleBatch(
-        people.pred_boxes.tensor[None],
-        people.scores[None],
-        people.pred_keypoints[None],
-        torch.ones(1, len(people), dtype=torch.bool),
-    )
 
 
 def _generated() -> list[Any]:

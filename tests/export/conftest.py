@@ -35,7 +35,7 @@ def _assert_equal(
     score_threshold: float,
 ) -> int:
     """Compares a file with its model's own ``forward``; tells how many people there were."""
-    from querypose.export.verification import compare
+    from querypose.export.verification import batch_of, compare
 
     images = torch.stack([_draw(size, seed) for seed in range(batch_size)])
     found = detector.people(images.numpy())
@@ -43,12 +43,7 @@ def _assert_equal(
     count = 0
     for index, output in enumerate(model(inputs)):
         people = output["instances"]
-        expected = PeopleBatch(
-            people.pred_boxes.tensor[None],
-            people.scores[None],
-            people.pred_keypoints[None],
-            torch.ones(1, len(people), dtype=torch.bool),
-        )
+        expected = batch_of(people)
         valid = found.valid[index] & (found.scores[index] >= score_threshold)
         mine = PeopleBatch(*(field[None, index, valid] for field in found))
         difference = compare(mine, expected)

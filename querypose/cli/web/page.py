@@ -84,24 +84,13 @@ class Page:
                     view = gr.Radio(elem_id="view", **self._view(first))
                     slider = gr.Slider(elem_id="score", **self._slider(first))
                 with gr.Column(scale=3):
-                    result = gr.Image(
-                        label="People",
-                        interactive=False,
-                        height=560,
-                        elem_id="result",
-                        buttons=["download", "fullscreen"],
-                    )
-                    summary = gr.Markdown(elem_id="summary")
-                    download = gr.DownloadButton(
-                        "Download as JSON", interactive=False, elem_id="json"
-                    )
-            shown = [result, summary, download]
+                    shown = _answers()
             gr.on(
                 [image.change, name.input],
                 self._find,
                 [image, name],
                 [found, view, slider],
-                show_progress_on=result,
+                show_progress_on=shown[0],
                 api_visibility="private",
             ).then(self._show, [found, name, view, slider], shown, api_visibility="private")
             gr.on(
@@ -173,6 +162,21 @@ class Page:
         count = "1 person" if len(people) == 1 else f"{len(people)} people"
         note = _HOW_SURE if scale.is_measured else _NO_CHANCE
         return f"**{count}**: {labels}. {_EXPLANATIONS[view]}\n\n{note}"
+
+
+def _answers() -> list[gr.components.Component]:
+    """Places the drawing, its summary and the button for the JSON."""
+    return [
+        gr.Image(
+            label="People",
+            interactive=False,
+            height=560,
+            elem_id="result",
+            buttons=["download", "fullscreen"],
+        ),
+        gr.Markdown(elem_id="summary"),
+        gr.DownloadButton("Download as JSON", interactive=False, elem_id="json"),
+    ]
 
 
 def _percent(chance: float) -> int:

@@ -63,20 +63,15 @@ def detect_people(
     # A score of -inf means that the query was not decoded, or was dropped.
     scores, decoded = _decode_best(class_scores, candidates, decode, stand, limit)
     scores = torch.where(scores >= thresholds, scores, -torch.inf)
+    fields = {"scores": scores, "pred_classes": classes, **decoded}
     people = []
     for index, image_size in enumerate(image_sizes):
         image_scores, order = scores[index].sort(descending=True, stable=True)
         order = order[image_scores > -torch.inf][:max_detections]
-        people.append(
-            Instances(
-                image_size,
-                pred_boxes=Boxes(boxes[index, order]),
-                scores=scores[index, order],
-                pred_classes=classes[index, order],
-                query_indices=order,
-                **{name: values[index, order] for name, values in decoded.items()},
-            )
-        )
+        found = Instances(image_size, pred_boxes=Boxes(boxes[index, order]), query_indices=order)
+        for name, values in fields.items():
+            found.set(name, values[index, order])
+        people.append(found)
     return people
 
 
