@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,9 @@ class PoseModel(nn.Module, ABC):
         pixel_mean: per channel, in 0..255.
         pixel_std: per channel.
     """
+
+    num_queries_key: ClassVar[str | None] = None
+    """Config key of the number of queries; None where persons come from places in the image."""
 
     def __init__(
         self,

@@ -6,9 +6,11 @@ import shutil
 import time
 from dataclasses import replace
 
+import cv2
 import pytest
 import torch
 
+from querypose.tools.benchmark import scaling
 from querypose.tools.benchmark.__main__ import main
 from querypose.tools.benchmark.setting import Setting, parse_setting
 from querypose.tools.benchmark.workload import Workload
@@ -154,3 +156,26 @@ def test_a_model_of_detectron2_is_trained_beside_ours():
     seconds = workload.run()
     assert 0 < seconds["backward"] + seconds["optimizer"] < seconds["total"]
     assert workload.cost().parameters > 3e6
+
+
+@pytest.mark.slow
+def test_scaling_draws_a_curve_per_model_and_axis(base, tmp_path, capsys, monkeypatch):
+    for name in ("_PEOPLE", "_QUERIES", "_BATCHES"):
+        monkeypatch.setattr(scaling, name, (1, 2))
+    monkeypatch.setattr(scaling, "_SIZES", ((64, 64), (64, 96)))
+    figure = tmp_path / "scaling.png"
+    main(
+        [
+            *("--config-file", base.config_file, "--repeats", "1", "--device", "cpu"),
+            *("--scaling", str(figure)),
+            *("--compare", "people=1", "people=1 config_file=quick/quality_pose_lite0"),
+        ]
+    )
+    rows = [row.split("|")[1:3] for row in capsys.readouterr().out.splitlines() if "|" in row]
+    kinds = {(model.strip(), axis.strip()) for model, axis in rows[2:]}
+    everywhere = {"people", "megapixels", "training batch"}
+    assert kinds == {
+        *(("tiny", axis) for axis in everywhere | {"queries"}),
+        *(("quality_pose_lite0", axis) for axis in everywhere),
+    }
+    assert cv2.imread(str(figure)).std() > 0

@@ -64,6 +64,8 @@ class QueryPose(PoseModel):
         denoiser: adds noised boxes of people as queries in training, or None.
     """
 
+    num_queries_key = "MODEL.QUERYPOSE.NUM_QUERIES"
+
     @configurable
     def __init__(
         self,

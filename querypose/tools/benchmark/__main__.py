@@ -44,7 +44,12 @@ def _parser() -> argparse.ArgumentParser:
         "--compare", nargs="+", metavar="SETTING", default=[""], help="settings to compare"
     )
     parser.add_argument("--suite", action="store_true", help="print the tables of the README")
-    parser.add_argument("--scaling", type=Path, metavar="FIGURE", help="plot time against sizes")
+    parser.add_argument(
+        "--scaling",
+        type=Path,
+        metavar="FIGURE",
+        help="plot the time of the settings to compare against people, queries and pixels",
+    )
     parser.add_argument(
         "opts", nargs="*", default=[], help="config keys and values for all settings"
     )
@@ -60,7 +65,8 @@ def main(command_line: Sequence[str] | None = None) -> None:
     try:
         base = Setting(arguments.config_file, opts=tuple(arguments.opts), device=arguments.device)
         if arguments.scaling:
-            print(scaling_report(base, repeats=arguments.repeats, figure=arguments.scaling))
+            settings = [parse_setting(text, base) for text in arguments.compare]
+            print(scaling_report(settings, repeats=arguments.repeats, figure=arguments.scaling))
         elif arguments.suite:
             _print_suite(base, arguments.repeats)
         else:

@@ -38,7 +38,7 @@ class Workload:
     def __init__(self, setting: Setting) -> None:
         torch.manual_seed(0)
         self.setting = setting
-        self.cfg = _config(setting)
+        self.cfg = read_setting_config(setting)
         self.model = build_model(self.cfg)
         QueryPoseCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS)
         self.inputs = _inputs(setting, self.model)
@@ -105,7 +105,8 @@ class Workload:
         return step
 
 
-def _config(setting: Setting) -> CfgNode:
+def read_setting_config(setting: Setting) -> CfgNode:
+    """The config of a setting, for weights that are not trained."""
     opts = ["MODEL.DEVICE", setting.device, *setting.opts]
     if setting.config_file.startswith("COCO-"):
         cfg = get_cfg()
