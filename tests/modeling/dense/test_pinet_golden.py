@@ -42,13 +42,16 @@ def published_model(repository, dense_weights, tmp_path, device):
     return build
 
 
+@pytest.mark.parametrize("prepared", [False, True])
 @pytest.mark.parametrize("name", INFERENCE)
 @torch.no_grad()
 def test_inference_equals_the_reference(
-    name, published_model, rebuild, dense_arrays, assert_close_to
+    name, prepared, published_model, prepare_with_winograd, rebuild, dense_arrays, assert_close_to
 ):
     dataset, seed, sizes = INFERENCE[name]
     model = published_model(dataset, name, seed).eval()
+    if prepared:
+        prepare_with_winograd(model)
     arrays, images = dense_arrays(name), rebuild.images(sizes, seed)
     batch = model.preprocess_images([{"image": image} for image in images]).tensor
     view, mirrored = model._look_at(batch), model._look_at(mirror_images(batch))

@@ -28,12 +28,15 @@ def hrnet_model(quality, repository, dense_weights, device):
     return model
 
 
+@pytest.mark.parametrize("prepared", [False, True])
 @pytest.mark.parametrize("flip_test", [False, True])
 def test_whole_model_finds_the_persons_of_the_reference(
-    flip_test, hrnet_model, dense_arrays, rebuild, assert_close_to
+    flip_test, prepared, hrnet_model, prepare_with_winograd, dense_arrays, rebuild, assert_close_to
 ):
     arrays = dense_arrays("quality_w32")
     hrnet_model.flip_test = flip_test
+    if prepared:
+        prepare_with_winograd(hrnet_model)
     (image,) = rebuild.images([(96, 128)], 335)
     with torch.no_grad():
         (output,) = hrnet_model([{"image": image, "return_maps": True}])
