@@ -80,7 +80,7 @@ def assert_close_to() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def prepare_with_winograd() -> Callable[[nn.Module], None]:
-    """``prepare_with_winograd(model)``: as inference does with all options that keep its answers."""
+    """``prepare_with_winograd(model)``: what inference may do to a model without other answers."""
 
     def prepare(model: nn.Module) -> None:
         cfg = default_config()
