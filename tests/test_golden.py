@@ -67,7 +67,7 @@ def test_inference_equals_the_reference(name, reference_model):
     cfg = default_config()
     cfg.MODEL.INFERENCE.WINOGRAD_MEMORY = 1.5
     prepare_for_inference(model, cfg)
-    if not name.startswith("mini"):
+    if model.device.type == "cpu" and not name.startswith("mini"):
         assert any(isinstance(module, WinogradConv2d) for module in model.decoder.modules())
     _assert_inference(model, reference)
 
