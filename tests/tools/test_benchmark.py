@@ -179,3 +179,11 @@ def test_scaling_draws_a_curve_per_model_and_axis(base, tmp_path, capsys, monkey
         *(("quality_pose_lite0", axis) for axis in everywhere),
     }
     assert cv2.imread(str(figure)).std() > 0
+
+
+def test_the_training_data_is_timed(base, capsys):
+    options = ("--config-file", base.config_file, "--device", "cpu", "--data", "3")
+    main([*options, "--compare", "", "config_file=quick/pinet_lite0"])
+    *_, sparse, dense = capsys.readouterr().out.strip().splitlines()
+    assert "tiny" in sparse and "pinet_lite0" in dense
+    assert all(float(row.split("|")[2]) > 0 for row in (sparse, dense))

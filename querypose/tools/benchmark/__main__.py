@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from querypose.tools.benchmark.data import data_table
 from querypose.tools.benchmark.report import parts_table
 from querypose.tools.benchmark.scaling import scaling_report
 from querypose.tools.benchmark.setting import Setting, parse_setting
@@ -45,6 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--suite", action="store_true", help="print the tables of the README")
     parser.add_argument(
+        "--data",
+        type=int,
+        metavar="IMAGES",
+        help="time the training mappers of the settings to compare on so many images",
+    )
+    parser.add_argument(
         "--scaling",
         type=Path,
         metavar="FIGURE",
@@ -64,27 +71,27 @@ def main(command_line: Sequence[str] | None = None) -> None:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
     try:
         base = Setting(arguments.config_file, opts=tuple(arguments.opts), device=arguments.device)
-        if arguments.scaling:
-            settings = [parse_setting(text, base) for text in arguments.compare]
+        settings = [parse_setting(text, base) for text in arguments.compare]
+        if arguments.data:
+            print(data_table(settings, arguments.data))
+        elif arguments.scaling:
             print(scaling_report(settings, repeats=arguments.repeats, figure=arguments.scaling))
         elif arguments.suite:
             _print_suite(base, arguments.repeats)
         else:
-            _print_parts(base, arguments.compare, arguments.repeats, arguments.warm_up)
+            _print_parts(settings, arguments.repeats, arguments.warm_up)
     except (OSError, ValueError) as error:
         sys.exit(f"benchmark: {error}")
 
 
 def _print_suite(base: Setting, repeats: int) -> None:
-    _print_parts(base, _INFERENCE_SUITE, repeats)
-    print()
-    _print_parts(base, _TRAINING_SUITE, repeats)
-    print()
-    _print_parts(base, _SMALL_TRAINING_SUITE, repeats)
+    for index, texts in enumerate((_INFERENCE_SUITE, _TRAINING_SUITE, _SMALL_TRAINING_SUITE)):
+        if index:
+            print()
+        _print_parts([parse_setting(text, base) for text in texts], repeats)
 
 
-def _print_parts(base: Setting, texts: Sequence[str], repeats: int, warm_up: int = 1) -> None:
-    settings = [parse_setting(text, base) for text in texts]
+def _print_parts(settings: Sequence[Setting], repeats: int, warm_up: int = 1) -> None:
     print(parts_table(measure(settings, repeats=repeats, warm_up=warm_up)))
 
 
