@@ -138,8 +138,19 @@ def use_winograd(model: nn.Module, max_growth: float) -> int:
                 replacements[child] = WinogradConv2d(child)
             if child in replacements:
                 setattr(parent, name, replacements[child])
+    for parent in model.modules():
+        _replace_in_lists(parent, replacements)
     _fuse_activations(model)
     return len(replacements)
+
+
+def _replace_in_lists(parent: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> None:
+    """Replaces what a module calls by a plain list, as Detectron2's FPN does its convolutions."""
+    for values in vars(parent).values():
+        if isinstance(values, list):
+            for index, value in enumerate(values):
+                if isinstance(value, nn.Module):
+                    values[index] = replacements.get(value, value)
 
 
 def _fuse_activations(model: nn.Module) -> None:

@@ -6,6 +6,9 @@ import copy
 
 import pytest
 import torch
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone.fpn import build_resnet_fpn_backbone
 from torch import nn
 from torch.nn import functional as F
 
@@ -134,6 +137,26 @@ def test_all_and_only_convolutions_that_profit_are_replaced():
     assert fast[0][0] is fast[1][1] and not fast[0][0].relu
     maps = draw_maps(1, 128, 20, 20)
     torch.testing.assert_close(fast(maps), plain(maps), rtol=0, atol=5e-5)
+
+
+@torch.no_grad()
+def test_convolutions_that_an_fpn_keeps_in_a_list_are_replaced():
+    cfg = get_cfg()
+    levels = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.FPN.IN_FEATURES = cfg.MODEL.RESNETS.OUT_FEATURES = levels
+    plain = build_resnet_fpn_backbone(cfg, ShapeSpec(channels=3)).eval()
+    fast = copy.deepcopy(plain)
+    use_winograd(fast, 100.0)
+    called = []
+    for module in fast.modules():
+        if isinstance(module, WinogradConv2d):
+            module.register_forward_hook(lambda module, *_: called.append(module))
+    images = draw_maps(1, 3, 64, 64)
+    expected, maps = plain(images), fast(images)
+    assert {fast.fpn_output2, fast.fpn_output3} <= set(called)
+    for name, values in maps.items():
+        largest = expected[name].abs().max().item()
+        torch.testing.assert_close(values, expected[name], rtol=0, atol=1e-5 * largest)
 
 
 def test_memory_grows_within_the_limit():
