@@ -18,6 +18,7 @@ from torch.export import Dim
 from torch.onnx import OnnxExporterError
 
 from querypose.export.same_padding import fix_same_padding
+from querypose.export.swin_windows import open_swin_batch
 from querypose.export.translations import TRANSLATIONS
 from querypose.modeling.pose_model import PoseModel
 
@@ -148,7 +149,7 @@ def _export(
     output_names: tuple[str, ...],
 ) -> ModelProto:
     try:
-        with torch.no_grad(), _silence():
+        with torch.no_grad(), open_swin_batch(), _silence():
             program = torch.onnx.export(
                 module.eval(),
                 inputs,
