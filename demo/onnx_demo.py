@@ -22,8 +22,12 @@ class Poses:
     """Finds people in images, as the file says of itself how."""
 
     def __init__(self, path):
+        if not Path(path).is_file():
+            sys.exit(f"onnx_demo: there is no file {path}.")
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         props = self.session.get_modelmeta().custom_metadata_map
+        if "format" not in props:
+            sys.exit(f"onnx_demo: {path} is not a file of querypose-export.")
         self.about = {name: json.loads(value) for name, value in props.items()}
 
     def __call__(self, image):
@@ -111,8 +115,10 @@ def frames_of(path):
         yield image, 0
         return
     video = cv2.VideoCapture(path)
+    if not video.isOpened():
+        sys.exit(f"onnx_demo: {path} is no video that OpenCV reads.")
     while (read := video.read())[0]:
-        yield read[1], video.get(cv2.CAP_PROP_FPS)
+        yield read[1], video.get(cv2.CAP_PROP_FPS) or 25
 
 
 def main():
@@ -130,12 +136,15 @@ def main():
         found.append([{"box": b, "score": s, "keypoints": k} for b, s, k in rows])
         draw(image, boxes, keypoints, poses.about)
         if not rate:
-            cv2.imwrite(args.output, image)
-            break
-        if writer is None:
-            code = cv2.VideoWriter_fourcc(*"mp4v")
-            writer = cv2.VideoWriter(args.output, code, rate, image.shape[1::-1])
-        writer.write(image)
+            written = cv2.haveImageWriter(args.output) and cv2.imwrite(args.output, image)
+        else:
+            if writer is None:
+                code = cv2.VideoWriter_fourcc(*"mp4v")
+                writer = cv2.VideoWriter(args.output, code, rate, image.shape[1::-1])
+            written = writer.isOpened()
+            writer.write(image)
+        if not written:
+            sys.exit(f"onnx_demo: OpenCV cannot write {args.output}: wrong folder or ending?")
     if writer is not None:
         writer.release()
     if args.save_json:

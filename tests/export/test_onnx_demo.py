@@ -74,10 +74,28 @@ def test_a_video_keeps_its_frames(run, exports, tmp_path):
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == 3
 
 
-def test_what_is_no_image_is_told(run, tmp_path):
-    (tmp_path / "a.png").write_text("text")
-    done = run(tmp_path / "a.png", tmp_path / "b.png")
-    assert done.returncode == 1 and "is no image that OpenCV reads" in done.stderr
+@pytest.mark.parametrize(
+    ("source", "output", "message"),
+    [
+        ("text.png", "b.png", "is no image that OpenCV reads"),
+        ("nowhere.mp4", "b.mp4", "is no video that OpenCV reads"),
+        ("photo.png", "nowhere/b.png", "cannot write"),
+        ("photo.png", "b.unknown", "cannot write"),
+    ],
+)
+def test_wrong_files_are_told_in_one_sentence(source, output, message, run, exports, tmp_path):
+    (tmp_path / "text.png").write_text("text")
+    _draw_people(tmp_path / "photo.png", exports, (96, 96))
+    done = run(tmp_path / source, tmp_path / output)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    (line,) = [each for each in done.stderr.splitlines() if each.startswith("onnx_demo:")]
+    assert message in line
+
+
+def test_a_missing_model_is_told(repository, tmp_path):
+    command = [sys.executable, repository / "demo" / "onnx_demo.py", tmp_path / "nowhere.onnx"]
+    done = subprocess.run([*command, "a.png", "b.png"], capture_output=True, text=True)
+    assert done.returncode == 1 and "there is no file" in done.stderr
 
 
 def test_it_needs_three_packages(repository):
