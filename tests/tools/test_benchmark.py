@@ -187,3 +187,5 @@ def test_the_training_data_is_timed(base, capsys):
     *_, sparse, dense = capsys.readouterr().out.strip().splitlines()
     assert "tiny" in sparse and "pinet_lite0" in dense
     assert all(float(row.split("|")[2]) > 0 for row in (sparse, dense))
+    with pytest.raises(SystemExit, match=r"^benchmark: No dataset is registered as 'tiny_people'"):
+        main([*options, "DATASETS.TRAIN", "('tiny_people',)"])

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from tabulate import tabulate
 
+from querypose.data.datasets.coco import check_configured_datasets, register_configured_datasets
 from querypose.data.datasets.records import load_training_records
 from querypose.data.mapper_registry import build_train_mapper
 from querypose.engine.seeding import seed_everything
@@ -31,6 +32,8 @@ def data_table(settings: Sequence[Setting], count: int) -> str:
 
 def _images_per_second(setting: Setting, count: int) -> float:
     cfg = read_setting_config(setting)
+    register_configured_datasets(cfg)
+    check_configured_datasets(cfg)
     records = itertools.cycle(
         load_training_records(cfg.DATASETS.TRAIN, filter_empty=True, min_keypoints=1)
     )
