@@ -43,12 +43,12 @@ def scaling_report(bases: Sequence[Setting], *, repeats: int, figure: Path) -> s
         repeats: measured runs of each point.
         figure: an image file.
     """
-    curves = [
-        Curve(axis, Path(base.config_file).stem, _measure(points, repeats))
-        for base in bases
-        for axis, points in _axes(base).items()
-    ]
-    _draw(curves, figure)
+    curves: list[Curve] = []
+    for base in bases:
+        for axis, points in _axes(base).items():
+            curves.append(Curve(axis, Path(base.config_file).stem, _measure(points, repeats)))
+            # It takes long: what fails later loses nothing.
+            _draw(curves, figure)
     rows = [
         (curve.model, curve.axis, f"{value:g}", f"{milliseconds:.0f}", f"{mebibytes:.0f}")
         for curve in curves

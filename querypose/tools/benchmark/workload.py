@@ -58,6 +58,8 @@ class Workload:
 
     def cost(self) -> Cost:
         """Parameters, and multiply-adds of a forward pass, of the model before acceleration."""
+        # Other random weights might give infinite maps, which Detectron2's models refuse.
+        torch.manual_seed(0)
         model = build_model(self.cfg)
         if isinstance(model, PoseModel):
             model.fix_num_people(self.setting.people)
