@@ -148,6 +148,8 @@ def _decode_best(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Decodes the queries that may be among the ``limit`` best of their image.
 
+    At most twice as many are decoded as if each turn decoded ``limit`` queries.
+
     Returns:
         Final scores, (B, N), -inf where a query was not decoded or does not stand, and the decoded
         fields by name, (B, N, ...).
@@ -155,11 +157,14 @@ def _decode_best(
     scores = standing = torch.full_like(class_scores, -torch.inf)
     waiting = candidates.clone()
     decoded: dict[str, Tensor] = {}
-    num_next, num_decoded = limit, 0
+    num_decoded = 0
     while True:
         entry = standing.topk(limit, dim=1).values[:, -1:]
         reachable = torch.where(waiting & (class_scores >= entry), class_scores, -torch.inf)
-        best, order = reachable.topk(num_next, dim=1)
+        # As many as all before: a few at a time are slow.
+        count = min(max(limit, num_decoded), class_scores.shape[1])
+        num_decoded += count
+        best, order = reachable.topk(count, dim=1)
         query_indices = [
             index[score > -torch.inf].sort().values
             for index, score in zip(order, best, strict=True)
@@ -180,8 +185,4 @@ def _decode_best(
             decoded[name][rows] = values
         scores[rows] = class_scores[rows] * people.quality
         waiting[rows] = False
-        # As many as all before: a few at a time are slow, and at most twice as many are decoded as
-        # one by one.
-        num_decoded += num_next
-        num_next = min(num_decoded, class_scores.shape[1])
         standing = stand(scores, decoded["pred_keypoints"])

@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compare", nargs="+", metavar="SETTING", default=[""], help="settings to compare"
     )
-    parser.add_argument("--suite", action="store_true", help="print the tables of the README")
+    parser.add_argument("--suite", action="store_true", help="compare with Keypoint R-CNN")
     parser.add_argument(
         "--data",
         type=int,
