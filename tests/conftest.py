@@ -27,8 +27,10 @@ from detectron2.structures import Boxes, Instances, Keypoints
 from PIL import Image, ImageFile
 from torch import nn
 
-from querypose.config import read_config
+from querypose.config import default_config, read_config
 from querypose.data import register_coco_keypoints
+from querypose.inference.acceleration import prepare_for_inference
+from querypose.inference.winograd import WinogradConv2d
 from querypose.modeling.targets import PersonTargets
 
 GOLDEN_DIR = Path(__file__).parent / "golden"
@@ -94,6 +96,24 @@ def golden() -> Callable[[str], Golden]:
         return Golden(outputs, filler.state_dict(shapes), images)
 
     return load
+
+
+@pytest.fixture(scope="session")
+def prepare_with_winograd() -> Callable[..., None]:
+    """``prepare_with_winograd(model)``: what inference may do to a model without other answers.
+
+    On a processor, some of its convolutions then run by Winograd's minimal filtering, unless
+    ``too_small`` says that it has none that profit.
+    """
+
+    def prepare(model: nn.Module, *, too_small: bool = False) -> None:
+        cfg = default_config()
+        cfg.MODEL.INFERENCE.WINOGRAD_MEMORY = 1.5
+        prepare_for_inference(model, cfg)
+        if next(model.parameters()).is_cpu and not too_small:
+            assert any(isinstance(module, WinogradConv2d) for module in model.modules())
+
+    return prepare
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, Keypoints
 
 from querypose.checkpoint import QueryPoseCheckpointer, convert_released_state_dict
-from querypose.config import default_config, read_config
-from querypose.inference.acceleration import prepare_for_inference
-from querypose.inference.winograd import WinogradConv2d
+from querypose.config import read_config
 
 MINI = (
     "MODEL.RESNETS.DEPTH 18 MODEL.RESNETS.RES2_OUT_CHANNELS 64 MODEL.FPN.OUT_CHANNELS 64 "
@@ -61,14 +59,10 @@ def assert_close(actual, expected, *, rtol=1e-3, atol):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_inference_equals_the_reference(name, reference_model):
+def test_inference_equals_the_reference(name, reference_model, prepare_with_winograd):
     model, reference = reference_model(name)
     _assert_inference(model, reference)
-    cfg = default_config()
-    cfg.MODEL.INFERENCE.WINOGRAD_MEMORY = 1.5
-    prepare_for_inference(model, cfg)
-    if model.device.type == "cpu" and not name.startswith("mini"):
-        assert any(isinstance(module, WinogradConv2d) for module in model.decoder.modules())
+    prepare_with_winograd(model, too_small=name.startswith("mini"))
     _assert_inference(model, reference)
 
 

@@ -58,7 +58,7 @@ class PoseFusion:
 
     Args:
         sigmas: (K,), OKS standard deviations.
-        threshold: see :func:`querypose.modeling.pose_nms.group_poses`.
+        threshold: see :func:`querypose.modeling.pose_nms.group_in_turns`.
         sort_by: one of :data:`SORT_KEYS`.
         fuse: every keypoint becomes the best of its group; False keeps the seeds as they are.
 

@@ -17,7 +17,7 @@ from querypose.modeling.dense.peaks import (
     fixed_peaks,
     spread_cells,
 )
-from querypose.modeling.pose_nms import best_of_alike, oks_nms
+from querypose.modeling.pose_nms import best_of_alike
 from querypose.skeleton import Skeleton
 
 # Cells that a peak is the highest of, along each axis (AdaptivePose's published code).
@@ -136,12 +136,13 @@ class QualityReadout:
 
     def select(self, found: ScoredPoses) -> ScoredPoses:
         """Sorts the poses of one image, best first, and suppresses those that resemble others."""
+        order = found.scores.argsort(descending=True, stable=True)
         if self.nms and self._fixed_count is None:
-            sigmas = self.sigmas.to(found.scores)
-            kept = oks_nms(found.places, found.scores, sigmas, _NMS_THRESHOLD)
-        else:
-            kept = found.scores.argsort(descending=True, stable=True)
-        return ScoredPoses(found.places[kept], found.scores[kept])
+            best = best_of_alike(
+                found.places, found.scores, self.sigmas.to(found.scores), _NMS_THRESHOLD
+            )
+            order = order[best[order]]
+        return ScoredPoses(found.places[order], found.scores[order])
 
 
 def merge_scales(scales: Sequence[float], found: Sequence[ScoredPoses]) -> ScoredPoses:

@@ -184,17 +184,11 @@ class QueryPoseCriterion(nn.Module):
         boxes: Tensor, matches: Matches, targets: Sequence[PersonTargets]
     ) -> dict[str, Tensor]:
         predicted = _matched(boxes, matches)
-        expected = torch.cat(
-            [target.boxes[people] for (_, people), target in zip(matches, targets, strict=True)]
-        )
-        sizes = torch.cat(
-            [
-                target.size_xyxy.expand(len(people), 4)
-                for (_, people), target in zip(matches, targets, strict=True)
-            ]
-        )
+        expected = _of_people([target.boxes for target in targets], matches)
+        sizes = [target.size_xyxy.expand_as(target.boxes) for target in targets]
+        relative_errors = (predicted - expected).abs() / _of_people(sizes, matches)
         return {
-            "loss_bbox": ((predicted - expected).abs() / sizes).sum(),
+            "loss_bbox": relative_errors.sum(),
             "loss_giou": generalized_box_iou_loss(predicted, expected, reduction="sum"),
         }
 
@@ -207,9 +201,7 @@ class QueryPoseCriterion(nn.Module):
         targets: Sequence[PersonTargets],
     ) -> dict[str, Tensor]:
         """Losses of supervised keypoints, divided by the number of keypoints of a person."""
-        expected = torch.cat(
-            [target.keypoints[people] for (_, people), target in zip(matches, targets, strict=True)]
-        )
+        expected = _of_people([target.keypoints for target in targets], matches)
         num_keypoints = expected.shape[1]
         relative = keypoints_to_box(expected[..., :2], boxes)
         # The heads cannot reach a keypoint outside the box.
@@ -229,6 +221,11 @@ class QueryPoseCriterion(nn.Module):
 def _matched(values: Tensor, matches: Matches) -> Tensor:
     """Rows of the matched queries in (B, N, ...) values, (M, ...), in the order of the images."""
     return torch.cat([rows[queries] for rows, (queries, _) in zip(values, matches, strict=True)])
+
+
+def _of_people(values: Sequence[Tensor], matches: Matches) -> Tensor:
+    """Rows of the matched people in the images' (M_i, ...) values, as :func:`_matched`'s."""
+    return torch.cat([rows[people] for rows, (_, people) in zip(values, matches, strict=True)])
 
 
 def _matched_rows(decoded: Sequence[Tensor], matches: Matches, num_queries: int) -> Tensor:

@@ -11,11 +11,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
-from querypose.config import default_config
-from querypose.inference.acceleration import prepare_for_inference
-from querypose.inference.winograd import WinogradConv2d
 
 GOLDEN_DIR = Path(__file__).parents[2] / "golden" / "dense"
 
@@ -76,17 +71,3 @@ def assert_close_to() -> Callable[..., None]:
             assert error <= tolerance * expected.abs().max()
 
     return check
-
-
-@pytest.fixture(scope="session")
-def prepare_with_winograd() -> Callable[[nn.Module], None]:
-    """``prepare_with_winograd(model)``: what inference may do to a model without other answers."""
-
-    def prepare(model: nn.Module) -> None:
-        cfg = default_config()
-        cfg.MODEL.INFERENCE.WINOGRAD_MEMORY = 1.5
-        prepare_for_inference(model, cfg)
-        if next(model.parameters()).is_cpu:
-            assert any(isinstance(module, WinogradConv2d) for module in model.modules())
-
-    return prepare

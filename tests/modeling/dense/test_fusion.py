@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from querypose.modeling.dense.fusion import PoseFusion, score_keypoints
-from querypose.modeling.pose_nms import group_poses
+from querypose.modeling.pose_nms import group_in_turns
 from querypose.oks import pairwise_pose_oks
 from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON
 
@@ -117,9 +117,9 @@ def test_scores_and_fusion_equal_the_reference(case, dense_arrays, assert_close_
     assert_close_to(pairwise_pose_oks(poses, poses, sigmas), arrays["oks"], 1e-5)
 
     order = scores.mean(dim=1).argsort(descending=True, stable=True)
-    seeds, groups = group_poses(poses, order, sigmas, 0.7)
-    assert torch.equal(seeds.int(), arrays["seed"])
-    assert torch.equal(groups.int().argmax(dim=0).int(), arrays["group"])
+    is_seed, groups = group_in_turns(poses, order, sigmas, 0.7)
+    assert torch.equal(order[is_seed].int(), arrays["seed"])
+    assert torch.equal(groups[is_seed].int().argmax(dim=0).int(), arrays["group"])
     for name, changes in (
         ("fused", {}),
         ("nms", {"fuse": False}),

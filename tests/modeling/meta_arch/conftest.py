@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, Keypoints
 from torch import nn
 
+from querypose import model_zoo
 from querypose.config import read_config
 
 
@@ -78,3 +80,17 @@ def released_model(tiny_model, golden):
         return model
 
     return build
+
+
+@pytest.fixture(scope="session")
+def take_packaged_backbone() -> Callable[[nn.Module], None]:
+    """Loads the backbone of the packaged model into one with the same backbone."""
+
+    def take(model: nn.Module) -> None:
+        path = Path(model_zoo.__file__).parent / "lite0.pth"
+        tensors = torch.load(path, weights_only=True)["model"]
+        prefix = "backbone.bottom_up."
+        backbone = {name: value for name, value in tensors.items() if name.startswith(prefix)}
+        assert not model.load_state_dict(backbone, strict=False).unexpected_keys
+
+    return take

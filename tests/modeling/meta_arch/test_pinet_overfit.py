@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-import torch
 
-from querypose import model_zoo
 from querypose.config import read_config
 from querypose.engine import QueryPoseTrainer
 
@@ -22,22 +18,16 @@ _OPTIONS = (
 )
 
 
-def _take_packaged_backbone(model: torch.nn.Module) -> None:
-    path = Path(model_zoo.__file__).parent / "lite0.pth"
-    tensors = torch.load(path, weights_only=True)["model"]
-    prefix = "backbone.bottom_up."
-    backbone = {name: value for name, value in tensors.items() if name.startswith(prefix)}
-    assert not model.load_state_dict(backbone, strict=False).unexpected_keys
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_twenty_images_are_learned_by_heart(twenty_images, repository, tmp_path):
+def test_twenty_images_are_learned_by_heart(
+    twenty_images, take_packaged_backbone, repository, tmp_path
+):
     cfg = read_config(repository / "configs/quick/pinet_lite0.yaml", _OPTIONS)
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (twenty_images,)
     cfg.OUTPUT_DIR = str(tmp_path / "output")
     trainer = QueryPoseTrainer(cfg)
     trainer.resume_or_load(resume=False)
-    _take_packaged_backbone(trainer.model)
+    take_packaged_backbone(trainer.model)
     trainer.train()
     assert trainer._last_eval_results["keypoints"]["AP"] > 90

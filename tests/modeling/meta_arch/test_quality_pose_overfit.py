@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from querypose import model_zoo
 from querypose.config import read_config
 from querypose.engine import QueryPoseTrainer
 from querypose.tools.judged_results import read_dataset_results
@@ -28,7 +26,7 @@ _SIZES = (72, 84, 96, 108, 120, 132, _SIZE, 156, 168, 192, 216, 240)
 
 
 @pytest.fixture
-def learn(twenty_images, repository, tmp_path):
+def learn(twenty_images, take_packaged_backbone, repository, tmp_path):
     """Trains with a label of the score map; returns AP and the rank correlation with the OKS."""
 
     def train(label: str) -> tuple[float, float]:
@@ -40,7 +38,7 @@ def learn(twenty_images, repository, tmp_path):
         cfg.OUTPUT_DIR = str(tmp_path / label)
         trainer = QueryPoseTrainer(cfg)
         trainer.resume_or_load(resume=False)
-        _take_packaged_backbone(trainer.model)
+        take_packaged_backbone(trainer.model)
         trainer.train()
         aps, persons = {}, []
         for size in _SIZES:
@@ -53,14 +51,6 @@ def learn(twenty_images, repository, tmp_path):
         return aps[_SIZE], rated.where(rated.nearest).rank_correlation
 
     return train
-
-
-def _take_packaged_backbone(model: torch.nn.Module) -> None:
-    path = Path(model_zoo.__file__).parent / "lite0.pth"
-    tensors = torch.load(path, weights_only=True)["model"]
-    prefix = "backbone.bottom_up."
-    backbone = {name: value for name, value in tensors.items() if name.startswith(prefix)}
-    assert not model.load_state_dict(backbone, strict=False).unexpected_keys
 
 
 @pytest.mark.slow
