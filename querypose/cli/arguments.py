@@ -10,6 +10,7 @@ from querypose import drawable
 from querypose.cli.inputs import Input
 from querypose.cli.outputs import WRITABLE_IMAGES
 from querypose.cli.web.arguments import add_web_arguments, find_web_contradiction
+from querypose.config_arguments import add_config_file, add_config_options
 from querypose.config_files import find_config_file
 from querypose.drawable import EXTRAS
 
@@ -69,10 +70,8 @@ def _add_inputs_and_outputs(parser: argparse.ArgumentParser) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that say how to predict; ``--opts`` among them takes all that follow."""
-    parser.add_argument(
-        "--config-file",
-        help="of the model: a file, or a name that `python -m querypose configs` lists; default: "
-        "what the weights say, or the small model that comes with querypose",
+    add_config_file(
+        parser, "default: what the weights say, or the small model that comes with querypose"
     )
     parser.add_argument(
         "--weights", help="path or URL of a checkpoint; default: MODEL.WEIGHTS of the config"
@@ -95,17 +94,6 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "config",
     )
     add_config_options(parser)
-
-
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--opts``, which takes all that follow."""
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config keys and values; must come last",
-    )
 
 
 def _add_drawing(parser: argparse.ArgumentParser) -> None:

@@ -21,8 +21,8 @@ from torch import nn
 
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.checkpoint.download import fetch
-from querypose.cli.arguments import add_config_options
 from querypose.cli.processes import run_in_processes, set_up
+from querypose.config_arguments import add_config_file, add_config_options
 from querypose.engine import QueryPoseTrainer
 from querypose.engine.dataset_agreement import check_datasets
 from querypose.inference.acceleration import accelerate_inference
@@ -131,12 +131,7 @@ def _build_parser() -> argparse.ArgumentParser:
         epilog=(__doc__ or "").partition("\n\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config-file",
-        default="",
-        help="a file, or a name that `python -m querypose configs` lists; default: what the "
-        "weights say of their model",
-    )
+    add_config_file(parser, "default: what the weights say of their model")
     parser.add_argument(
         "--weights",
         help="path or URL of a checkpoint, or an ONNX file; default: MODEL.WEIGHTS of the config",
@@ -148,6 +143,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num-gpus", type=int, default=1, help="processes, one for each GPU (1)")
     add_config_options(parser)
     parser.set_defaults(
+        config_file="",
         eval_only=True,
         num_machines=1,
         machine_rank=0,

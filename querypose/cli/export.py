@@ -13,7 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from querypose.cli.arguments import add_config_options
+from querypose.config_arguments import add_config_file, add_config_options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,10 +51,9 @@ def _build_parser() -> argparse.ArgumentParser:
         epilog=(__doc__ or "").partition("\n\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config-file",
-        help="a file, or a name that `python -m querypose configs` lists; default: what the "
-        "weights say of their model, or without weights the packaged model",
+    add_config_file(
+        parser,
+        "default: what the weights say, or without weights the packaged model",
     )
     parser.add_argument("--weights", help="path or URL of a checkpoint")
     parser.add_argument("--output", required=True, metavar="FILE.onnx")

@@ -33,8 +33,7 @@ def _add_pinet(cfg: CfgNode) -> None:
     node.NEAREST_CELLS = False
     # Persons with a smaller box, in square pixels of the network's input, get no part centers.
     node.MIN_BOX_AREA = 1024.0
-    # Weights of the losses.
-    node.HEATMAP_WEIGHT = 1.0
+    # Weights of the losses; that of the heat maps is 1.
     node.OFFSET_WEIGHT = 0.03
     node.REFINEMENT_WEIGHT = 0.03
 
@@ -44,8 +43,6 @@ def _add_pinet(cfg: CfgNode) -> None:
     node.FLIP_TEST = True
     # Most poses that one part may propose per image.
     node.MAX_PEAKS = 30
-    # Poses with a higher OKS belong to one person.
-    node.OKS_THRESHOLD = 0.7
     # Combine the best keypoints of a person's poses; False keeps the first pose only.
     node.FUSION = True
     # What a person's poses are sorted by: "pose_score", or "part_score", the score of the part's

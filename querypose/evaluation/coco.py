@@ -17,8 +17,8 @@ from detectron2.utils import comm
 
 from querypose.data.datasets.coco import declared_skeleton, set_classes
 from querypose.data.datasets.labels import Labels, read_labels, read_registered_labels
-from querypose.evaluation.ground_truth import GroundTruth, count_matches, warn_of_no_annotations
-from querypose.evaluation.results_file import check_image_ids, read_results
+from querypose.evaluation.ground_truth import GroundTruth, warn_of_no_annotations
+from querypose.evaluation.results_file import check_image_ids, match_results
 from querypose.skeleton import Skeleton
 
 # The first of pycocotools' summary.
@@ -123,13 +123,11 @@ def evaluate_coco(annotation_file: str | Path, results_file: str | Path) -> dict
     """
     skeleton = declared_skeleton(str(annotation_file))
     labels = read_labels(str(annotation_file), skeleton)
-    results = read_results(results_file, labels, skeleton.num_keypoints)
-    if not labels.content["annotations"]:
-        warn_of_no_annotations(labels)
-    if not labels.content["annotations"] or not results:
+    evaluation = match_results(results_file, labels, skeleton.sigmas)
+    if evaluation is None:
         return dict.fromkeys(_FILE_METRICS, math.nan)
-    stats = count_matches(labels, results, skeleton.sigmas).stats
-    return {name: 100 * float(value) for name, value in zip(_FILE_METRICS, stats, strict=False)}
+    stats = zip(_FILE_METRICS, evaluation.stats, strict=False)
+    return {name: 100 * float(value) for name, value in stats}
 
 
 def oks_sigmas(metadata: Metadata, sigmas: Sequence[float] = ()) -> list[float]:

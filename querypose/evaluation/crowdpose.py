@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,8 +24,7 @@ from querypose.data.datasets.labels import (
     read_registered_labels,
 )
 from querypose.evaluation.coco import KeypointEvaluator
-from querypose.evaluation.ground_truth import count_matches, warn_of_no_annotations
-from querypose.evaluation.results_file import read_results
+from querypose.evaluation.results_file import match_results
 from querypose.skeleton import CROWDPOSE_SKELETON
 
 # Indices into pycocotools' summary of keypoint metrics.
@@ -94,7 +94,7 @@ class CrowdPoseEvaluator(KeypointEvaluator):
             return super()._derive_coco_results(coco_eval, iou_type, class_names)
         if coco_eval is None:
             self._logger.warning("The model predicted no person.")
-            return dict.fromkeys(METRICS, float("nan"))
+            return dict.fromkeys(METRICS, math.nan)
         results = _crowdpose_metrics(coco_eval)
         self._logger.info("CrowdPose results for keypoints:\n" + create_small_table(results))
         return results
@@ -117,13 +117,10 @@ def evaluate_crowdpose(annotation_file: str | Path, results_file: str | Path) ->
     """
     labels = read_labels(str(annotation_file), CROWDPOSE_SKELETON, areas_from_boxes=True)
     _check_crowd_indices(labels)
-    results = read_results(results_file, labels, CROWDPOSE_SKELETON.num_keypoints)
-    if not labels.content["annotations"]:
-        warn_of_no_annotations(labels)
-    if not labels.content["annotations"] or not results:
-        return dict.fromkeys(METRICS, float("nan"))
-    coco_eval = count_matches(labels, results, CROWDPOSE_SKELETON.sigmas)
-    return _crowdpose_metrics(coco_eval)
+    evaluation = match_results(results_file, labels, CROWDPOSE_SKELETON.sigmas)
+    if evaluation is None:
+        return dict.fromkeys(METRICS, math.nan)
+    return _crowdpose_metrics(evaluation)
 
 
 def _check_crowd_indices(labels: Labels) -> None:
@@ -147,7 +144,7 @@ def _crowdpose_metrics(coco_eval: COCOeval) -> dict[str, float]:
     for level, image_ids in _images_by_level(coco_eval).items():
         metrics[f"AP_{level}"] = _average_precision(coco_eval, image_ids)
     # pycocotools returns -1 where there is no ground truth; Detectron2 reports that as NaN.
-    return {name: float(value * 100 if value >= 0 else "nan") for name, value in metrics.items()}
+    return {name: float(value * 100 if value >= 0 else math.nan) for name, value in metrics.items()}
 
 
 def _images_by_level(coco_eval: COCOeval) -> dict[str, list[int]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from detectron2.utils.file_io import PathManager
+from pycocotools.cocoeval import COCOeval
 
 from querypose.data.datasets.labels import Labels, are_numbers, is_id, is_number
+from querypose.evaluation.ground_truth import count_matches, warn_of_no_annotations
 
 _FIELDS = ("image_id", "category_id", "keypoints", "score")
 
@@ -45,6 +47,30 @@ def read_results(
             raise ValueError(f"{results_file}: result {index} {fault}.")
     check_image_ids([result["image_id"] for result in results], labels)
     return [{field: result[field] for field in _FIELDS} for result in results]
+
+
+def match_results(
+    results_file: str | Path, labels: Labels, sigmas: Sequence[float]
+) -> COCOeval | None:
+    """Matches a file of results with labeled persons, as COCO's keypoint evaluation does.
+
+    Args:
+        results_file: see :func:`read_results`.
+        labels: the ground truth.
+        sigmas: OKS standard deviations of the keypoints.
+
+    Returns:
+        The evaluation with its summary, or None if there are no results or no annotations.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it holds no such list, or a result does not fit the labels.
+    """
+    results = read_results(results_file, labels, len(sigmas))
+    if not labels.content["annotations"]:
+        warn_of_no_annotations(labels)
+        return None
+    return count_matches(labels, results, sigmas) if results else None
 
 
 def check_image_ids(image_ids: Iterable[int | str], labels: Labels) -> None:

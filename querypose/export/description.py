@@ -31,7 +31,7 @@ def describe(
     Args:
         proto: the exported model.
         cfg: of the model.
-        model: whose skeleton is told.
+        model: whose skeleton is written.
         category_ids: of the classes, see :class:`querypose.checkpoint.ModelDescription`.
         is_packaged: whether the weights are those that come with the package.
         settings: of the export, by name.

@@ -27,7 +27,7 @@ _WIDTH, _HEIGHT = 300, 220
 
 
 class ExportSettings(NamedTuple):
-    """What :func:`export_onnx` is told; its arguments of these names."""
+    """The arguments of :func:`export_onnx` with these names."""
 
     max_people: int = 20
     precision: str = "fp32"

@@ -26,7 +26,7 @@ class PosedBody:
 
     Attributes:
         seated: whether a seat belongs below the pelvis.
-        head_radius: the unit in which the head is modelled.
+        head_radius: the unit in which the head is modeled.
         points: landmarks (3,) by name.
         frames: (3, 3) orientation of the pelvis, chest and head by name; columns are their axes.
     """

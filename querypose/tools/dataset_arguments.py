@@ -8,18 +8,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 
 from querypose.config import read_config
+from querypose.config_arguments import add_config_file, add_config_options
 from querypose.data.datasets.coco import register_configured_datasets
 
 
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that register datasets from a config."""
-    parser.add_argument(
-        "--config-file",
-        metavar="FILE",
-        help="a file, or a name that `python -m querypose configs` lists; registers the datasets "
-        "in its DATASETS.REGISTER",
-    )
-    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE ...")
+    add_config_file(parser, "registers the datasets in its DATASETS.REGISTER")
+    add_config_options(parser)
 
 
 def register_datasets(arguments: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from querypose.checkpoint.description import ModelDescription
 from querypose.checkpoint.download import read_at
 from querypose.checkpoint.files import is_state_dict, read_checkpoint
 from querypose.config import config_to_json, read_config
+from querypose.config_arguments import add_config_file
 from querypose.data.datasets.coco import register_configured_datasets, trained_category_ids
 from querypose.modeling.pose_model import skeleton_from_config
 
@@ -88,11 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", help="path or URL")
     parser.add_argument("output", type=Path)
     parser.add_argument("--ema", action="store_true", help="export the moving average (SOLVER.EMA)")
-    parser.add_argument(
-        "--config-file",
-        metavar="FILE",
-        help="of a checkpoint that does not say which model it is of: its config, a file or a name "
-        "that `python -m querypose configs` lists; the written file then says it",
+    add_config_file(
+        parser, "of a checkpoint that does not say which model it is of: the written file says it"
     )
     arguments = parser.parse_args(argv)
     try:

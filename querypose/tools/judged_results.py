@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from querypose.data.datasets.labels import read_registered_labels
 from querypose.evaluation.ground_truth import GroundTruth
 from querypose.evaluation.results_file import read_results
 from querypose.skeleton import Skeleton
-from querypose.tools.dataset_arguments import registered_metadata
+from querypose.tools.dataset_arguments import add_dataset_arguments, registered_metadata
 
 _OKS = 0.5
 _MAX_PERSONS = 20
@@ -33,6 +34,15 @@ class DatasetResults(NamedTuple):
     annotations: GroundTruth
     results: list[dict[str, Any]]
     sigmas: tuple[float, ...]
+
+
+def add_results_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the dataset, the results file and what registers datasets."""
+    parser.add_argument("name", help="the evaluated dataset")
+    parser.add_argument(
+        "results", type=Path, help="OUTPUT_DIR/inference/NAME/coco_instances_results.json"
+    )
+    add_dataset_arguments(parser)
 
 
 def read_dataset_results(name: str, results_file: Path) -> DatasetResults:

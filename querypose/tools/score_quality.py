@@ -20,8 +20,9 @@ from pycocotools.cocoeval import COCOeval
 from scipy.stats import spearmanr
 from tabulate import tabulate
 
-from querypose.tools.dataset_arguments import add_dataset_arguments, register_datasets
+from querypose.tools.dataset_arguments import register_datasets
 from querypose.tools.judged_results import (
+    add_results_arguments,
     evaluated_images,
     match_at_half,
     read_dataset_results,
@@ -124,15 +125,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m querypose.tools.score_quality",
         description="Measure how well the scores of a model predict the OKS of its poses.",
     )
-    parser.add_argument("name", help="the evaluated dataset")
-    parser.add_argument(
-        "results", type=Path, help="OUTPUT_DIR/inference/NAME/coco_instances_results.json"
-    )
     parser.add_argument(
         "--score-above", type=float, default=0.0, help="leave out persons of lower scores"
     )
     parser.add_argument("--output", type=Path, metavar="IMAGE", help="write a plot to this file")
-    add_dataset_arguments(parser)
+    add_results_arguments(parser)
     arguments = parser.parse_args(argv)
     try:
         register_datasets(arguments)

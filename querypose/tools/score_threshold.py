@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +16,9 @@ from scipy.optimize import isotonic_regression
 from tabulate import tabulate
 
 from querypose.evaluation.ground_truth import GroundTruth
-from querypose.tools.dataset_arguments import add_dataset_arguments, register_datasets
+from querypose.tools.dataset_arguments import register_datasets
 from querypose.tools.judged_results import (
+    add_results_arguments,
     evaluated_images,
     match_at_half,
     read_dataset_results,
@@ -104,12 +104,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m querypose.tools.score_threshold",
         description="Print the precision and recall of people above each score, at an OKS of 0.5.",
     )
-    parser.add_argument("name", help="the evaluated dataset")
-    parser.add_argument(
-        "results", type=Path, help="OUTPUT_DIR/inference/NAME/coco_instances_results.json"
-    )
     parser.add_argument("--precision", type=float, default=0.7, help="wanted, in 0..1 (0.7)")
-    add_dataset_arguments(parser)
+    add_results_arguments(parser)
     arguments = parser.parse_args(argv)
     try:
         register_datasets(arguments)

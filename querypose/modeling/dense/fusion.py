@@ -15,6 +15,8 @@ SORT_KEYS = ("pose_score", "part_score")
 """What makes a pose a seed: its mean keypoint score (published code), or that of the part which
 proposed it (supplement)."""
 
+# Poses of a higher OKS belong to one person (published code).
+_OKS_THRESHOLD = 0.7
 # How far left of the first cell a keypoint may be: the published program enlarges heat maps by four
 # before it reads them, and this is what its first column covers.
 _BORDER = 0.25
@@ -58,7 +60,6 @@ class PoseFusion:
 
     Args:
         sigmas: (K,), OKS standard deviations.
-        threshold: see :func:`querypose.modeling.pose_nms.group_in_turns`.
         sort_by: one of :data:`SORT_KEYS`.
         fuse: every keypoint becomes the best of its group; False keeps the seeds as they are.
 
@@ -66,13 +67,10 @@ class PoseFusion:
         ValueError: there is no such sort key.
     """
 
-    def __init__(
-        self, sigmas: Sequence[float], *, threshold: float, sort_by: str, fuse: bool
-    ) -> None:
+    def __init__(self, sigmas: Sequence[float], *, sort_by: str, fuse: bool) -> None:
         if sort_by not in SORT_KEYS:
             raise ValueError(f"MODEL.PINET.SORT_BY is one of {SORT_KEYS}, not {sort_by!r}.")
         self.sigmas = sigmas
-        self.threshold = threshold
         self.sort_by = sort_by
         self.fuse = fuse
 
@@ -119,7 +117,7 @@ class PoseFusion:
         else:
             order = torch.arange(poses.shape[-3], device=poses.device).expand_as(by_score)
         sigmas = poses.new_tensor(self.sigmas)
-        is_seed, groups = group_in_turns(poses, order, sigmas, self.threshold)
+        is_seed, groups = group_in_turns(poses, order, sigmas, _OKS_THRESHOLD)
         chosen = order[..., None].expand_as(keypoint_scores)
         if self.fuse:
             chosen = _best_members(groups, order, keypoint_scores)

@@ -19,15 +19,11 @@ class PartCriterion:
     """The weighted losses of one batch.
 
     Args:
-        heatmap_weight: of the squared errors of keypoint and part maps.
-        offset_weight: of the errors of poses.
+        offset_weight: of the errors of poses; the squared errors of keypoint and part maps count 1.
         refinement_weight: of the errors of refined poses.
     """
 
-    def __init__(
-        self, *, heatmap_weight: float, offset_weight: float, refinement_weight: float
-    ) -> None:
-        self.heatmap_weight = heatmap_weight
+    def __init__(self, *, offset_weight: float, refinement_weight: float) -> None:
         self.offset_weight = offset_weight
         self.refinement_weight = refinement_weight
 
@@ -55,7 +51,7 @@ class PartCriterion:
         offsets = targets.cells.read_offsets(maps.offsets, targets.offsets.shape[1])
         error = smooth_l1_sum(offsets, targets.offsets, targets.offset_weights)
         losses = {
-            "loss_heatmap": self.heatmap_weight * squared_error / predicted.numel(),
+            "loss_heatmap": squared_error / predicted.numel(),
             "loss_offset": self.offset_weight * error / normalizers["loss_offset"],
         }
         if refinement is not None:

@@ -160,16 +160,9 @@ class PINet(PoseModel):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "criterion": PartCriterion(
-                heatmap_weight=node.HEATMAP_WEIGHT,
-                offset_weight=node.OFFSET_WEIGHT,
-                refinement_weight=node.REFINEMENT_WEIGHT,
+                offset_weight=node.OFFSET_WEIGHT, refinement_weight=node.REFINEMENT_WEIGHT
             ),
-            "fusion": PoseFusion(
-                skeleton.sigmas,
-                threshold=node.OKS_THRESHOLD,
-                sort_by=node.SORT_BY,
-                fuse=node.FUSION,
-            ),
+            "fusion": PoseFusion(skeleton.sigmas, sort_by=node.SORT_BY, fuse=node.FUSION),
             "flip_test": node.FLIP_TEST,
             "max_peaks": node.MAX_PEAKS,
         }

@@ -13,7 +13,7 @@ POSE = torch.tensor([[0.0, 0.0], [10.0, 10.0]])
 
 
 def fusion(sigmas=SIGMAS, sort_by="pose_score", fuse=True) -> PoseFusion:
-    return PoseFusion(sigmas, threshold=0.7, sort_by=sort_by, fuse=fuse)
+    return PoseFusion(sigmas, sort_by=sort_by, fuse=fuse)
 
 
 def test_the_similarity_that_poses_are_matched_by():
