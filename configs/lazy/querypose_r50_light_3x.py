@@ -127,7 +127,6 @@ dataloader.train = L(build_detection_train_loader)(
             L(T.RandomCrop)(crop_type="absolute_range", crop_size=[384, 600]),
         ],
         skeleton=lazy_skeleton,
-        num_classes=1,
     ),
     total_batch_size=16,
     num_workers=4,
@@ -144,7 +143,6 @@ dataloader.test = L(build_detection_test_loader)(
         ],
         crop_augmentations=[],
         skeleton=lazy_skeleton,
-        num_classes=1,
     ),
     num_workers=4,
 )

@@ -34,7 +34,6 @@ class QueryPoseDatasetMapper:
         augmentations: applied to every image.
         crop_augmentations: applied before them to cropped images; empty never crops.
         skeleton: the dataset's keypoints.
-        num_classes: number of classes of the model.
         crop_probability: probability of cropping.
     """
 
@@ -47,7 +46,6 @@ class QueryPoseDatasetMapper:
         augmentations: Sequence[T.Augmentation],
         crop_augmentations: Sequence[T.Augmentation],
         skeleton: Skeleton,
-        num_classes: int,
         crop_probability: float = 0.5,
     ) -> None:
         self.is_train = is_train
@@ -57,7 +55,6 @@ class QueryPoseDatasetMapper:
         self.crop_probability = crop_probability if crop_augmentations else 0.0
         self.num_keypoints = skeleton.num_keypoints
         self.flip_indices = np.array(skeleton.flip_indices)
-        self.num_classes = num_classes
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -73,7 +70,6 @@ class QueryPoseDatasetMapper:
             "augmentations": augmentations,
             "crop_augmentations": crop,
             "skeleton": shared_skeleton(datasets),
-            "num_classes": cfg.MODEL.QUERYPOSE.NUM_CLASSES,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +114,7 @@ class QueryPoseDatasetMapper:
         for annotation in annotations:
             if annotation.get("iscrowd", 0):
                 continue
-            self._check(annotation, file_name)
+            check_keypoints(annotation, self.num_keypoints, file_name)
             annotation.pop("segmentation", None)
             if count_keypoint_numbers(annotation) == 0:
                 annotation["keypoints"] = [0.0] * 3 * self.num_keypoints
@@ -132,11 +128,3 @@ class QueryPoseDatasetMapper:
         instances = utils.annotations_to_instances(people, image_size)
         instances.gt_keypoints = Keypoints(keypoints.reshape(-1, self.num_keypoints, 3))
         return utils.filter_empty_instances(instances)
-
-    def _check(self, annotation: dict[str, Any], file_name: str) -> None:
-        check_keypoints(annotation, self.num_keypoints, file_name)
-        if not 0 <= annotation["category_id"] < self.num_classes:
-            raise ValueError(
-                f"{file_name}: a person has category {annotation['category_id']}, but "
-                f"MODEL.QUERYPOSE.NUM_CLASSES is {self.num_classes}."
-            )

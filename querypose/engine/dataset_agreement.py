@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from operator import attrgetter
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
 
 from querypose.data.datasets.coco import set_classes
 from querypose.data.datasets.records import load_records
@@ -51,25 +53,28 @@ def _check_keypoints(cfg: CfgNode) -> None:
 
 
 def _check_classes(cfg: CfgNode) -> None:
-    num_classes = cfg.MODEL.QUERYPOSE.NUM_CLASSES
+    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    key = getattr(architecture, "num_classes_key", None)
+    num_classes = attrgetter(key)(cfg) if key else 1
     if num_classes > 1:
         _read_classes(cfg.DATASETS.TRAIN)
     learned: Sequence[str] = ()
-    for key in ("TRAIN", "TEST"):
-        for name in cfg.DATASETS[key]:
+    for split in ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[split]:
             classes = MetadataCatalog.get(name).get("thing_classes")
             if not classes:
                 continue
             learned = learned or classes[:num_classes]
             if len(classes) < num_classes or _has_annotations_above(name, num_classes):
                 raise ValueError(
-                    f"{name!r} in DATASETS.{key} has the categories {list(classes)}, but "
-                    f"MODEL.QUERYPOSE.NUM_CLASSES is {num_classes}; make both the same."
+                    f"{name!r} in DATASETS.{split} has the categories {list(classes)}, but "
+                    f"{key or 'the number of classes of ' + architecture.__name__} is "
+                    f"{num_classes}; make both the same."
                 )
             # A single class cannot be mixed up, whatever its name.
             if num_classes > 1 and list(classes[:num_classes]) != list(learned):
                 raise ValueError(
-                    f"{name!r} in DATASETS.{key} has the categories {list(classes)}, where the "
+                    f"{name!r} in DATASETS.{split} has the categories {list(classes)}, where the "
                     f"model learns {list(learned)}, in this order; renumber its categories."
                 )
 

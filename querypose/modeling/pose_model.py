@@ -47,6 +47,9 @@ class PoseModel(nn.Module, ABC):
         pixel_std: per channel.
     """
 
+    num_classes_key: ClassVar[str | None] = None
+    """Config key of the number of person classes; None where there is one class alone."""
+
     num_queries_key: ClassVar[str | None] = None
     """Config key of the number of queries; None where persons come from places in the image."""
 

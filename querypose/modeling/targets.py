@@ -26,12 +26,25 @@ class PersonTargets(NamedTuple):
 
     @classmethod
     def from_instances(
-        cls, instances: Instances, *, num_keypoints: int, num_classes: int, device: torch.device
+        cls,
+        instances: Instances,
+        *,
+        num_keypoints: int,
+        num_classes: int,
+        device: torch.device,
+        source: str = "An image",
     ) -> PersonTargets:
         """Reads ``gt_boxes``, ``gt_classes`` and ``gt_keypoints`` of Detectron2 ``Instances``.
 
         Without ``gt_keypoints``, which Detectron2 leaves out in images without people, every
         keypoint is unlabeled.
+
+        Args:
+            instances: of one image.
+            num_keypoints: K, of the model.
+            num_classes: of the model.
+            device: of the model.
+            source: the image in errors.
 
         Raises:
             ValueError: the number of keypoints or a class does not fit the model.
@@ -41,8 +54,8 @@ class PersonTargets(NamedTuple):
         classes = instances.gt_classes
         if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes:
             raise ValueError(
-                f"The people's classes are {classes.tolist()}, but the model has {num_classes} "
-                "classes; set MODEL.QUERYPOSE.NUM_CLASSES to the number of the dataset."
+                f"{source} has people of the classes {classes.tolist()}, but the model's number "
+                f"of classes is {num_classes}; set MODEL.QUERYPOSE.NUM_CLASSES to the dataset's."
             )
         if instances.has("gt_keypoints"):
             keypoints = instances.gt_keypoints.tensor.to(device, torch.float32)
@@ -50,7 +63,7 @@ class PersonTargets(NamedTuple):
             keypoints = boxes.new_zeros(len(boxes), num_keypoints, 3)
         if keypoints.shape[1:] != (num_keypoints, 3):
             raise ValueError(
-                f"The data have {keypoints.shape[1]} keypoints per person, the model has "
+                f"{source} has {keypoints.shape[1]} keypoints per person, the model has "
                 f"{num_keypoints}; train on a dataset of the model's skeleton."
             )
         size_xyxy = boxes.new_tensor([width, height, width, height])

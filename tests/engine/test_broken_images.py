@@ -21,7 +21,6 @@ def batches(folder, num_workers):
         crop_augmentations=[],
         crop_probability=0.0,
         skeleton=COCO_SKELETON,
-        num_classes=1,
     )
     files = [folder / "sound.png", folder / "broken.png"]
     Image.new("RGB", (8, 8)).save(files[0])

@@ -125,6 +125,15 @@ def test_categories_without_annotations_do_not_matter(
     start(cfg_of(name, name))
 
 
+def test_a_method_of_one_class_whatever_the_key_of_another_says(
+    label_content, register_labels, cfg_of
+):
+    two = register_labels(with_dogs(label_content(), dog_id=2, annotated=True))
+    cfg = cfg_of(two, two, MODEL__META_ARCHITECTURE="PINet", **CLASSES)
+    with pytest.raises(ValueError, match=rf"'{two}' .* but the number of classes of PINet is 1"):
+        check_datasets(cfg)
+
+
 @pytest.mark.parametrize("split", ["TRAIN", "TEST"])
 def test_fewer_categories_than_classes(label_content, register_labels, cfg_of, start, split):
     one = register_labels(label_content())

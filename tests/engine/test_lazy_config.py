@@ -118,7 +118,7 @@ def test_same_mapper(split):
             for mapper in (found, expected)
         ]
         assert texts[0] == texts[1]
-    for name in ("crop_probability", "image_format", "num_keypoints", "num_classes"):
+    for name in ("crop_probability", "image_format", "num_keypoints"):
         assert getattr(found, name) == getattr(expected, name)
 
 

@@ -174,7 +174,6 @@ def mapper(*augmentations):
         crop_augmentations=[],
         crop_probability=0.0,
         skeleton=COCO_SKELETON,
-        num_classes=1,
     )
 
 

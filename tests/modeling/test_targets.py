@@ -40,7 +40,7 @@ def test_people_without_keypoints_count_as_unlabeled(count):
 
 
 def test_another_keypoint_count_is_refused():
-    with pytest.raises(ValueError, match="have 14 keypoints per person, the model has 3"):
+    with pytest.raises(ValueError, match="has 14 keypoints per person, the model has 3"):
         _read(_instances(num_keypoints=14))
 
 
@@ -48,5 +48,5 @@ def test_another_keypoint_count_is_refused():
 def test_an_unknown_class_is_refused(wrong):
     instances = _instances()
     instances.gt_classes[1] = wrong
-    with pytest.raises(ValueError, match=rf"classes are \[0, {wrong}\].*NUM_CLASSES"):
+    with pytest.raises(ValueError, match=rf"of the classes \[0, {wrong}\].*NUM_CLASSES"):
         _read(instances, num_classes=2)

@@ -64,6 +64,7 @@ class QueryPose(PoseModel):
         denoiser: adds noised boxes of people as queries in training, or None.
     """
 
+    num_classes_key = "MODEL.QUERYPOSE.NUM_CLASSES"
     num_queries_key = "MODEL.QUERYPOSE.NUM_QUERIES"
 
     @configurable
@@ -177,6 +178,7 @@ class QueryPose(PoseModel):
                 num_keypoints=self.skeleton.num_keypoints,
                 num_classes=self.num_classes,
                 device=self.device,
+                source=image_input.get("file_name", "An image"),
             )
             for image_input in batched_inputs
         ]

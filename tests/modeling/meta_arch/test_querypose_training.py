@@ -95,5 +95,6 @@ def test_half_precision_trains(changes, small_model, training_input):
 
 
 def test_another_keypoint_count_is_refused(small_model, training_input):
-    with pytest.raises(ValueError, match="have 14 keypoints per person, the model has 17"):
-        small_model()([training_input(1, SIZE, num_keypoints=14)])
+    given = training_input(1, SIZE, num_keypoints=14) | {"file_name": "photo"}
+    with pytest.raises(ValueError, match="photo has 14 keypoints per person, the model has 17"):
+        small_model()([given])
