@@ -116,7 +116,8 @@ class PoseModel(nn.Module, ABC):
     def parts(self) -> dict[str, list[nn.Module]]:
         """Modules by their role, in the order in which the model calls them.
 
-        They are timed and counted one by one, so none may run inside another one.
+        They are timed and counted one by one, so none may run inside another one. ``matching`` is
+        what decides in training which prediction learns which person.
         """
 
     @abstractmethod

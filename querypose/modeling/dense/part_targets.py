@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from querypose.modeling.dense.cells import is_in_map
 from querypose.modeling.dense.gaussians import draw_gaussians
@@ -55,7 +55,7 @@ class PartTargets(NamedTuple):
         return ordered[rank < count]
 
 
-class PartTargetBuilder:
+class PartTargetBuilder(nn.Module):
     """Makes targets of labeled persons.
 
     Args:
@@ -75,6 +75,7 @@ class PartTargetBuilder:
         nearest_cells: bool,
         min_area: float,
     ) -> None:
+        super().__init__()
         self.parts = parts
         self.center_sigma = 4.0 if center_only else 2.0
         # Along each axis, from the cell of the center, the first one and the last one.
@@ -84,7 +85,7 @@ class PartTargetBuilder:
             self.reach = (-1, 1)
         self.min_area = min_area
 
-    def __call__(
+    def forward(
         self, persons: Sequence[LabeledPersons], size: tuple[int, int], ignore_masks: Tensor
     ) -> PartTargets:
         """Makes the targets of a batch.

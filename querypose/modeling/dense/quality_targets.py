@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from querypose.modeling.dense.cells import STRIDE, Cells, cell_positions
 from querypose.modeling.dense.gaussians import draw_gaussians
@@ -78,6 +78,22 @@ class QualityTargets(NamedTuple):
             extents=_squared_extents(keypoints, labeled)[person_of_cell],
             gaussians=torch.stack(gaussians),
         )
+
+
+class QualityTargetBuilder(nn.Module):
+    """Makes targets of labeled persons.
+
+    Args:
+        min_area: persons of a smaller area, in square pixels, own no cell.
+    """
+
+    def __init__(self, *, min_area: float) -> None:
+        super().__init__()
+        self.min_area = min_area
+
+    def forward(self, persons: Sequence[LabeledPersons], size: tuple[int, int]) -> QualityTargets:
+        """Assigns cells to the persons of B images; see :meth:`QualityTargets.from_persons`."""
+        return QualityTargets.from_persons(persons, size, self.min_area)
 
 
 def person_centers(persons: LabeledPersons, min_area: float) -> tuple[Tensor, Tensor]:

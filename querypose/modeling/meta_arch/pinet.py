@@ -302,9 +302,13 @@ class PINet(PoseModel):
         return output
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """Backbone, head and refinement."""
-        refinement = [] if self.refinement is None else [self.refinement]
-        return {"backbone": [self.backbone], "head": [self.head], "refinement": refinement}
+        """Backbone, head, matching in training, and refinement."""
+        return {
+            "backbone": [self.backbone],
+            "head": [self.head],
+            "matching": [self.target_builder],
+            "refinement": [] if self.refinement is None else [self.refinement],
+        }
 
     def fix_num_people(self, count: int) -> None:
         """Every part proposes ``count`` poses, at cells that its map does not choose."""

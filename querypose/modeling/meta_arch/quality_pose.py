@@ -25,7 +25,7 @@ from querypose.modeling.dense.persons import labeled_persons, padded_ignore_mask
 from querypose.modeling.dense.quality_criterion import QualityCriterion
 from querypose.modeling.dense.quality_head import QualityHead, QualityMaps
 from querypose.modeling.dense.quality_readout import QualityReadout, ScoredPoses, merge_scales
-from querypose.modeling.dense.quality_targets import QualityTargets
+from querypose.modeling.dense.quality_targets import QualityTargetBuilder, QualityTargets
 from querypose.modeling.pose_model import (
     Inputs,
     PeopleBatch,
@@ -50,7 +50,7 @@ class QualityPose(PoseModel):
         skeleton: what a person looks like.
         pixel_mean: per channel, in 0..255.
         pixel_std: per channel.
-        min_area: persons of a smaller area, in square pixels, are not learned.
+        target_builder: makes what the head learns of labeled persons.
         max_peaks: poses that an image returns at most, before suppression and at one scale.
         nms: whether poses that resemble a better one are dropped.
         flip_test: whether an image is also looked at mirrored.
@@ -70,7 +70,7 @@ class QualityPose(PoseModel):
         skeleton: Skeleton,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
-        min_area: float,
+        target_builder: QualityTargetBuilder,
         max_peaks: int,
         nms: bool,
         flip_test: bool,
@@ -90,7 +90,7 @@ class QualityPose(PoseModel):
             )
         self.head = head
         self.criterion = criterion
-        self.min_area = min_area
+        self.target_builder = target_builder
         self.readout = QualityReadout(skeleton=skeleton, max_peaks=max_peaks, nms=nms)
         self.flip_test = flip_test
         self.test_scales = tuple(test_scales)
@@ -131,7 +131,7 @@ class QualityPose(PoseModel):
             "skeleton": skeleton,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
-            "min_area": node.MIN_AREA,
+            "target_builder": QualityTargetBuilder(min_area=node.MIN_AREA),
             "max_peaks": node.MAX_PEAKS,
             "nms": node.NMS.ENABLED,
             "flip_test": node.FLIP_TEST,
@@ -180,6 +180,7 @@ class QualityPose(PoseModel):
             "backbone": [self.backbone],
             "keypoint queries": [self.head.keypoint_maps],
             "scores": [self.head.score_branch],
+            "matching": [self.target_builder],
             "keypoints": [self.head.keypoint_decoder],
         }
 
@@ -220,7 +221,7 @@ class QualityPose(PoseModel):
             area_field="gt_areas",
             device=self.device,
         )
-        return QualityTargets.from_persons(persons, size, self.min_area)
+        return self.target_builder(persons, size)
 
     def _maps(self, images: Tensor) -> QualityMaps:
         (features,) = self.backbone(images).values()

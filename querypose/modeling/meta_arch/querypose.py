@@ -280,11 +280,12 @@ class QueryPose(PoseModel):
         return self.readout(outputs, states, query_indices, with_attention=with_attention)
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """Backbone, box decoder and keypoint decoder."""
+        """Backbone, box decoder, matching in training, and keypoint decoder."""
         decoder = self.decoder
         return {
             "backbone": [self.backbone],
             "box decoder": [decoder.box_pooler, *decoder.box_stages],
+            "matching": [self.criterion.matcher],
             "keypoint decoder": [
                 decoder.keypoint_pooler,
                 *(part for stage in decoder.keypoint_stages for part in stage.parts()),

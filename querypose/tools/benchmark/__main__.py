@@ -29,12 +29,13 @@ _SMALL_TRAINING_SUITE = tuple(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m querypose.tools.benchmark",
-        description="Time the parts of a model: medians of interleaved runs after a warm-up.",
+        description="Time the parts of a model: the median of interleaved runs after a warm-up.",
         epilog="A setting consists of words: size=HxW, batch=N, people=N (predicted, or annotated "
         "in training), image=FILE, train=1, compiled=1 (the backbone, by torch.compile), "
         "processor_time=1 (of all threads, for a busy machine), config_file=FILE, and config keys "
         "with values. An untrained model is made to find exactly this number of people, and to "
-        "match them in training like a trained model.",
+        "match them in training like a trained model. With DATASETS.TRAIN among its keys, a row of "
+        "training tells how long one process reads and augments a batch, at the config's size.",
     )
     parser.add_argument("--config-file", default=_DEFAULT_CONFIG)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

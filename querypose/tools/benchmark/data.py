@@ -14,6 +14,8 @@ from querypose.engine.train_loader import Draw, ResumableTrainLoader, SeededData
 from querypose.tools.benchmark.setting import Setting
 from querypose.tools.benchmark.workload import read_setting_config
 
+_MEASURED_BATCHES = 8
+
 
 def data_table(settings: Sequence[Setting], count: int) -> str:
     """One row per setting: images that one process reads and augments in a second.
@@ -22,13 +24,23 @@ def data_table(settings: Sequence[Setting], count: int) -> str:
         settings: their configs name the training datasets and the mapper.
         count: images to map, in the order of the dataset, again if there are fewer.
     """
-    rows = [(setting.config_file, _images_per_second(setting, count)) for setting in settings]
+    rows = [(each.config_file, 1 / _seconds_per_image(each, count)) for each in settings]
     return tabulate(
         rows, headers=("config", "images/s of one process"), tablefmt="github", floatfmt=".1f"
     )
 
 
-def _images_per_second(setting: Setting, count: int) -> float:
+def batch_seconds(setting: Setting) -> float | None:
+    """Seconds in which one process reads and augments a training batch.
+
+    None for inference, or if the options do not name ``DATASETS.TRAIN``.
+    """
+    if not setting.train or "DATASETS.TRAIN" not in setting.opts[::2]:
+        return None
+    return setting.batch * _seconds_per_image(setting, _MEASURED_BATCHES * setting.batch)
+
+
+def _seconds_per_image(setting: Setting, count: int) -> float:
     cfg = read_setting_config(setting)
     register_configured_datasets(cfg)
     check_configured_datasets(cfg)
@@ -42,6 +54,6 @@ def _images_per_second(setting: Setting, count: int) -> float:
         start = time.perf_counter()
         for position in range(1, count + 1):
             _ = images[Draw(position % len(parts["records"]), position)]
-        return count / (time.perf_counter() - start)
+        return (time.perf_counter() - start) / count
     finally:
         torch.set_num_threads(threads)

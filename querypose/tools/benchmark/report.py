@@ -13,11 +13,15 @@ _MEBI = 2**20
 
 
 def parts_table(measurements: Sequence[Measurement]) -> str:
-    """One row per setting: time by part, images per second, memory, cost."""
+    """One row per setting: time by part, images per second, memory, cost.
+
+    Worker processes prepare the next batch meanwhile, so their ``data ms`` are not in the total.
+    """
     parts = list(dict.fromkeys(part for each in measurements for part in each.seconds))
     parts.remove("total")
     first = measurements[0].seconds["total"]
-    rows = [_row(measurement, parts, first) for measurement in measurements]
+    with_data = any(measurement.data_seconds is not None for measurement in measurements)
+    rows = [_row(measurement, parts, first, with_data) for measurement in measurements]
     return tabulate(
         rows,
         headers="keys",
@@ -27,11 +31,15 @@ def parts_table(measurements: Sequence[Measurement]) -> str:
     )
 
 
-def _row(measurement: Measurement, parts: Sequence[str], first_total: float) -> dict[str, str]:
+def _row(
+    measurement: Measurement, parts: Sequence[str], first_total: float, with_data: bool
+) -> dict[str, str]:
     setting, seconds, cost = measurement.setting, measurement.seconds, measurement.cost
     row = {"setting": setting.label, "config": Path(setting.config_file).stem}
+    if with_data:
+        row["data ms"] = _milliseconds(measurement.data_seconds)
     row |= {f"{part} ms": _milliseconds(seconds.get(part)) for part in parts}
-    # In training: targets, matching and losses.
+    # In training: losses.
     rest = seconds["total"] - sum(seconds.get(part, 0.0) for part in parts)
     row["rest ms"] = _milliseconds(rest if len(seconds) > 1 else None)
     row["total ms"] = _milliseconds(seconds["total"])

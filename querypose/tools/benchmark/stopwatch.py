@@ -15,6 +15,9 @@ from torch import nn
 class Stopwatch:
     """Adds up seconds by name.
 
+    Of pieces that run inside one another the outermost counts, so that no second counts twice:
+    gradient checkpointing, for one, runs modules again in the backward pass.
+
     Args:
         device: of the model; times include all work of a GPU.
         clock: in seconds.
@@ -26,29 +29,38 @@ class Stopwatch:
     def __init__(self, device: str, clock: Callable[[], float] = time.perf_counter) -> None:
         self.device = device
         self._clock = clock
+        self._outermost: object | None = None
         self.seconds: dict[str, float] = defaultdict(float)
 
     def watch(self, parts: dict[str, list[nn.Module]]) -> None:
         """Measures every forward pass of modules under the name of their part."""
         for name, modules in parts.items():
             for module in modules:
-                module.register_forward_pre_hook(self._changes(name, -1))
-                module.register_forward_hook(self._changes(name, 1))
+                module.register_forward_pre_hook(
+                    lambda part, *_, name=name: self._start(part, name)
+                )
+                module.register_forward_hook(lambda part, *_, name=name: self._stop(part, name))
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
         """Measures the ``with`` block."""
-        self.seconds[name] -= self._now()
+        block = object()
+        self._start(block, name)
         yield
-        self.seconds[name] += self._now()
+        self._stop(block, name)
 
-    def _changes(self, name: str, sign: int) -> Callable[..., None]:
-        def add_time(*_: Any) -> None:
-            self.seconds[name] += sign * self._now()
-
-        return add_time
-
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds since some moment, when all work so far is done."""
         if self.device == "cuda":
             torch.cuda.synchronize()
         return self._clock()
+
+    def _start(self, piece: Any, name: str) -> None:
+        if self._outermost is None:
+            self._outermost = piece
+            self.seconds[name] -= self.now()
+
+    def _stop(self, piece: Any, name: str) -> None:
+        if self._outermost is piece:
+            self.seconds[name] += self.now()
+            self._outermost = None

@@ -7,12 +7,13 @@ import resource
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
-from statistics import median
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
 
 from querypose.tools.benchmark.cost import Cost
+from querypose.tools.benchmark.data import batch_seconds
 from querypose.tools.benchmark.setting import Setting
 from querypose.tools.benchmark.workload import Workload
 
@@ -22,7 +23,9 @@ class Measurement(NamedTuple):
 
     Attributes:
         setting: what was measured.
-        seconds: median by part.
+        seconds: by part, of the run of median total: they add up.
+        data_seconds: in which one process reads and augments a training batch, if a dataset is
+            given.
         peak_bytes: memory for the model and the runs: on a CPU by the process, on a GPU by the
             allocator.
         cost: parameters, and multiply-adds of a forward pass.
@@ -30,6 +33,7 @@ class Measurement(NamedTuple):
 
     setting: Setting
     seconds: dict[str, float]
+    data_seconds: float | None
     peak_bytes: int
     cost: Cost
 
@@ -71,18 +75,26 @@ def measure(settings: Sequence[Setting], *, repeats: int, warm_up: int = 1) -> l
         repeats: measured runs of each setting.
         warm_up: runs of each setting before.
     """
+    # While no other process computes.
+    data_seconds = [batch_seconds(setting) for setting in settings]
     with ExitStack() as stack:
         workers = [stack.enter_context(_Worker(setting)) for setting in settings]
         rounds = [[worker.ask("run") for worker in workers] for _ in range(warm_up + repeats)]
-        runs = zip(*rounds[warm_up:], strict=True)
-        seconds = [
-            {part: median(run[part] for run in repeated) for part in repeated[0]}
-            for repeated in runs
-        ]
+        seconds = [median_run(runs) for runs in zip(*rounds[warm_up:], strict=True)]
         peaks = [worker.ask("peak") for worker in workers]
         costs = [worker.ask("cost") for worker in workers]
-    columns = (settings, seconds, peaks, costs)
+    columns = (settings, seconds, data_seconds, peaks, costs)
     return [Measurement(*row) for row in zip(*columns, strict=True)]
+
+
+def median_run(runs: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The run of median ``total``, or the mean of the two in the middle, by part.
+
+    Medians of every part would not add up to the total.
+    """
+    ordered = sorted(runs, key=lambda run: run["total"])
+    middle = ordered[(len(runs) - 1) // 2 : len(runs) // 2 + 1]
+    return {part: fmean(run[part] for run in middle) for part in runs[0]}
 
 
 def _serve(setting: Setting, connection: Connection) -> None:

@@ -35,7 +35,7 @@ def test_parameters_of_the_published_models(repository, dataset, count):
     with torch.device("meta"):
         model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
     assert sum(parameter.numel() for parameter in model.parameters()) == count
-    assert list(model.parts()) == ["backbone", "head", "refinement"]
+    assert list(model.parts()) == ["backbone", "head", "matching", "refinement"]
 
 
 def freeze_batch_norms(model: nn.Module) -> nn.Module:
