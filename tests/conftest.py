@@ -9,6 +9,8 @@ import logging
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -335,6 +337,24 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread.join()
 
 
+@pytest.fixture(scope="session")
+def run_in_two_processes() -> Callable[..., None]:
+    """``run_in_two_processes(script, *arguments)``, by torchrun."""
+
+    def run(script: Path, *arguments: Path) -> None:
+        torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+        done = subprocess.run(
+            [sys.executable, *torchrun, *map(str, (script, *arguments))],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+
+    return run
+
+
 @pytest.fixture
 def closed_port() -> int:
     """A port of this machine that refuses connections."""
@@ -398,23 +418,30 @@ def write_labels(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def register_labels(
-    write_labels: Callable[..., Path], tmp_path: Path
-) -> Iterator[Callable[..., str]]:
-    """``register_labels(content, skeleton)``: the name of a dataset, for the time of a test."""
+def temporary_datasets() -> Iterator[list[str]]:
+    """Names of datasets that are forgotten after the test."""
     names: list[str] = []
-
-    def register(content: Any, *arguments: Any, **options: Any) -> str:
-        name = f"labels_{tmp_path.name}_{len(names)}"
-        json_file = write_labels(content, f"people_{len(names)}.json")
-        register_coco_keypoints(name, json_file, tmp_path, *arguments, **options)
-        names.append(name)
-        return name
-
-    yield register
+    yield names
     for name in names:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+@pytest.fixture
+def register_labels(
+    write_labels: Callable[..., Path], temporary_datasets: list[str], tmp_path: Path
+) -> Callable[..., str]:
+    """``register_labels(content, skeleton)``: the name of a dataset, for the time of a test."""
+
+    def register(content: Any, *arguments: Any, **options: Any) -> str:
+        number = len(temporary_datasets)
+        name = f"labels_{tmp_path.name}_{number}"
+        json_file = write_labels(content, f"people_{number}.json")
+        register_coco_keypoints(name, json_file, tmp_path, *arguments, **options)
+        temporary_datasets.append(name)
+        return name
+
+    return register
 
 
 @pytest.fixture

@@ -73,8 +73,8 @@ def config_from_json(text: str, source: str) -> CfgNode:
     """
     cfg = default_config()
     with _explained(source, cfg):
-        values = dict(_leaves(json.loads(text)))
-        known = [key for key in _keys(cfg) if key in values]
+        values = leaves(json.loads(text))
+        known = [key for key, _ in _items(cfg) if key in values]
         cfg.merge_from_list([item for key in known for item in (key, values[key])])
     unknown = sorted(values.keys() - {*known})
     if unknown:
@@ -123,20 +123,18 @@ def _suggestion(reason: str, cfg: CfgNode) -> str:
     unknown = reason.rsplit(": ", 1)[-1]
     if unknown.startswith("-"):
         return "; options of the command come before the config's keys"
-    close = difflib.get_close_matches(unknown, list(_keys(cfg)), n=1)
+    close = difflib.get_close_matches(unknown, dict(_items(cfg)), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of nested mappings, such as a config, by their full keys."""
+    return {key: value for key, value in _items(node) if not isinstance(value, Mapping)}
+
+
+def _items(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Full keys and values of nested mappings; a section comes before what it holds."""
     for key, value in node.items():
+        yield prefix + key, value
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        yield prefix + key
-        if isinstance(value, CfgNode):
-            yield from _keys(value, f"{prefix}{key}.")
+            yield from _items(value, f"{prefix}{key}.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
+
+from querypose.config.reading import leaves
 
 # The other sections, of evaluation and output, do not affect a checkpoint.
 _SECTIONS = ("DATALOADER", "DATASETS", "INPUT", "MODEL", "SEED", "SOLVER")
@@ -25,15 +27,8 @@ def training_settings(cfg: CfgNode) -> Settings:
 
 def settings_by_key(cfg: CfgNode, sections: Iterable[str]) -> Settings:
     """The values in some top-level sections of a config, by full key, as plain values."""
-    return {key: value for name in sections for key, value in _leaves(name, cfg[name])}
-
-
-def _leaves(name: str, node: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, CfgNode):
-        for key, value in node.items():
-            yield from _leaves(f"{name}.{key}", value)
-    else:
-        yield name, _plain(node)
+    values = leaves({name: cfg[name] for name in sections})
+    return {key: _plain(value) for key, value in values.items()}
 
 
 def _plain(value: Any) -> Any:

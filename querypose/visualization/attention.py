@@ -12,13 +12,9 @@ import numpy as np
 from querypose.inference.prediction import PosePrediction
 from querypose.side_names import split_side
 from querypose.visualization.canvas import person_color
-from querypose.visualization.labels import draw_text
+from querypose.visualization.tiles import GAP, overlay, titled
 
 _GRAY = (128, 128, 128)
-_PART_TITLE_COLOR = (32, 32, 32)
-_OPACITY = 0.75
-_GAP = 4
-_LABEL_HEIGHT = 24
 # Of tiles with the given size.
 _MAX_COLUMNS = 9
 # Width by height of a crop; beyond, it shows what is beside the person, too.
@@ -68,12 +64,12 @@ def _row(
     size = _tile_size(shown, tile_size[0] * tile_size[1])
     whole = np.array([0.0, 0.0, *image.shape[1::-1]])
     crop = _resample(image, whole, shown, size, borderValue=_GRAY)
-    tiles = [_titled(crop, f"person {person + 1}", person_color(person))]
+    tiles = [titled(crop, f"person {person + 1}", person_color(person))]
     maps = prediction.attention.maps[person].numpy()
     for part, part_map in zip(prediction.skeleton.parts, maps, strict=True):
         values = _resample(part_map, box, shown, size, borderMode=cv2.BORDER_REPLICATE)
-        tiles.append(_titled(_overlay(crop, values), part_name(part), _PART_TITLE_COLOR))
-    return _grid(tiles, _MAX_COLUMNS * (tile_size[1] + _GAP))
+        tiles.append(titled(overlay(crop, values), part_name(part)))
+    return _grid(tiles, _MAX_COLUMNS * (tile_size[1] + GAP))
 
 
 def part_name(keypoints: Sequence[str]) -> str:
@@ -125,23 +121,6 @@ def _resample(
     inverse = np.column_stack([np.diag(step), offset])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(values, inverse, size, flags=flags, **border)
-
-
-def _overlay(tile: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Blends a map of the size of a tile into it; higher values are more opaque."""
-    strength = (values / max(values.max(), 1e-12)).clip(0, 1)
-    heat = cv2.applyColorMap((strength * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
-    opacity = _OPACITY * np.sqrt(strength)[..., None]
-    return (tile * (1 - opacity) + heat * opacity).round().astype(np.uint8)
-
-
-def _titled(tile: np.ndarray, title: str, color: tuple[int, int, int]) -> np.ndarray:
-    """A tile with a title above it and a gap to its right and below it."""
-    height, width = tile.shape[:2]
-    framed = np.full((height + _LABEL_HEIGHT + _GAP, width + _GAP, 3), 255, np.uint8)
-    draw_text(framed[:, :width], title, (0, 0), 0.4, color)
-    framed[_LABEL_HEIGHT : _LABEL_HEIGHT + height, :width] = tile
-    return framed
 
 
 def _grid(tiles: Sequence[np.ndarray], max_width: int) -> np.ndarray:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,17 +133,8 @@ def test_accumulated_batches_train_as_one(trained, tmp_path):
     _assert_same_parameters(accumulated.model.state_dict(), trained.model.state_dict())
 
 
-def test_two_processes_of_accumulated_batches_train_as_one(trained, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*command, "--nproc-per-node=2", str(SCRIPT), str(tmp_path)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_two_processes_of_accumulated_batches_train_as_one(trained, run_in_two_processes, tmp_path):
+    run_in_two_processes(SCRIPT, tmp_path)
     shared = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"]
     _assert_same_parameters(shared, trained.model.state_dict())
 

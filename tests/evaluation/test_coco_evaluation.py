@@ -22,20 +22,16 @@ from querypose.skeleton import COCO_SKELETON
 
 
 @pytest.fixture
-def register(tmp_path):
+def register(temporary_datasets, tmp_path):
     """Registers annotation files, for the time of a test."""
-    names = []
 
     def name_of(annotation_file: Path) -> str:
-        name = f"coco_evaluated_{tmp_path.name}_{len(names)}"
+        name = f"coco_evaluated_{tmp_path.name}_{len(temporary_datasets)}"
         register_coco_keypoints(name, annotation_file, tmp_path, COCO_SKELETON)
-        names.append(name)
+        temporary_datasets.append(name)
         return name
 
-    yield name_of
-    for name in names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    return name_of
 
 
 def evaluate_ground_truth(name: str, shift: float = 0) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.data.detection_utils import annotations_to_instances
 from detectron2.structures import Instances
 
@@ -73,22 +73,18 @@ def write(tmp_path) -> Callable:
 
 
 @pytest.fixture
-def register(tmp_path):
+def register(temporary_datasets, tmp_path):
     """Registers annotation files, for the time of a test."""
-    names = []
 
     def name_of(annotation_file: Path) -> str:
-        name = f"crowdpose_evaluated_{tmp_path.name}_{len(names)}"
+        name = f"crowdpose_evaluated_{tmp_path.name}_{len(temporary_datasets)}"
         register_coco_keypoints(
             name, annotation_file, tmp_path, CROWDPOSE_SKELETON, evaluator_type="crowdpose"
         )
-        names.append(name)
+        temporary_datasets.append(name)
         return name
 
-    yield name_of
-    for name in names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    return name_of
 
 
 def people_of(image: dict) -> Instances:

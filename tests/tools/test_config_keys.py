@@ -5,20 +5,13 @@ from __future__ import annotations
 from detectron2.config import get_cfg
 
 from querypose.config import default_config
+from querypose.config.reading import leaves
 from querypose.tools.config_keys import added_keys, main
 
 
-def _leaves(cfg, prefix=""):
-    for name, value in cfg.items():
-        if isinstance(value, type(cfg)):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
 def test_every_added_key_is_there_once_with_its_default_and_a_meaning():
-    theirs = dict(_leaves(get_cfg()))
-    added = {name: value for name, value in _leaves(default_config()) if name not in theirs}
+    theirs = leaves(get_cfg())
+    added = {name: value for name, value in leaves(default_config()).items() if name not in theirs}
     listed = [item for group in added_keys() for item in group.defaults.items()]
     assert len(listed) == len(added)
     assert dict(listed) == added

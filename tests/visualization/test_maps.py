@@ -14,8 +14,8 @@ def test_the_highest_cell_is_the_hottest_place():
     score = torch.zeros(10, 15)
     score[4, 9] = 0.5
     drawn = draw_maps(image, {"maps": {"score": score}}, edges=[])
-    assert drawn.shape == (80 + LABEL, 120 + GAP, 3)
-    tile = drawn[LABEL:, :120].astype(int)
+    assert drawn.shape == (80 + LABEL + GAP, 120 + GAP, 3)
+    tile = drawn[LABEL:-GAP, :120].astype(int)
     changed = abs(tile - 100).sum(axis=-1)
     row, column = np.unravel_index(changed.argmax(), changed.shape)
     assert abs(row - 4 * 8) <= 1 and abs(column - 9 * 8) <= 1
@@ -37,8 +37,8 @@ def test_proposals_have_the_colors_of_their_persons():
         "proposal_persons": torch.tensor([0, 1, 0, 2]),
     }
     drawn = draw_maps(image, output, edges=[(0, 1)])
-    assert drawn.shape == (80 + LABEL, 3 * (120 + GAP), 3)
-    tile = drawn[LABEL:, -(120 + GAP) : -GAP]
+    assert drawn.shape == (80 + LABEL + GAP, 3 * (120 + GAP), 3)
+    tile = drawn[LABEL:-GAP, -(120 + GAP) : -GAP]
     first, second, third = (tile[row - 2 : row + 2, 30].max(axis=0) for row in (10, 40, 70))
     assert not tile[50:60].any()
     assert (first == third).all() and (first != second).any() and second.any()

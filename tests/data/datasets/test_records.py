@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,13 @@ def content(label_content) -> dict[str, Any]:
 
 
 @pytest.fixture
-def register(write_labels, tmp_path: Path) -> Iterator[Callable[..., str]]:
+def register(write_labels, temporary_datasets, tmp_path: Path) -> Callable[..., str]:
     """``register(content)``: a dataset registered as Detectron2 registers COCO's keypoints."""
-    names: list[str] = []
     builtin = MetadataCatalog.get("keypoints_coco_2017_train")
     keys = ("thing_classes", "keypoint_names", "keypoint_flip_map", "keypoint_connection_rules")
 
     def make(content: dict[str, Any], *left_out: str, loader: Callable | None = None) -> str:
-        name = f"records_{tmp_path.name}_{len(names)}"
+        name = f"records_{tmp_path.name}_{len(temporary_datasets)}"
         json_file = str(write_labels(content, f"{name}.json"))
         metadata = {key: builtin.get(key) for key in keys if key not in left_out}
         if loader is None:
@@ -39,13 +38,10 @@ def register(write_labels, tmp_path: Path) -> Iterator[Callable[..., str]]:
             files = {"json_file": json_file, "image_root": str(tmp_path)}
             files = {key: value for key, value in files.items() if key not in left_out}
             MetadataCatalog.get(name).set(**files, **metadata)
-        names.append(name)
+        temporary_datasets.append(name)
         return name
 
-    yield make
-    for name in names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    return make
 
 
 def training_records(*names: str, filter_empty: bool = True, min_keypoints: int = 1):

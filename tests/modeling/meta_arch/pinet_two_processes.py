@@ -1,4 +1,4 @@
-"""One of two processes that train together; test_pinet.py starts them and reads the gradients."""
+"""One of two processes that train together; test_pinet.py reads the gradients."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from torch.nn.parallel import DistributedDataParallel
 import querypose  # noqa: F401
 
 
-def main(folder: Path, rank: int) -> None:
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
+def main(folder: Path) -> None:
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
     given = torch.load(folder / "given.pth", weights_only=False)
     model = DistributedDataParallel(given["model"])
     own = given["batch"][2 * rank : 2 * rank + 2]
@@ -28,4 +27,4 @@ def main(folder: Path, rank: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]))

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -108,20 +105,13 @@ def test_several_batches_train_as_one(pinet, training_image):
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-6)
 
 
-def test_two_processes_train_as_one(pinet, training_image, tmp_path):
+def test_two_processes_train_as_one(pinet, training_image, run_in_two_processes, tmp_path):
     """The second one has no persons."""
     script = Path(__file__).with_name("pinet_two_processes.py")
     model = freeze_batch_norms(pinet())
     batch = [training_image(2), training_image(1, seed=1), training_image(0), training_image(0)]
     torch.save({"model": model, "batch": batch}, tmp_path / "given.pth")
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path), str(rank)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        for rank in (0, 1)
-    ]
-    assert [process.wait(timeout=300) for process in ranks] == [0, 0]
+    run_in_two_processes(script, tmp_path)
     sum(model(batch).values()).backward()
     together = torch.load(tmp_path / "gradients.pth", weights_only=True)
     assert together.keys() == gradients(model).keys()

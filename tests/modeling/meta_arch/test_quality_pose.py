@@ -1,7 +1,4 @@
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -361,17 +358,9 @@ def test_training_in_half_precision_has_finite_losses_and_gradients(small_model)
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_two_processes_train_as_one_does(tmp_path):
+def test_two_processes_train_as_one_does(run_in_two_processes, tmp_path):
     script = Path(__file__).parent / "quality_pose_processes.py"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path / "gradients.pth")],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two_processes(script, tmp_path / "gradients.pth")
     together = torch.load(tmp_path / "gradients.pth", weights_only=True)
     alone = runpy.run_path(str(script))["gradients"](1)
     for name, expected in alone.items():
