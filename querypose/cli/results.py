@@ -1,4 +1,4 @@
-"""What becomes of predictions: drawings, a sheet, JSON and a window."""
+"""Outputs of the demo: drawings, a sheet, JSON and a window."""
 
 from __future__ import annotations
 

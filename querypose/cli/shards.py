@@ -52,7 +52,7 @@ class ShardFolder:
 
     @property
     def is_merged(self) -> bool:
-        """Whether all is done; the shards are then needed no more."""
+        """Whether everything is merged; the shards are then no longer needed."""
         return self.results_file.is_file()
 
     def missing(self) -> list[int]:

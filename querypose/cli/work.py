@@ -1,4 +1,4 @@
-"""What the demo does once its arguments are known to be right."""
+"""Runs the demo on arguments that were checked."""
 
 from __future__ import annotations
 

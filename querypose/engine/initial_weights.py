@@ -1,4 +1,4 @@
-"""Tells when a training starts from nothing, which is seldom meant."""
+"""Warns of a training that starts from random weights, which is seldom meant."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ _TRACED_BATCH, _TRACED_SIZE = 2, (192, 256)
 
 
 class _Preparation(nn.Module):
-    """Normalizes and pads images, and tells their sizes."""
+    """Normalizes and pads images, and returns their sizes, too."""
 
     def __init__(self, model: PoseModel) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def build_graph(
     """Exports a model: images in, people out.
 
     The padding to a multiple of the backbone's stride is a graph of its own, put before the rest:
-    the exporter then knows that the maps of all strides have whole sizes, and would else prove it
+    the exporter then knows that the maps of all strides have whole sizes, and need not prove it
     anew at every layer.
 
     Args:

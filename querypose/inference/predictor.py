@@ -32,7 +32,7 @@ _NOT_LISTS = (np.ndarray, Image.Image, Tensor, str, bytes, PathLike, Mapping)
 
 
 class _Extras(NamedTuple):
-    """What is asked for beside the people."""
+    """What a prediction has beside the people."""
 
     attention_stage: int | None
     maps: bool

@@ -25,7 +25,7 @@ from querypose.inference.winograd_tiles import (
 _MIN_CHANNELS = 64
 # The places of a block of tiles, before and after their products, stay in a processor's cache.
 _BLOCK_BYTES = 16 * 2**20
-# The places of a kernel take so many times its memory.
+# The places of a kernel take this many times its memory.
 _GROWTH = PATCH**2 / 9
 
 

@@ -1,1 +1,1 @@
-"""What the dense methods are made of: they predict a pose at every cell of one feature map."""
+"""Parts of the dense methods, which predict a pose at every cell of one feature map."""

@@ -55,7 +55,7 @@ def cells_to_pixels(cells: Tensor) -> Tensor:
 
 
 def map_size(image_size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width, in cells, of the map of an image of so many pixels."""
+    """Height and width, in cells, of the map of an image of this height and width in pixels."""
     height, width = image_size
     return math.ceil(height / STRIDE), math.ceil(width / STRIDE)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 def draw_gaussians(
     centers: Tensor, present: Tensor, size: tuple[int, int], sigma: float
 ) -> tuple[Tensor, Tensor]:
-    """Draws ``exp(-d^2 / (2 sigma^2))`` about N persons' centers; where they overlap, the largest.
+    """Draws ``exp(-d^2 / (2 sigma^2))`` around N persons' centers; where they overlap, the largest.
 
     A window reaches ``3 sigma + 1`` to either side: from column ``floor(x - 3 sigma - 1)`` to
     ``ceil(x + 3 sigma + 2) - 1``, rows alike, as in DEKR's and PINet's published code.

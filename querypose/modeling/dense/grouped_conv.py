@@ -10,7 +10,7 @@ from querypose.modeling.dense.sampling import sample_group_points
 
 
 def conv_at_cells(conv: nn.Conv2d, maps: Tensor, cells: Cells) -> Tensor:
-    """What a zero-padded convolution of stride 1 gives at some cells.
+    """The output of a zero-padded convolution of stride 1 at some cells.
 
     Args:
         conv: of an odd square kernel and G groups.

@@ -1,8 +1,8 @@
-"""Keypoint query encoding (KQE): what is where a keypoint may be tells how to get there.
+"""Keypoint query encoding (KQE): the features near a first estimate of a keypoint refine it.
 
-Every keypoint has channels of its own, R_k. At a cell c they say where the keypoint roughly is, its
-query q, and N semantic points about it; what R_k holds at those points, R'_k, says how far the
-keypoint is from the query (Xiao et al., AAAI 2022, section "Keypoint Query Encoding").
+Every keypoint has channels of its own, R_k. At a cell c they predict a first estimate of its
+position, the query q, and N semantic points around q. R'_k, which is R_k at those points, predicts
+how far the keypoint is from q (Xiao et al., AAAI 2022, section "Keypoint Query Encoding").
 
 Displacements are in cells and are added: keypoint = c + (c to q) + (q to keypoint).
 """
@@ -20,7 +20,7 @@ AGGREGATIONS = ("sum", "deform")
 
 
 class KeypointMaps(nn.Module):
-    """R_k of every keypoint and, with queries, the way from every cell to the keypoint's query.
+    """R_k of every keypoint and, with queries, the displacement from every cell to the query.
 
     Args:
         in_channels: of the backbone's map.
@@ -84,7 +84,7 @@ class KeypointDecoder(nn.Module):
             if has_points
             else None
         )
-        # Its kernel are the matrices of the points, side by side.
+        # Its kernel holds the matrices of the points side by side.
         self.aggregation = (
             nn.Conv2d(width, width, (1, num_semantic_points), groups=num_keypoints, bias=False)
             if has_points and aggregate == "deform"
@@ -94,7 +94,7 @@ class KeypointDecoder(nn.Module):
         self.keypoint = nn.Conv2d(width, 2 * num_keypoints, 1, groups=num_keypoints)
 
     def forward(self, maps: Tensor, queries: Tensor | None, cells: Cells) -> Tensor:
-        """Ways to the keypoints at some cells.
+        """Displacements to the keypoints at some cells.
 
         Args:
             maps: R_k, (B, K * c, H, W).
@@ -120,7 +120,7 @@ class KeypointDecoder(nn.Module):
             return to_query + grouped_linear(self.keypoint, self._aggregate(samples))
 
     def everywhere(self, maps: Tensor, queries: Tensor | None) -> Tensor:
-        """Ways to the keypoints at all cells.
+        """Displacements to the keypoints at all cells.
 
         Args:
             maps: R_k, (B, K * c, H, W).
@@ -136,7 +136,7 @@ class KeypointDecoder(nn.Module):
             return queries + self.keypoint(self._aggregate_everywhere(maps, queries))
 
     def semantic_points(self, maps: Tensor, queries: Tensor) -> Tensor:
-        """Ways to the semantic points, or to the queries where there are none.
+        """Displacements to the semantic points, or to the queries where there are none.
 
         Args:
             maps: R_k, (B, K * c, H, W).

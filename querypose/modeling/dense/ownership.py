@@ -1,4 +1,4 @@
-"""Whose a cell is where several persons claim it."""
+"""Which of the persons who claim a cell owns it."""
 
 from __future__ import annotations
 

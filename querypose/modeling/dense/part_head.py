@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class PartMaps(NamedTuple):
-    """What the head says of B images.
+    """The head's output for B images.
 
     Attributes:
         heatmaps: (B, K, H, W), where keypoints are.

@@ -1,4 +1,4 @@
-"""What PINet learns: Gaussians of keypoints and part centers, and offsets about the latter."""
+"""Training targets of PINet: Gaussians of keypoints and part centers, offsets near the latter."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class PartTargetBuilder(nn.Module):
         parts: keypoint indices of every part.
         center_only: whether the only part is the whole person: it has a wider Gaussian, and more
             cells propose its pose.
-        nearest_cells: whether the 3 x 3 cells about the one that is nearest to a center propose a
-            pose, not a square of even size.
+        nearest_cells: whether the 3 x 3 cells around the one nearest to a center propose a pose,
+            instead of a square of even size.
         min_area: persons of a smaller box, in square pixels of the network's input, have no parts.
     """
 

@@ -24,7 +24,7 @@ def kernel_for_size(size: tuple[int, int]) -> int:
 
 
 def highest_by_size(scores: Tensor) -> Tensor:
-    """The highest value about every cell of (..., H, W) maps.
+    """The highest value around every cell of (..., H, W) maps.
 
     The kernel is that of :func:`kernel_for_size`, chosen when an exported graph runs.
     """
@@ -57,7 +57,7 @@ def fixed_peaks(scores: Tensor, highest: Tensor, count: int) -> FixedPeaks:
 
     Args:
         scores: (..., H, W).
-        highest: the highest value about every cell, (..., H, W).
+        highest: the highest value around every cell, (..., H, W).
         count: k.
     """
     values = torch.where(_are_peaks(scores, highest), scores, 0)
@@ -93,7 +93,7 @@ def find_peaks(scores: Tensor, *, kernel: int, max_peaks: int) -> Tensor:
 
 
 def spread_cells(scores: Tensor, count: int) -> Tensor:
-    """So many cells of every one of (C, H, W) maps, far from each other, as :func:`find_peaks`."""
+    """Cells far from each other, ``count`` of every (C, H, W) map, as from :func:`find_peaks`."""
     num_maps, height, width = scores.shape
     cells = torch.linspace(0, height * width - 1, count, device=scores.device).long()
     maps = torch.arange(num_maps, device=scores.device).repeat_interleave(count)

@@ -28,7 +28,7 @@ class QualityCriterion(nn.Module):
 
     Args:
         sigmas: OKS standard deviations of the K keypoints.
-        instance_label: the target at owned cells: "cir", "gaussian" (a bump about the person's
+        instance_label: the target at owned cells: "cir", "gaussian" (a bump around the person's
             center) or "discrete" (1).
         quality_branch: whether a second map learns the OKS.
         cir_reduction: whether ``loss_cir`` is divided by the owned cells, "omega", or by all
@@ -105,10 +105,10 @@ class QualityCriterion(nn.Module):
     def normalizers(
         self, targets: QualityTargets, image_sizes: Sequence[tuple[int, int]]
     ) -> dict[str, Tensor]:
-        """What the sums of the losses are divided by. Collective: every rank must call it.
+        """The divisors of the losses' sums. Collective: every rank must call it.
 
-        Owned cells for scores, though at least those of one person per image: a batch with few
-        persons would else learn the background alone. Coordinates for keypoints.
+        Owned cells for scores, though at least those of one person per image: otherwise a batch
+        with few persons would learn little but background. Coordinates for keypoints.
 
         Args:
             targets: of a batch.

@@ -17,15 +17,15 @@ _INIT_STD = 0.001
 
 
 class QualityMaps(NamedTuple):
-    """What the head says of every cell of B images.
+    """The head's output for B images.
 
     Attributes:
         scores: (B, 1, H, W) float32.
         qualities: predicted OKS, (B, 1, H, W) float32, or None.
         keypoint_features: R_k, (B, K * c, H, W).
-        queries: ways to the keypoint queries, (B, 2 K, H, W) in cells, or None.
-        displacements: ways to the keypoints, (B, 2 K, H, W) in cells, where the pose query needed
-            them everywhere; else None.
+        queries: displacements to the keypoint queries, (B, 2 K, H, W) in cells, or None.
+        displacements: to the keypoints, (B, 2 K, H, W) in cells, where the pose query needed them
+            everywhere; else None.
     """
 
     scores: Tensor
@@ -41,7 +41,7 @@ class QualityMaps(NamedTuple):
         return QualityMaps(*first), QualityMaps(*second)
 
     def ranking(self, mirrored: QualityMaps | None = None) -> Tensor:
-        """What tells how good the pose of a cell is, (B, 1, H, W).
+        """How good the pose of every cell is, (B, 1, H, W).
 
         The score; with a quality branch, the product of score and quality. Each is the mean of both
         views where there is a mirrored one.
@@ -70,10 +70,10 @@ class QualityHead(nn.Module):
         instance_channels: of R_I, which scores are made from.
         score_channels: that the score is predicted from.
         kqe: keypoint query encoding; without it, keypoints are read from R_k directly.
-        num_semantic_points: N, about every keypoint query.
+        num_semantic_points: N, around every keypoint query.
         aggregate: "sum" or "deform", see :class:`KeypointDecoder`.
-        pqe: pose query encoding; without it, a score sees its own cell alone.
-        pose_query: the positions that a score sees: keypoint queries "kq", keypoints "kps",
+        pqe: pose query encoding; without it, a score depends on its own cell alone.
+        pose_query: the positions that a score depends on: keypoint queries "kq", keypoints "kps",
             semantic points "sp", or K positions of its own, "auto".
         quality_branch: whether a second map predicts the OKS.
 
@@ -152,7 +152,7 @@ class QualityHead(nn.Module):
         return cells.positions[:, None] + displacements
 
     def displacements_everywhere(self, maps: QualityMaps) -> Tensor:
-        """Ways from every cell to its keypoints, (B, 2 K, H, W) in cells, float32."""
+        """Displacements from every cell to its keypoints, (B, 2 K, H, W) in cells, float32."""
         if maps.displacements is not None:
             return maps.displacements
         return self.keypoint_decoder.everywhere(maps.keypoint_features, maps.queries)
@@ -165,7 +165,7 @@ class QualityHead(nn.Module):
                     nn.init.zeros_(module.bias)
         semantic = self.keypoint_decoder.semantic
         if semantic is not None:
-            # Equal points have equal gradients: a sum would keep them together for ever.
+            # Equal points have equal gradients: a sum would keep them together forever.
             num_points = semantic.out_channels // semantic.groups // 2
             spiral = square_spiral(num_points).flatten().repeat(semantic.groups)
             semantic.bias.data.copy_(spiral)

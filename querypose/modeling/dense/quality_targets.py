@@ -1,4 +1,4 @@
-"""What CIR-QEM's maps should say: who owns which cells, and the labels of the score map."""
+"""Training targets of CIR-QEM: which person owns which cells, and Gaussians for the score map."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class QualityTargets(NamedTuple):
         in_map: (M, K) bool, whether a keypoint is labeled and within the image.
         areas: of the owner, (M,), in square cells.
         extents: ``max(w^2 + h^2, 1)`` of the owner's labeled keypoints, (M,), in square cells.
-        gaussians: (B, H, W), Gaussians about the centers of persons.
+        gaussians: (B, H, W), Gaussians around the centers of persons.
     """
 
     owners: Tensor
@@ -123,7 +123,7 @@ def _owners(persons: LabeledPersons, centers: Tensor, present: Tensor) -> Tensor
 
 
 def _squared_extents(keypoints: Tensor, labeled: Tensor) -> Tensor:
-    """Squared diagonals of the boxes about (N, K, 2) labeled keypoints, at least 1, (N,)."""
+    """Squared diagonals of the boxes around (N, K, 2) labeled keypoints, at least 1, (N,)."""
     inf = float("inf")
     low = torch.where(labeled[..., None], keypoints, inf).amin(dim=1)
     high = torch.where(labeled[..., None], keypoints, -inf).amax(dim=1)

@@ -1,4 +1,4 @@
-"""Pose query encoding (PQE): the score of a pose sees what is where its keypoints are.
+"""Pose query encoding (PQE): a pose is scored by the features at its keypoints.
 
 At every cell, instance features R_I are gathered at the positions of the pose query and mapped to
 one score (Xiao et al., AAAI 2022, section "Pose Query Encoding", equation 7). Bilinear sampling is
@@ -59,8 +59,9 @@ class ScoreBranch(nn.Module):
 
         Args:
             features: of the backbone, (B, C, H, W).
-            points: ways from every cell to the positions of its pose query, (B, P, 2, H, W), in
-                cells; None where there is no pose query or it is the branch's own.
+            points: displacements from every cell to the positions of its pose query,
+                (B, P, 2, H, W) in cells; None where there is no pose query or it is the branch's
+                own.
 
         Returns:
             (B, 1, H, W) each, float32, of any value; None for what is not predicted.

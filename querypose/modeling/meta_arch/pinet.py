@@ -43,7 +43,7 @@ from querypose.skeleton import Skeleton
 
 
 class View(NamedTuple):
-    """What the network makes of a batch, or of its mirror images.
+    """The network's output for a batch, or for its mirror images.
 
     Attributes:
         features: (B, C, H, W).
@@ -59,8 +59,8 @@ class FoundPersons(NamedTuple):
 
     Attributes:
         persons: in cells.
-        part_maps: (P, H, W), in which centers of parts were searched for.
-        poses: (n, K, 2), in cells, that the persons were made of.
+        part_maps: (P, H, W), whose peaks are centers of parts.
+        poses: (n, K, 2), in cells, which the persons were combined from.
     """
 
     persons: FusedPoses
@@ -74,17 +74,17 @@ class PINet(PoseModel):
 
     Args:
         backbone: gives one feature map, of stride 4.
-        head: makes keypoint maps, part maps and poses of it.
+        head: predicts keypoint maps, part maps and poses from it.
         refinement: corrects poses, or None.
-        part_names: of the parts that the head knows.
-        target_builder: makes what the head learns of labeled persons.
+        part_names: of the parts that the head predicts.
+        target_builder: makes training targets of labeled persons.
         skeleton: the keypoints that the model predicts.
         pixel_mean: per channel, in 0..255.
         pixel_std: per channel.
-        criterion: its losses.
-        fusion: makes persons of poses.
-        flip_test: average the answers for an image and its mirror image.
-        max_peaks: poses that the centers of one part propose at most.
+        criterion: computes the losses.
+        fusion: combines the poses of each person.
+        flip_test: average the outputs for an image and its mirror image.
+        max_peaks: poses that one part proposes at most.
     """
 
     @configurable
@@ -212,7 +212,7 @@ class PINet(PoseModel):
     def detect_at_most(self, images: Tensor, image_sizes: Tensor, max_people: int) -> PeopleBatch:
         """Detects the people that :meth:`forward` detects, the best ``max_people`` of them.
 
-        All places for peaks are decoded, whether there are so many peaks or not. See
+        As many cells are decoded as there can be peaks, even where there are fewer. See
         :meth:`PoseModel.detect_at_most`.
         """
         view = self._look_at(images)
@@ -271,7 +271,7 @@ class PINet(PoseModel):
         return PartCells(images, *torch.cat(peaks).unbind(dim=1))
 
     def _averaged_poses(self, view: View, mirrored: View | None, cells: PartCells) -> Tensor:
-        """What both views say of the poses that cells propose, (M, K, 2) in cells."""
+        """Means of both views' poses at the cells, (M, K, 2) in cells."""
         poses = self._poses(view, cells)
         if mirrored is None:
             return poses

@@ -47,14 +47,14 @@ class QualityPose(PoseModel):
         backbone: gives one map of stride 4.
         head: keypoints and scores of every cell.
         criterion: losses.
-        skeleton: what a person looks like.
+        skeleton: the keypoints that the model predicts.
         pixel_mean: per channel, in 0..255.
         pixel_std: per channel.
-        target_builder: makes what the head learns of labeled persons.
+        target_builder: makes training targets of labeled persons.
         max_peaks: poses that an image returns at most, before suppression and at one scale.
         nms: whether poses that resemble a better one are dropped.
-        flip_test: whether an image is also looked at mirrored.
-        test_scales: relative sizes that an image is looked at in; one of them is 1.
+        flip_test: average the outputs for an image and its mirror image.
+        test_scales: scales of the image in testing; one of them is 1.
 
     Raises:
         ValueError: the backbone's stride is not 4, or 1 is not among the scales.
@@ -158,7 +158,7 @@ class QualityPose(PoseModel):
     def detect_at_most(self, images: Tensor, image_sizes: Tensor, max_people: int) -> PeopleBatch:
         """Detects the people that :meth:`forward` detects, the best ``max_people`` of them.
 
-        All places for peaks are decoded, whether there are so many peaks or not. See
+        As many cells are decoded as there can be peaks, even where there are fewer. See
         :meth:`PoseModel.detect_at_most`.
         """
         if self.test_scales != (1,):

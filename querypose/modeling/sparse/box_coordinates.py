@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def scale_boxes(boxes: Tensor, scale: float) -> Tensor:
-    """Enlarges (..., 4) xyxy boxes about their centers; at scale 1 it returns them as they are."""
+    """Enlarges (..., 4) xyxy boxes around their centers; at scale 1 it returns them as they are."""
     if scale == 1:
         return boxes
     margin = (boxes[..., 2:] - boxes[..., :2]) * ((scale - 1) / 2)
