@@ -7,7 +7,7 @@ it in Detectron2's metadata; nothing else in the package knows the number of key
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Skeleton:
     flips: tuple[tuple[str, str], ...] = ()
     sigmas: tuple[float, ...] = ()
     edges: tuple[tuple[str, str], ...] = ()
-    parts: tuple[tuple[str, ...], ...] = field(default=())
+    parts: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keypoints", names_from(self.keypoints))

@@ -125,8 +125,7 @@ class Results:
 
     def _save_maps(self, frame: Frame, prediction: PosePrediction, target: Path) -> None:
         with self._progress.stopwatch.measure("draw"):
-            answer = {"instances": prediction.instances, **prediction.maps}
-            drawn = draw_maps(frame.image, answer, prediction.skeleton.edge_indices)
+            drawn = draw_maps(frame.image, prediction)
         self._save(drawn, target)
 
     def _save(self, image: np.ndarray, target: Path) -> None:

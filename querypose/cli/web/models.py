@@ -85,8 +85,7 @@ class ServedModel:
         """
         shown = found.prediction.above(score)
         if view == MAPS:
-            output = {"instances": shown.instances, **shown.maps}
-            return draw_maps(found.image, output, shown.skeleton.edge_indices), shown
+            return draw_maps(found.image, shown), shown
         if view == ATTENTION and len(shown):
             people = range(min(len(shown), MOST_ATTENTION))
             return draw_attention(found.image, shown, people), shown

@@ -143,9 +143,8 @@ class QualityPose(PoseModel):
 
         In training, ``instances`` also have ``gt_areas``, and an input may have an ``ignore_mask``,
         see :class:`querypose.data.PoseAffineMapper`. In inference an input may ask by
-        ``return_maps`` for what :func:`querypose.visualization.draw_maps` takes: ``maps`` with
-        ``score``, (h, w), in which peaks were searched for, and the persons' poses as
-        ``proposals``.
+        ``return_maps`` for more beside its ``instances``: ``maps`` with ``score``, (h, w), whose
+        peaks become persons, and the persons' poses as ``proposals``.
         """
         if self.training:
             return self._losses(batched_inputs)
