@@ -16,12 +16,17 @@ from tqdm import tqdm
 
 from querypose.cli.collection import CollectedImage, Collection, find_collection
 from querypose.cli.formats import Kind
-from querypose.cli.frames import BATCHES_PER_CHUNK, Frame, predict_frames, read_images
+from querypose.cli.frames import (
+    BATCHES_PER_CHUNK,
+    Frame,
+    predict_frames,
+    read_ahead,
+    read_images,
+)
 from querypose.cli.inputs import Input
 from querypose.cli.progress import report
 from querypose.cli.run_settings import begin_or_continue, run_settings
 from querypose.cli.shards import ShardFolder
-from querypose.cli.video import read_ahead
 from querypose.cli.work import build_predictor
 from querypose.data.datasets.coco import register_configured_datasets
 from querypose.engine.consensus import from_main_process, wait_for_all

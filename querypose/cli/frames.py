@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,11 +18,14 @@ from querypose.cli.video import VideoReader
 from querypose.data.image import read_image
 from querypose.inference.prediction import PosePrediction
 
+Item = TypeVar("Item")
 Predict = Callable[[list[np.ndarray]], list[PosePrediction]]
 Stream = AnimationReader | VideoReader
 
 BATCHES_PER_CHUNK = 2
 """Images of one size share a batch; the predictor groups the images of this many batches."""
+
+_END = object()
 
 
 @dataclass(frozen=True)
@@ -79,3 +85,22 @@ def predict_frames(
         predictions = iter(predict(images))
         for frame in chunk:
             yield frame, None if frame.image is None else next(predictions)
+
+
+def read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
+    """Iterates on a thread of its own, up to ``depth`` items ahead of the caller.
+
+    An error of the iteration is raised after the items before it. Closing the generator ends the
+    thread.
+    """
+    iterator = iter(items)
+    pool = ThreadPoolExecutor(1)
+    try:
+        waiting = deque(pool.submit(next, iterator, _END) for _ in range(depth))
+        while (item := waiting.popleft().result()) is not _END:
+            waiting.append(pool.submit(next, iterator, _END))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)
+        if hasattr(iterator, "close"):
+            iterator.close()

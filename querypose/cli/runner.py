@@ -19,6 +19,7 @@ from querypose.cli.frames import (
     Stream,
     open_stream,
     predict_frames,
+    read_ahead,
     read_images,
     read_stream,
 )
@@ -30,7 +31,6 @@ from querypose.cli.progress import Progress, report
 from querypose.cli.records import PoseRecords, open_records
 from querypose.cli.results import Results
 from querypose.cli.stream_writing import open_stream_writer
-from querypose.cli.video import read_ahead
 from querypose.inference.prediction import PosePrediction
 from querypose.inference.predictor import PosePredictor
 from querypose.inference.tracking import PoseTracker

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,34 +15,12 @@ import numpy as np
 from querypose.atomic_files import PartialFile
 from querypose.cli.clock import FrameClock
 
-Item = TypeVar("Item")
-
 CODECS = {".avi": "MJPG", ".mkv": "mp4v", ".mov": "mp4v", ".mp4": "mp4v"}
 """Codecs that OpenCV's wheels can write, by file suffix."""
 
 _DEFAULT_FRAME_RATE = 30.0
 # So many failures in a row mean the end of a video: its stated length may be wrong.
 _MAX_BROKEN_FRAMES = 60
-_END = object()
-
-
-def read_ahead(items: Iterable[Item], depth: int) -> Iterator[Item]:
-    """Iterates on a thread of its own, up to ``depth`` items ahead of the caller.
-
-    An error of the iteration is raised after the items before it. Closing the generator ends the
-    thread.
-    """
-    iterator = iter(items)
-    pool = ThreadPoolExecutor(1)
-    try:
-        waiting = deque(pool.submit(next, iterator, _END) for _ in range(depth))
-        while (item := waiting.popleft().result()) is not _END:
-            waiting.append(pool.submit(next, iterator, _END))
-            yield item
-    finally:
-        pool.shutdown(cancel_futures=True)
-        if hasattr(iterator, "close"):
-            iterator.close()
 
 
 class TimedFrame(NamedTuple):

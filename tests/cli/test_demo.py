@@ -18,13 +18,14 @@ from PIL import Image
 
 from querypose.cli import stream_writing, video
 from querypose.cli.demo import main
+from querypose.cli.frames import read_ahead
 from querypose.cli.inputs import Input, Kind, find_inputs, image_ids
 from querypose.cli.interruption import Interruption
 from querypose.cli.options import DemoOptions
 from querypose.cli.outputs import plan_outputs
 from querypose.cli.runner import Demo
 from querypose.cli.timing import Stopwatch
-from querypose.cli.video import VideoReader, VideoWriter, read_ahead
+from querypose.cli.video import VideoReader, VideoWriter
 from querypose.inference.predictor import PosePredictor
 
 SMALL = {"INPUT.MIN_SIZE_TEST": 64, "INPUT.MAX_SIZE_TEST": 96}

@@ -51,6 +51,12 @@ class FixedPeaks(NamedTuple):
     rows: Tensor
     columns: Tensor
 
+    def indices(self) -> list[Tensor]:
+        """Flat indices of all peaks along the axes of the maps, rows and columns last."""
+        axes = [torch.arange(length, device=self.rows.device) for length in self.rows.shape]
+        *leading, _ = torch.meshgrid(*axes, indexing="ij")
+        return [index.flatten() for index in (*leading, self.rows, self.columns)]
+
 
 def fixed_peaks(scores: Tensor, highest: Tensor, count: int) -> FixedPeaks:
     """Finds as many peaks as :func:`find_peaks`, in tensors of fixed sizes, for export.

@@ -109,8 +109,7 @@ class QualityReadout:
         """
         highest = F.max_pool2d(scores, _PEAK_KERNEL, stride=1, padding=_PEAK_KERNEL // 2)
         peaks = fixed_peaks(scores[:, 0], highest[:, 0], self.max_peaks)
-        images = torch.arange(scores.shape[0], device=scores.device)[:, None].expand_as(peaks.rows)
-        cells = Cells(images.flatten(), peaks.rows.flatten(), peaks.columns.flatten())
+        cells = Cells(*peaks.indices())
         poses = self._averaged_poses(scores, cells, poses_at, mirrored_poses_at)
         poses = poses.unflatten(0, (-1, self.max_peaks))
         values = torch.where(peaks.values > 0, peaks.values.clamp(0, 1), -torch.inf)

@@ -220,12 +220,7 @@ class PINet(PoseModel):
         heatmaps, part_maps = self._averaged_maps(view, mirrored)
         peaks = fixed_peaks(part_maps, highest_by_size(part_maps), self.max_peaks)
         count = part_maps.shape[1] * self.max_peaks
-        images_of, parts_of = (
-            torch.arange(length, device=images.device).view(shape).expand(peaks.rows.shape)
-            for length, shape in ((images.shape[0], (-1, 1, 1)), (part_maps.shape[1], (1, -1, 1)))
-        )
-        indices = (index.flatten() for index in (images_of, parts_of, peaks.rows, peaks.columns))
-        poses = self._averaged_poses(view, mirrored, PartCells(*indices))
+        poses = self._averaged_poses(view, mirrored, PartCells(*peaks.indices()))
         poses, part_scores = poses.unflatten(0, (-1, count)), peaks.values.flatten(1)
         scores = score_keypoints(heatmaps, poses, part_scores)
         scores = torch.where(part_scores[..., None] > 0, scores, -torch.inf)
