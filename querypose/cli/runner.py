@@ -15,7 +15,6 @@ from querypose.cli.formats import Kind
 from querypose.cli.frames import (
     BATCHES_PER_CHUNK,
     Frame,
-    Predict,
     Stream,
     open_stream,
     predict_frames,
@@ -113,11 +112,8 @@ class Demo:
 
     def _process_images(self, items: Sequence[Input], results: Results) -> None:
         tracker = self._new_tracker() if self.options.track else None
-        predict = self._predict_with_extras if self.options.extras else self._predict
         chunk_size = BATCHES_PER_CHUNK * self.predictor.batch_size
-        frames = self._predict_all(
-            read_images(items), predict, chunk_size, total=len(items), unit="image"
-        )
+        frames = self._predict_all(read_images(items), chunk_size, total=len(items), unit="image")
         with closing(frames):
             for frame, prediction in frames:
                 if prediction is None:
@@ -132,7 +128,6 @@ class Demo:
         tracker = None if self.options.track is False else self._new_tracker()
         frames = self._predict_all(
             read_stream(item, stream),
-            self._predict,
             1 if live else self.predictor.batch_size,
             total=stream.num_frames,
             unit="frame",
@@ -181,7 +176,6 @@ class Demo:
     def _predict_all(
         self,
         frames: Generator[Frame, None, None],
-        predict: Predict,
         chunk_size: int,
         **progress_bar: Any,
     ) -> Iterator[tuple[Frame, PosePrediction | None]]:
@@ -192,7 +186,7 @@ class Demo:
         OpenMP slows down when its threads outnumber the cores.
         """
         measured = self.progress.stopwatch.measure_items("read, meanwhile", frames)
-        pairs = predict_frames(read_ahead(measured, chunk_size), predict, chunk_size)
+        pairs = predict_frames(read_ahead(measured, chunk_size), self._predict, chunk_size)
         if self.predictor.model.device.type != "cpu":
             pairs = read_ahead(pairs, chunk_size)
         with closing(pairs), tqdm(**progress_bar) as bar:
@@ -204,10 +198,6 @@ class Demo:
                 self.progress.num_frames += 1
 
     def _predict(self, images: list[np.ndarray]) -> list[PosePrediction]:
-        with self.progress.stopwatch.measure("predict"):
-            return self.predictor(images)
-
-    def _predict_with_extras(self, images: list[np.ndarray]) -> list[PosePrediction]:
         with self.progress.stopwatch.measure("predict"):
             return self.predictor(
                 images,
