@@ -65,7 +65,6 @@ class PosePredictor:
             a batch, so that none is padded.
         device: such as "cpu" or "cuda:1"; None takes a GPU if there is one. It must be None if a
             model is passed.
-        return_attention: default for calls that do not pass it.
         tta_mapper: creates the views of test-time augmentation, see
             :class:`~querypose.inference.tta.PoseModelWithTTA`; None turns it off.
         category_ids: of the classes of the model, for results in COCO's format; see
@@ -93,7 +92,6 @@ class PosePredictor:
         precision: str = "fp32",
         batch_size: int = 8,
         device: str | torch.device | None = None,
-        return_attention: bool = False,
         tta_mapper: DatasetMapperTTA | None = None,
         category_ids: Sequence[int | str] = (),
         score_scale: ScoreScale | None = None,
@@ -134,7 +132,6 @@ class PosePredictor:
         self.keypoint_threshold = keypoint_threshold
         self.precision = precision
         self.batch_size = batch_size
-        self.return_attention = return_attention
         self.category_ids = tuple(category_ids)
         self.score_scale = score_scale
 
@@ -149,7 +146,6 @@ class PosePredictor:
         confidence_threshold: float | None = None,
         precision: str | None = None,
         batch_size: int = 8,
-        return_attention: bool = False,
     ) -> PosePredictor:
         """Builds the model of a config and loads its weights.
 
@@ -164,7 +160,6 @@ class PosePredictor:
             confidence_threshold: see the class; None takes ``DEMO.CONFIDENCE_THRESHOLD``.
             precision: see the class; None takes ``MODEL.INFERENCE.PRECISION``.
             batch_size: see the class.
-            return_attention: see the class.
 
         Raises:
             FileNotFoundError: the config or the weights do not exist.
@@ -190,7 +185,6 @@ class PosePredictor:
             keypoint_threshold=cfg.DEMO.KEYPOINT_THRESHOLD,
             precision=precision,
             batch_size=batch_size,
-            return_attention=return_attention,
             tta_mapper=build_tta_mapper(cfg) if cfg.TEST.AUG.ENABLED else None,
             category_ids=category_ids,
             # It was measured without test-time augmentation, which changes scores.
@@ -212,7 +206,7 @@ class PosePredictor:
         images: ImageLike | Iterable[ImageLike],
         *,
         channel_order: str = "RGB",
-        return_attention: bool | None = None,
+        return_attention: bool = False,
         attention_stage: int = -1,
         return_maps: bool = False,
     ) -> PosePrediction | list[PosePrediction]:
@@ -223,7 +217,7 @@ class PosePredictor:
                 orientation), a Pillow image (not rotated) or a uint8 array: (H, W) or (H, W, 1)
                 gray, (H, W, 3), or (H, W, 4) with alpha, which is ignored.
             channel_order: of arrays, "RGB" or "BGR" (OpenCV's), alpha last.
-            return_attention: also return part attention maps; None takes the predictor's default.
+            return_attention: also return part attention maps.
             attention_stage: decoder stage of the maps; negative counts from the last.
             return_maps: also return what a dense model (PINet, CIR-QEM) sees.
 
@@ -236,8 +230,6 @@ class PosePredictor:
         """
         if channel_order not in CHANNEL_ORDERS:
             raise ValueError(f"channel_order is one of {CHANNEL_ORDERS}, got {channel_order!r}.")
-        if return_attention is None:
-            return_attention = self.return_attention
         extras = _Extras(attention_stage if return_attention else None, return_maps)
         single = isinstance(images, _NOT_LISTS) or not isinstance(images, Iterable)
         predictions = self._predict([images] if single else images, channel_order, extras)

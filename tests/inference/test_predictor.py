@@ -401,10 +401,8 @@ def test_images_of_any_shape_are_accepted(predictor, shape):
     assert predictor(np.zeros(shape, np.uint8)).instances.image_size == shape
 
 
-def test_attention_can_be_returned_by_default(predictor):
-    attentive = PosePredictor(predictor.model, confidence_threshold=0, return_attention=True)
-    assert attentive(random_image()).attention is not None
-    assert attentive(random_image(), return_attention=False).attention is None
+def test_attention_is_returned_on_request(predictor):
+    assert predictor(random_image(), return_attention=True).attention is not None
     assert predictor(random_image()).attention is None
 
 
