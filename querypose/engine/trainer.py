@@ -34,6 +34,7 @@ from querypose.engine.hooks import (
     WeightsCheckpointer,
 )
 from querypose.engine.initial_weights import warn_of_random_weights
+from querypose.engine.memory_layout import use_fast_layout
 from querypose.engine.optimizer import build_optimizer, restate_learning_rates
 from querypose.engine.resumed_settings import resume_settings, training_settings
 from querypose.engine.train_loader import ResumableTrainLoader
@@ -248,6 +249,13 @@ class QueryPoseTrainer(DefaultTrainer):
         average = get_ema_multi_avg_fn(ema.DECAY)
         model = getattr(model, "module", model)
         return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Builds ``MODEL.META_ARCHITECTURE`` in the layout that trains fastest."""
+        model = super().build_model(cfg)
+        use_fast_layout(model)
+        return model
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

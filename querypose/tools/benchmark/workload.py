@@ -19,6 +19,7 @@ from torch import nn
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import add_querypose_config, read_config
 from querypose.data.image import read_image
+from querypose.engine.memory_layout import use_fast_layout
 from querypose.engine.optimizer import build_optimizer
 from querypose.inference.acceleration import accelerate_inference
 from querypose.modeling.pose_model import PoseModel
@@ -89,6 +90,7 @@ class Workload:
 
     def _training_step(self) -> Callable[[], object]:
         model = self.model.train()
+        use_fast_layout(model)
         optimizer = build_optimizer(self.cfg, model)
         amp = self.cfg.SOLVER.AMP
         precision = amp.PRECISION if amp.ENABLED else "fp32"
