@@ -37,6 +37,10 @@ TOOLS = {
     "configs": Command("list the configs that come with querypose", __name__),
     "keys": Command("explain the configuration keys", "querypose.tools.config_keys"),
     "benchmark": Command("time the parts of a model", "querypose.tools.benchmark.__main__"),
+    "compare_trainings": Command(
+        "train several configs alike and compare them",
+        "querypose.tools.compare_trainings.__main__",
+    ),
     "compare_onnx": Command("compare ONNX files with their model", "querypose.tools.compare_onnx"),
     "export_weights": Command(
         "write only the weights of a checkpoint", "querypose.tools.export_weights"

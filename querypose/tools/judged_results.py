@@ -18,7 +18,7 @@ from querypose.evaluation.results_file import read_results
 from querypose.skeleton import Skeleton
 from querypose.tools.dataset_arguments import add_dataset_arguments, registered_metadata
 
-_OKS = 0.5
+MATCHING_OKS = 0.5
 _MAX_PERSONS = 20
 
 
@@ -82,7 +82,7 @@ def match_at_half(
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(annotations, annotations.loadRes(list(results)), "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(sigmas)
-        evaluation.params.iouThrs = np.array([_OKS])
+        evaluation.params.iouThrs = np.array([MATCHING_OKS])
         evaluation.params.maxDets = [_MAX_PERSONS]
         evaluation.params.areaRng = evaluation.params.areaRng[:1]
         evaluation.evaluate()

@@ -22,6 +22,7 @@ from tabulate import tabulate
 
 from querypose.tools.dataset_arguments import register_datasets
 from querypose.tools.judged_results import (
+    MATCHING_OKS,
     add_results_arguments,
     evaluated_images,
     match_at_half,
@@ -40,15 +41,22 @@ class RatedPersons(NamedTuple):
         oks: (n,) float, with the labeled person that each resembles most; 0 where there is none.
         nearest: (n,) bool, whether no other resembles some labeled person more. Without the
             others, models are compared by the same persons.
+        duplicates: (n,) bool, whether a person of a better score has been found already: both have
+            an OKS of at least 0.5 with the same labeled person, whom both resemble most.
     """
 
     scores: np.ndarray
     oks: np.ndarray
     nearest: np.ndarray
+    duplicates: np.ndarray
 
     def where(self, kept: np.ndarray) -> RatedPersons:
-        """A part of the persons, by an (n,) mask."""
+        """A part of the persons, by an (n,) mask or by indices."""
         return RatedPersons(*(field[kept] for field in self))
+
+    def best(self, count: int) -> RatedPersons:
+        """Those with the ``count`` highest scores."""
+        return self.where(np.argsort(-self.scores, kind="stable")[:count])
 
     @property
     def rank_correlation(self) -> float:
@@ -84,7 +92,8 @@ def rate_persons(
     tables = [_oks_table(evaluation, image) for image in images]
     oks = np.concatenate([[], *(table.max(axis=1, initial=0) for table in tables)])
     nearest = np.concatenate([[], *map(_nearest, tables)]).astype(bool)
-    return RatedPersons(scores, oks, nearest).where(~ignored)
+    duplicates = np.concatenate([[], *map(_duplicates, tables)]).astype(bool)
+    return RatedPersons(scores, oks, nearest, duplicates).where(~ignored)
 
 
 def _oks_table(evaluation: COCOeval, image: dict[str, Any]) -> np.ndarray:
@@ -99,6 +108,15 @@ def _nearest(table: np.ndarray) -> np.ndarray:
     """Which of n predicted persons are the most alike of all to a labeled one."""
     rows = np.arange(len(table))
     return np.isin(rows, table.argmax(axis=0)) if table.size else np.zeros(len(table), bool)
+
+
+def _duplicates(table: np.ndarray) -> np.ndarray:
+    """Which of n predicted persons, best scores first, show a labeled one for a second time."""
+    if not table.size:
+        return np.zeros(len(table), bool)
+    found = np.where(table.max(axis=1) >= MATCHING_OKS, table.argmax(axis=1), -1)
+    _, first = np.unique(found, return_index=True)
+    return (found >= 0) & ~np.isin(np.arange(len(found)), first)
 
 
 def plot_score_quality(persons: RatedPersons, title: str) -> Figure:
@@ -120,7 +138,7 @@ def plot_score_quality(persons: RatedPersons, title: str) -> Figure:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints, and optionally plots, the mean OKS by score and the rank correlation."""
+    """Prints, and optionally plots, the mean OKS by score, the rank correlation and duplicates."""
     parser = argparse.ArgumentParser(
         prog="python -m querypose.tools.score_quality",
         description="Measure how well the scores of a model predict the OKS of its poses.",
@@ -150,6 +168,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(
         f"Rank correlation (Spearman) of score and OKS: {persons.rank_correlation:.3f}; of the "
         f"{len(nearest.scores)} nearest to a labeled person: {nearest.rank_correlation:.3f}"
+    )
+    print(
+        f"Found a second time: {persons.duplicates.sum()} of {len(persons.scores)} persons "
+        f"({persons.duplicates.mean():.1%})"
     )
 
 

@@ -92,9 +92,18 @@ def test_persons_without_labels_are_left_out(dataset, tmp_path):
     assert math.isnan(persons.rank_correlation)
 
 
+def test_a_person_who_was_found_already_is_a_duplicate(dataset, tmp_path):
+    """Not one of another person, and not one who resembles nobody."""
+    found = ((1, 110, 0.9), (1, 290, 0.8), (1, 102, 0.7), (1, 450, 0.6), (1, 455, 0.5))
+    persons = rate(dataset, tmp_path, *found)
+    assert persons.duplicates.tolist() == [False, False, True, False, False]
+    assert persons.best(2).duplicates.tolist() == [False, False]
+    assert persons.best(2).scores.tolist() == [0.9, 0.8]
+
+
 def test_means_are_taken_over_ranges_of_scores():
     scores, oks = np.array([0.92, 0.98, 0.31, 1.0]), np.array([0.9, 0.7, 0.2, 0.5])
-    persons = RatedPersons(scores, oks, np.ones(4, dtype=bool))
+    persons = RatedPersons(scores, oks, np.ones(4, dtype=bool), np.zeros(4, dtype=bool))
     assert persons.by_score() == [
         (pytest.approx(0.35), 1, pytest.approx(0.2)),
         (pytest.approx(0.95), 3, pytest.approx(0.7)),
@@ -107,7 +116,8 @@ def test_command_prints_and_draws(dataset, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "|          0.95 |         1 |      1.000 |" in printed
     assert "Rank correlation (Spearman) of score and OKS: 1.000; of the 2 nearest" in printed
-    assert printed.endswith("nearest to a labeled person: 1.000\n")
+    assert "nearest to a labeled person: 1.000\n" in printed
+    assert printed.endswith("Found a second time: 0 of 3 persons (0.0%)\n")
     plot = cv2.imread(str(tmp_path / "plot.png"))
     assert plot is not None and plot.std() > 10
 

@@ -42,7 +42,7 @@ def published_model(repository, dense_weights, tmp_path, device):
     return build
 
 
-@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize("prepared", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", INFERENCE)
 @torch.no_grad()
 def test_inference_equals_the_reference(

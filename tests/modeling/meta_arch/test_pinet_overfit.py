@@ -15,6 +15,8 @@ _OPTIONS = (
     # Crops show nearly whole images, as large as they are in the test.
     *("INPUT.AFFINE.SIZE", 224, "INPUT.AFFINE.ZOOM", "[1.25, 1.5]", "INPUT.MIN_SIZE_TEST", 160),
     *("INPUT.AFFINE.DEGREES", 0.0, "INPUT.AFFINE.SHIFT", 0.03, "INPUT.COLOR_JITTER", 0.0),
+    *("SOLVER.BACKBONE_MULTIPLIER", 1.0, "SOLVER.CLIP_GRADIENTS.ENABLED", False),
+    *("SOLVER.EMA.ENABLED", False, "MODEL.PINET.FLIP_TEST", True),
 )
 
 

@@ -19,6 +19,8 @@ _OPTIONS = (
     *("INPUT.AFFINE.SIZE", 192, "INPUT.AFFINE.ZOOM", "[1.2, 1.6]"),
     *("INPUT.AFFINE.DEGREES", 5.0, "INPUT.AFFINE.SHIFT", 0.1),
     *("INPUT.COLOR_JITTER", 0.0, "INPUT.LIGHTING", 0.0),
+    *("SOLVER.BACKBONE_MULTIPLIER", 1.0, "SOLVER.CLIP_GRADIENTS.ENABLED", False),
+    *("SOLVER.EMA.ENABLED", False, "MODEL.QUALITY_POSE.FLIP_TEST", True),
 )
 _SIZE = 144
 # At sizes that it has not learned, the model's poses are of any quality.

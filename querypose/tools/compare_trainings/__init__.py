@@ -1,0 +1,1 @@
+"""Trains several configs alike and compares what they learn."""

@@ -1,0 +1,131 @@
+"""What the trainings of one config came to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from tabulate import tabulate
+
+from querypose.data.datasets.coco import register_configured_datasets
+from querypose.evaluation.ground_truth import count_matches
+from querypose.tools.benchmark.setting import Setting
+from querypose.tools.benchmark.worker import Measurement, measure
+from querypose.tools.compare_trainings.training import Training
+from querypose.tools.judged_results import read_dataset_results
+from querypose.tools.score_quality import rate_persons
+
+_METRICS = ("AP", "AP50", "AR", "box AP", "duplicates %", "score-OKS correlation")
+# Places in pycocotools' summary.
+_AP, _AP50, _AR = 0, 1, 5
+# Pixels that sides of inputs are multiples of, and persons of a usual photo.
+_STRIDE = 32
+_NUM_PERSONS = 3
+_REPEATS = 5
+
+
+class Row(NamedTuple):
+    """A config in the table of a comparison.
+
+    Attributes:
+        name: of the config.
+        num_images: seen by each of its trainings.
+        metrics: by name, one value per seed.
+        images_per_second: of the fastest training.
+        measurement: parameters and time of one image.
+    """
+
+    name: str
+    num_images: int
+    metrics: dict[str, list[float]]
+    images_per_second: float
+    measurement: Measurement
+
+
+def compare(groups: Sequence[Sequence[Training]]) -> list[Row]:
+    """Judges finished trainings.
+
+    Args:
+        groups: for each config, its trainings with different seeds.
+
+    Raises:
+        OSError: a results file cannot be read.
+        ValueError: a training's model predicted nobody.
+    """
+    register_configured_datasets(groups[0][0].read_config())
+    measurements = measure([_photo(group[0]) for group in groups], repeats=_REPEATS)
+    rows = []
+    for group, measurement in zip(groups, measurements, strict=True):
+        judged = [_judge(training) for training in group]
+        rows.append(
+            Row(
+                name=group[0].name,
+                num_images=group[0].curve()[-1].num_images,
+                metrics={name: [values[name] for values in judged] for name in _METRICS},
+                images_per_second=max(training.images_per_second() for training in group),
+                measurement=measurement,
+            )
+        )
+    return rows
+
+
+def comparison_table(rows: Sequence[Row]) -> str:
+    """One row per config; of several seeds the mean and half the range."""
+    cells = [
+        {
+            "config": row.name,
+            "images seen": f"{row.num_images:,}",
+            **{name: _mean_and_range(values) for name, values in row.metrics.items()},
+            "M parameters": f"{row.measurement.cost.parameters / 1e6:.1f}",
+            "ms per image": f"{1000 * row.measurement.seconds['total']:.0f}",
+            "training images/s": f"{row.images_per_second:.1f}",
+        }
+        for row in rows
+    ]
+    alignment = ("left", *["right"] * (len(cells[0]) - 1))
+    return tabulate(
+        cells, headers="keys", tablefmt="pipe", disable_numparse=True, colalign=alignment
+    )
+
+
+def _judge(training: Training) -> dict[str, float]:
+    """Metrics of the last evaluation, on the first test set."""
+    dataset = training.read_config().DATASETS.TEST[0]
+    metadata = MetadataCatalog.get(dataset)
+    if not metadata.get("json_file"):
+        # Detectron2's evaluator has written one, at the first evaluation.
+        folder = training.folder / "inference" / dataset
+        metadata.set(json_file=str(folder / f"{dataset}_coco_format.json"))
+    results = read_dataset_results(dataset, training.results_file())
+    labels = results.annotations.labels
+    stats = 100 * count_matches(labels, results.results, results.sigmas).stats
+    persons = rate_persons(*results)
+    num_labeled = sum(person["num_keypoints"] > 0 for person in labels.content["annotations"])
+    values = (
+        *stats[[_AP, _AP50, _AR]],
+        training.curve()[-1].metrics["bbox/AP"],
+        100 * persons.best(num_labeled).duplicates.mean(),
+        persons.where(persons.nearest).rank_correlation,
+    )
+    return dict(zip(_METRICS, map(float, values), strict=True))
+
+
+def _photo(training: Training) -> Setting:
+    """One image of the test size, with an aspect ratio of 4:3."""
+    cfg = training.read_config()
+    height = cfg.INPUT.MIN_SIZE_TEST
+    width = min(cfg.INPUT.MAX_SIZE_TEST, height * 4 / 3)
+    return Setting(
+        training.config_file,
+        training.opts,
+        height=_STRIDE * round(height / _STRIDE),
+        width=_STRIDE * round(width / _STRIDE),
+        people=_NUM_PERSONS,
+    )
+
+
+def _mean_and_range(values: Sequence[float]) -> str:
+    text = f"{np.mean(values):.2f}" if max(map(abs, values)) < 1 else f"{np.mean(values):.1f}"
+    return f"{text} ± {np.ptp(values) / 2:.1f}" if len(values) > 1 else text

@@ -1,0 +1,117 @@
+"""Two small trainings, compared by the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import pytest
+
+from querypose.tools.benchmark.cost import Cost
+from querypose.tools.benchmark.setting import Setting
+from querypose.tools.benchmark.worker import Measurement
+from querypose.tools.compare_trainings.__main__ import main
+from querypose.tools.compare_trainings.comparison import Row, comparison_table
+from querypose.tools.compare_trainings.training import Training
+
+_OPTS = (
+    *("SOLVER.IMS_PER_BATCH", "1", "SOLVER.WARMUP_ITERS", "0", "TEST.EVAL_PERIOD", "4"),
+    *("DATALOADER.NUM_WORKERS", "0", "SOLVER.EMA.ENABLED", "True", "SOLVER.CHECKPOINT_PERIOD", "4"),
+)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory, repository):
+    """The folder of a comparison that began with fewer images and one of the configs."""
+    folder = tmp_path_factory.mktemp("compared")
+    other = folder / "fewer_queries.yaml"
+    other.write_text(
+        f"_BASE_: {repository}/configs/quick/tiny.yaml\nMODEL: {{QUERYPOSE: {{NUM_QUERIES: 5}}}}\n"
+    )
+    output = folder / "output"
+    main([str(output), "--config-files", "quick/tiny", "--images", "4", "--opts", *_OPTS])
+    both = ("--config-files", "quick/tiny", str(other), "--jobs", "2")
+    main([str(output), *both, "--images", "8", "--opts", *_OPTS])
+    return output
+
+
+def table_rows(table: str) -> list[dict[str, str]]:
+    header, _, *rows = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()
+    )
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def test_the_table_has_a_row_per_config(compared):
+    rows = table_rows((compared / "table.md").read_text())
+    assert [row["config"] for row in rows] == ["tiny", "fewer_queries"]
+    for row in rows:
+        assert row["images seen"] == "8"
+        assert float(row["ms per image"]) > 0 and float(row["training images/s"]) > 0
+        assert 0 <= float(row["duplicates %"]) <= 100
+    assert rows[0]["M parameters"] >= rows[1]["M parameters"]
+    [*_, last] = tiny(compared).curve()
+    assert float(rows[0]["AP"]) == pytest.approx(last.metrics["keypoints/AP"], abs=0.05)
+    assert float(rows[0]["box AP"]) == pytest.approx(last.metrics["bbox/AP"], abs=0.05)
+
+
+def test_several_seeds_are_a_mean_and_half_their_range():
+    metrics = {"AP": [10.0, 14.0], "AR": [20.04, 20.0]}
+    measurement = Measurement(
+        Setting("quick/tiny"),
+        seconds={"total": 0.0501},
+        data_seconds=None,
+        peak_bytes=0,
+        cost=Cost(1_200_000, 0),
+    )
+    row = Row("tiny", 8000, metrics, images_per_second=3.14, measurement=measurement)
+    [cells] = table_rows(comparison_table([row]))
+    assert cells == {
+        "config": "tiny",
+        "images seen": "8,000",
+        "AP": "12.0 ± 2.0",
+        "AR": "20.0 ± 0.0",
+        "M parameters": "1.2",
+        "ms per image": "50",
+        "training images/s": "3.1",
+    }
+
+
+def tiny(output: Path) -> Training:
+    return Training("quick/tiny", 1, 8, output / "tiny" / "seed_1", _OPTS)
+
+
+def test_curves_are_of_the_averaged_weights_at_every_evaluation(compared):
+    training = tiny(compared)
+    assert [point.num_images for point in training.curve()] == [4, 8]
+    assert {"keypoints/AP", "bbox/AP"} <= training.curve()[-1].metrics.keys()
+    assert training.results_file().parts[-4] == "ema"
+    plot = cv2.imread(str(compared / "curves.png"))
+    assert plot is not None and plot.std() > 10
+
+
+def test_a_finished_training_is_left_alone(compared):
+    training = tiny(compared)
+    before = (training.folder / "log.txt").read_bytes()
+    training.run(num_threads=1)
+    assert (training.folder / "log.txt").read_bytes() == before
+
+
+def test_a_failed_training_is_quoted(tmp_path):
+    opts = (*_OPTS, "MODEL.WEIGHTS", str(tmp_path / "missing.pth"))
+    with pytest.raises(SystemExit, match=r"seed_1 failed:(.|\n)*missing\.pth"):
+        main([str(tmp_path), "--config-files", "quick/tiny", "--images", "2", "--opts", *opts])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--config-files", "quick/tyny"], "Did you mean quick/tiny"),
+        (["--config-files", "quick/tiny", "--jobs", "0"], "--jobs must be at least 1, got 0"),
+        (["--config-files", "quick/tiny", "--images", "0"], "--images must be at least 1, got 0"),
+    ],
+)
+def test_mistakes_are_found_before_the_first_training(arguments, sentence, tmp_path):
+    with pytest.raises(SystemExit, match=sentence):
+        main([str(tmp_path), *arguments])
+    assert not any(tmp_path.iterdir())
