@@ -25,6 +25,7 @@ from querypose.cli.processes import run_in_processes, set_up
 from querypose.config_arguments import add_config_file, add_config_options
 from querypose.engine import QueryPoseTrainer
 from querypose.engine.dataset_agreement import check_datasets
+from querypose.freed_memory import keep_freed_memory
 from querypose.inference.acceleration import accelerate_inference
 from querypose.inference.model_loading import find_config, find_device, take_skeleton
 
@@ -47,6 +48,7 @@ def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
         ValueError: a dataset or the weights do not fit the model.
     """
     check_datasets(cfg)
+    keep_freed_memory()
     model = _onnx_detector(cfg) if _is_onnx(cfg.MODEL.WEIGHTS) else _load_model(cfg, resume)
     results = QueryPoseTrainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:

@@ -16,6 +16,7 @@ from querypose.cli.progress import report
 from querypose.cli.runner import Demo
 from querypose.cli.window import Window
 from querypose.drawable import EXTRAS
+from querypose.freed_memory import keep_freed_memory
 from querypose.plugin import PosePredictor
 
 _MOST_NAMED = 4
@@ -69,6 +70,7 @@ def find_people(args: argparse.Namespace, found: FoundInputs, targets: Mapping[I
 
 def build_predictor(args: argparse.Namespace) -> PosePredictor:
     """The predictor that the arguments name."""
+    keep_freed_memory()
     # Newer versions of PyTorch log a remark on a function that Detectron2 calls.
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     predictor = PosePredictor.from_config(

@@ -40,6 +40,7 @@ from querypose.engine.resumed_settings import resume_settings, training_settings
 from querypose.engine.train_loader import ResumableTrainLoader
 from querypose.engine.train_step import QueryPoseTrainStep
 from querypose.evaluation import build_evaluator
+from querypose.freed_memory import keep_freed_memory
 from querypose.inference.tta import PoseModelWithTTA
 from querypose.precision import AutocastModel, check_precision
 
@@ -60,6 +61,7 @@ class QueryPoseTrainer(DefaultTrainer):
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
+        keep_freed_memory()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         check_precision(cfg.MODEL.INFERENCE.PRECISION, next(model.parameters()).device)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from querypose.freed_memory import keep_freed_memory
 from querypose.tools.benchmark.cost import Cost
 from querypose.tools.benchmark.data import batch_seconds
 from querypose.tools.benchmark.setting import Setting
@@ -98,6 +99,8 @@ def median_run(runs: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _serve(setting: Setting, connection: Connection) -> None:
+    # As the commands do.
+    keep_freed_memory()
     without_model = _peak_bytes(setting.device)
     try:
         workload = Workload(setting)
