@@ -20,7 +20,6 @@ from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import add_querypose_config, read_config
 from querypose.data.image import read_image
 from querypose.engine.memory_layout import use_fast_layout
-from querypose.engine.memory_layout import use_fast_layout
 from querypose.engine.optimizer import build_optimizer
 from querypose.inference.acceleration import accelerate_inference
 from querypose.modeling.pose_model import PoseModel
