@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from dataclasses import replace
@@ -15,7 +16,7 @@ from querypose.tools.benchmark import scaling
 from querypose.tools.benchmark.__main__ import main
 from querypose.tools.benchmark.setting import Setting, parse_setting
 from querypose.tools.benchmark.stopwatch import Stopwatch
-from querypose.tools.benchmark.worker import median_run
+from querypose.tools.benchmark.worker import measure, median_run
 from querypose.tools.benchmark.workload import Workload
 
 TINY = (
@@ -108,6 +109,19 @@ def test_weights_of_the_options_are_loaded(base, server):
     where = ("MODEL.WEIGHTS", f"{server.address}/model.pth")
     found = Workload(replace(base, opts=(*base.opts, *where))).model
     assert torch.equal(found.backbone.fpn_output2.weight, expected.backbone.fpn_output2.weight)
+
+
+def test_datasets_of_the_options_declare_the_keypoints(base, tmp_path):
+    labels = tmp_path / "labels.json"
+    image = {"id": 1, "file_name": "1.png", "width": 64, "height": 64}
+    category = {"id": 1, "name": "robot", "keypoints": ["head", "foot"], "skeleton": [[1, 2]]}
+    content = {"images": [image], "annotations": [], "categories": [category]}
+    labels.write_text(json.dumps(content))
+    data = ("DATASETS.REGISTER", f"[['robots_of_options', '{labels}', '{tmp_path}']]")
+    opts = (*base.opts, *data, "DATASETS.TRAIN", "('robots_of_options',)")
+    [measured] = measure([replace(base, opts=opts)], repeats=1, warm_up=0)
+    [of_coco] = measure([base], repeats=1, warm_up=0)
+    assert measured.cost.parameters < of_coco.cost.parameters
 
 
 def test_a_mistake_in_a_process_is_reported_in_one_sentence(base, closed_port, monkeypatch):

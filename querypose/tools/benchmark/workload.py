@@ -18,6 +18,7 @@ from torch import nn
 
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import add_querypose_config, read_config
+from querypose.data.datasets.coco import register_configured_datasets
 from querypose.data.image import read_image
 from querypose.engine.memory_layout import use_fast_layout
 from querypose.engine.optimizer import build_optimizer
@@ -40,6 +41,8 @@ class Workload:
         torch.manual_seed(0)
         self.setting = setting
         self.cfg = read_setting_config(setting)
+        # They declare the model's keypoints.
+        register_configured_datasets(self.cfg)
         self.model = build_model(self.cfg)
         QueryPoseCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS)
         self.inputs = _inputs(setting, self.model)
