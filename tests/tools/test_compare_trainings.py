@@ -97,10 +97,13 @@ def test_a_finished_training_is_left_alone(compared):
     assert (training.folder / "log.txt").read_bytes() == before
 
 
-def test_a_failed_training_is_quoted(tmp_path):
-    opts = (*_OPTS, "MODEL.WEIGHTS", str(tmp_path / "missing.pth"))
-    with pytest.raises(SystemExit, match=r"seed_1 failed:(.|\n)*missing\.pth"):
-        main([str(tmp_path), "--config-files", "quick/tiny", "--images", "2", "--opts", *opts])
+@pytest.mark.slow
+def test_a_training_that_fails_says_why_and_no_other_begins(tmp_path, capfd):
+    arguments = ("--config-files", "quick/tiny", "--images", "4", "--seeds", "1", "2", "3")
+    with pytest.raises(SystemExit, match=r"seed_1 failed: see its message above"):
+        main([str(tmp_path), *arguments, "--opts", *_OPTS, "SOLVER.BASE_LR", "1e30"])
+    assert "lower SOLVER.BASE_LR" in capfd.readouterr().err
+    assert not (tmp_path / "tiny" / "seed_3").exists()
 
 
 @pytest.mark.parametrize(
@@ -109,6 +112,8 @@ def test_a_failed_training_is_quoted(tmp_path):
         (["--config-files", "quick/tyny"], "Did you mean quick/tiny"),
         (["--config-files", "quick/tiny", "--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["--config-files", "quick/tiny", "--images", "0"], "--images must be at least 1, got 0"),
+        (["--opts", "MODEL.WEIGHTS", "missing.pth"], "There is no checkpoint file missing.pth"),
+        (["--opts", "DATASETS.TRAIN", "('nobody',)"], "nobody"),
     ],
 )
 def test_mistakes_are_found_before_the_first_training(arguments, sentence, tmp_path):

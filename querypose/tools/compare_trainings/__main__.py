@@ -6,10 +6,12 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from querypose.atomic_files import replace_file
+from querypose.checkpoint.download import fetch
+from querypose.data.datasets.coco import check_configured_datasets, register_configured_datasets
 from querypose.tools.compare_trainings.comparison import compare, comparison_table
 from querypose.tools.compare_trainings.curves import plot_curves
 from querypose.tools.compare_trainings.training import Training
@@ -76,13 +78,21 @@ def _check_at_least_one(option: str, value: int) -> None:
 def _run(trainings: Sequence[Training], num_jobs: int) -> None:
     """Runs trainings; mistakes in any config are found before the first one starts."""
     for training in trainings:
-        training.read_config()
+        cfg = training.read_config()
+        register_configured_datasets(cfg)
+        check_configured_datasets(cfg)
+        fetch(cfg.MODEL.WEIGHTS)
     num_threads = max(1, (os.cpu_count() or 1) // num_jobs)
     with ThreadPoolExecutor(num_jobs) as executor:
-        running = [executor.submit(training.run, num_threads) for training in trainings]
-        for training, future in zip(trainings, running, strict=True):
-            future.result()
-            print(f"{training.folder}: trained", flush=True)
+        running = {executor.submit(each.run, num_threads): each for each in trainings}
+        try:
+            for future in as_completed(running):
+                future.result()
+                print(f"{running[future].folder}: trained", flush=True)
+        except BaseException:
+            # Those that have not begun would hold the error up for hours.
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from tabulate import tabulate
 
-from querypose.data.datasets.coco import register_configured_datasets
 from querypose.evaluation.ground_truth import count_matches
 from querypose.tools.benchmark.setting import Setting
 from querypose.tools.benchmark.worker import Measurement, measure
@@ -45,7 +44,7 @@ class Row(NamedTuple):
 
 
 def compare(groups: Sequence[Sequence[Training]]) -> list[Row]:
-    """Judges finished trainings.
+    """Judges finished trainings, whose datasets are registered.
 
     Args:
         groups: for each config, its trainings with different seeds.
@@ -54,7 +53,6 @@ def compare(groups: Sequence[Sequence[Training]]) -> list[Row]:
         OSError: a results file cannot be read.
         ValueError: a training's model predicted nobody.
     """
-    register_configured_datasets(groups[0][0].read_config())
     measurements = measure([_photo(group[0]) for group in groups], repeats=_REPEATS)
     rows = []
     for group, measurement in zip(groups, measurements, strict=True):

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
-import os
-import subprocess
+import multiprocessing
 import sys
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import torch
 from detectron2.config import CfgNode
+from detectron2.engine import default_setup
+from detectron2.utils.logger import setup_logger
 
 from querypose.config import read_config
-
-# Lines of a failed training's output that an error quotes.
-_QUOTED_LINES = 5
+from querypose.data.datasets.coco import register_configured_datasets
+from querypose.engine import QueryPoseTrainer
 
 
 class CurvePoint(NamedTuple):
@@ -78,20 +80,12 @@ class Training(NamedTuple):
         curve = self.curve()
         if curve and curve[-1].num_images >= self.num_images:
             return
-        own_opts = map(str, self._own_opts(self.read_config()))
-        command = [sys.executable, "-m", "querypose", "train", "--resume"]
-        command += ["--config-file", self.config_file, *self.opts, *own_opts]
-        done = subprocess.run(
-            command,
-            env=os.environ | {"OMP_NUM_THREADS": str(num_threads)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            ending = "\n".join(done.stdout.strip().splitlines()[-_QUOTED_LINES:])
-            raise RuntimeError(f"The training in {self.folder} failed:\n{ending}")
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=_train, args=(self, num_threads))
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"The training in {self.folder} failed: see its message above.")
 
     def curve(self) -> list[CurvePoint]:
         """The evaluations so far: of averaged weights where they are averaged."""
@@ -135,6 +129,21 @@ class Training(NamedTuple):
         if not file.is_file():
             return []
         return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def _train(training: Training, num_threads: int) -> None:
+    """Trains in a new process, as the command for one training does."""
+    torch.set_num_threads(num_threads)
+    cfg = training.read_config()
+    setup_logger(cfg.OUTPUT_DIR, name="querypose")
+    register_configured_datasets(cfg)
+    default_setup(cfg, argparse.Namespace())
+    try:
+        trainer = QueryPoseTrainer(cfg)
+        trainer.resume_or_load(resume=True)
+        trainer.train()
+    except (OSError, FloatingPointError, ValueError) as error:
+        sys.exit(f"{training.folder}: {error}")
 
 
 def _images_per_iteration(cfg: CfgNode) -> int:
