@@ -64,6 +64,7 @@ class QueryPoseTrainer(DefaultTrainer):
         keep_freed_memory()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
+        use_fast_layout(model)
         check_precision(cfg.MODEL.INFERENCE.PRECISION, next(model.parameters()).device)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
@@ -251,13 +252,6 @@ class QueryPoseTrainer(DefaultTrainer):
         average = get_ema_multi_avg_fn(ema.DECAY)
         model = getattr(model, "module", model)
         return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-
-    @classmethod
-    def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Builds ``MODEL.META_ARCHITECTURE`` in the layout that trains fastest."""
-        model = super().build_model(cfg)
-        use_fast_layout(model)
-        return model
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
