@@ -36,16 +36,9 @@ def test_two_processes_train_as_one_does(folder, tmp_path):
     spec = importlib.util.spec_from_file_location("two_processes", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    alone = script.same_global_batch(str(tmp_path))["parameters"]
-    together = first["parameters"]
-    # Rounding turns a ReLU on or off now and then, which moves a few numbers further.
-    moved = sum(
-        int((~torch.isclose(value, together[name], rtol=1e-4, atol=2e-5)).sum())
-        for name, value in alone.items()
-    )
-    assert moved < 1e-4 * sum(value.numel() for value in alone.values())
-    for name, value in alone.items():
-        torch.testing.assert_close(value, together[name], rtol=1e-3, atol=5e-4)
+    alone = script.same_global_batch(str(tmp_path))
+    for name, value in alone["parameters"].items():
+        torch.testing.assert_close(value, first["parameters"][name], rtol=1e-4, atol=2e-5)
 
 
 def test_a_process_without_people(folder):
