@@ -11,6 +11,7 @@ from pathlib import Path
 
 from querypose.atomic_files import replace_file
 from querypose.checkpoint.download import fetch
+from querypose.config_arguments import add_config_options
 from querypose.data.datasets.coco import check_configured_datasets, register_configured_datasets
 from querypose.tools.compare_trainings.comparison import compare, comparison_table
 from querypose.tools.compare_trainings.curves import plot_curves
@@ -36,9 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--jobs", type=int, default=1, help="trainings at the same time, which share the cores (1)"
     )
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE ... of all trainings"
-    )
+    add_config_options(parser)
     return parser
 
 
