@@ -38,7 +38,6 @@ def test_annotations_as_predictions_score_perfectly(dataset, flip, tmp_path):
         crop_augmentations=[],
         crop_probability=0.0,
         skeleton=COCO_SKELETON,
-        num_classes=1,
     )
     evaluator = COCOEvaluator(
         NAME,
