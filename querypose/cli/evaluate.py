@@ -21,9 +21,9 @@ from torch import nn
 
 from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.checkpoint.download import fetch
-from querypose.cli.processes import run_in_processes, set_up
+from querypose.cli.processes import run_in_processes
 from querypose.config_arguments import add_config_file, add_config_options
-from querypose.engine import QueryPoseTrainer
+from querypose.engine import QueryPoseTrainer, set_up
 from querypose.engine.dataset_agreement import check_datasets
 from querypose.freed_memory import keep_freed_memory
 from querypose.inference.acceleration import accelerate_inference

@@ -1,4 +1,4 @@
-"""What training and evaluation share on the command line: set-up, processes and errors."""
+"""What training and evaluation share on the command line: processes and errors."""
 
 from __future__ import annotations
 
@@ -7,27 +7,10 @@ import sys
 from collections.abc import Callable
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup
-from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 from torch.multiprocessing.spawn import ProcessException
 
 from querypose.config import find_config_file
-from querypose.data.datasets.coco import (
-    check_configured_datasets,
-    register_configured_datasets,
-)
 from querypose.engine import launch
-
-
-def set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Freezes a config, registers the datasets that it lists and sets up logging."""
-    cfg.freeze()
-    # This package's log lines go to log.txt, too, as Detectron2's do.
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="querypose")
-    register_configured_datasets(cfg)
-    check_configured_datasets(cfg)
-    default_setup(cfg, args)
 
 
 def run_in_processes(

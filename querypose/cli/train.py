@@ -19,9 +19,9 @@ from detectron2.engine import default_argument_parser
 
 from querypose.checkpoint.download import fetch
 from querypose.cli.evaluate import evaluate
-from querypose.cli.processes import run_in_processes, set_up
+from querypose.cli.processes import run_in_processes
 from querypose.config import read_config
-from querypose.engine import QueryPoseTrainer
+from querypose.engine import QueryPoseTrainer, set_up
 
 
 def _read_config(args: argparse.Namespace) -> CfgNode:

@@ -22,6 +22,10 @@ MATCHING_OKS = 0.5
 _MAX_PERSONS = 20
 
 
+class NobodyPredictedError(ValueError):
+    """A results file is empty."""
+
+
 class DatasetResults(NamedTuple):
     """The predictions of a model for a dataset.
 
@@ -50,8 +54,9 @@ def read_dataset_results(name: str, results_file: Path) -> DatasetResults:
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: the dataset has no annotation file or no annotations, or the results are empty
-            or do not fit the dataset.
+        NobodyPredictedError: the results are empty.
+        ValueError: the dataset has no annotation file or no annotations, or the results do not fit
+            the dataset.
     """
     metadata = registered_metadata(name)
     if not metadata.get("json_file"):
@@ -62,7 +67,7 @@ def read_dataset_results(name: str, results_file: Path) -> DatasetResults:
         raise ValueError(f"{labels.json_file} has no annotations to match results with.")
     results = read_results(results_file, labels, skeleton.num_keypoints)
     if not results:
-        raise ValueError(f"{results_file} is empty: the model predicted nobody.")
+        raise NobodyPredictedError(f"{results_file} is empty: the model predicted nobody.")
     return DatasetResults(GroundTruth(labels), results, skeleton.sigmas)
 
 

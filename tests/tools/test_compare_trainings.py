@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ from querypose.tools.benchmark.cost import Cost
 from querypose.tools.benchmark.setting import Setting
 from querypose.tools.benchmark.worker import Measurement
 from querypose.tools.compare_trainings.__main__ import main
-from querypose.tools.compare_trainings.comparison import Row, comparison_table
+from querypose.tools.compare_trainings.comparison import Row, compare, comparison_table
 from querypose.tools.compare_trainings.training import Training
 
 _OPTS = (
@@ -75,6 +76,16 @@ def test_several_seeds_are_a_mean_and_half_their_range():
         "ms per image": "50",
         "training images/s": "3.1",
     }
+
+
+def test_a_model_that_predicts_nobody_has_a_row(compared, tmp_path):
+    shutil.copytree(compared / "tiny", tmp_path / "tiny")
+    training = tiny(tmp_path)
+    training.results_file().write_text("[]")
+    table = comparison_table(compare([[training]]))
+    [row] = table_rows(table)
+    assert row["AP"] == row["box AP"] == row["duplicates %"] == "0.00"
+    assert row["score-OKS correlation"] == "-"
 
 
 def tiny(output: Path) -> Training:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,10 +14,11 @@ from querypose.evaluation.ground_truth import count_matches
 from querypose.tools.benchmark.setting import Setting
 from querypose.tools.benchmark.worker import Measurement, measure
 from querypose.tools.compare_trainings.training import Training
-from querypose.tools.judged_results import read_dataset_results
+from querypose.tools.judged_results import NobodyPredictedError, read_dataset_results
 from querypose.tools.score_quality import rate_persons
 
 _METRICS = ("AP", "AP50", "AR", "box AP", "duplicates %", "score-OKS correlation")
+_OF_NOBODY = {name: 0.0 for name in _METRICS} | {"score-OKS correlation": math.nan}
 # Places in pycocotools' summary.
 _AP, _AP50, _AR = 0, 1, 5
 # Pixels that sides of inputs are multiples of, and persons of a usual photo.
@@ -31,7 +33,7 @@ class Row(NamedTuple):
     Attributes:
         name: of the config.
         num_images: seen by each of its trainings.
-        metrics: by name, one value per seed.
+        metrics: by name, one value per seed; NaN where there is none.
         images_per_second: of the fastest training.
         measurement: parameters and time of one image.
     """
@@ -51,7 +53,7 @@ def compare(groups: Sequence[Sequence[Training]]) -> list[Row]:
 
     Raises:
         OSError: a results file cannot be read.
-        ValueError: a training's model predicted nobody.
+        ValueError: the dataset has no annotations.
     """
     measurements = measure([_photo(group[0]) for group in groups], repeats=_REPEATS)
     rows = []
@@ -70,7 +72,7 @@ def compare(groups: Sequence[Sequence[Training]]) -> list[Row]:
 
 
 def comparison_table(rows: Sequence[Row]) -> str:
-    """One row per config; of several seeds the mean and half the range."""
+    """One row per config; of several seeds the mean and half the range, "-" where there is none."""
     cells = [
         {
             "config": row.name,
@@ -96,7 +98,10 @@ def _judge(training: Training) -> dict[str, float]:
         # Detectron2's evaluator has written one, at the first evaluation.
         folder = training.folder / "inference" / dataset
         metadata.set(json_file=str(folder / f"{dataset}_coco_format.json"))
-    results = read_dataset_results(dataset, training.results_file())
+    try:
+        results = read_dataset_results(dataset, training.results_file())
+    except NobodyPredictedError:
+        return _OF_NOBODY
     labels = results.annotations.labels
     stats = 100 * count_matches(labels, results.results, results.sigmas).stats
     persons = rate_persons(*results)
@@ -125,5 +130,8 @@ def _photo(training: Training) -> Setting:
 
 
 def _mean_and_range(values: Sequence[float]) -> str:
+    values = [value for value in values if not math.isnan(value)]
+    if not values:
+        return "-"
     text = f"{np.mean(values):.2f}" if max(map(abs, values)) < 1 else f"{np.mean(values):.1f}"
     return f"{text} ± {np.ptp(values) / 2:.1f}" if len(values) > 1 else text

@@ -20,7 +20,11 @@ def plot_curves(groups: Sequence[Sequence[Training]]) -> Figure:
     axes = figure.add_subplot()
     for group in groups:
         curves = [
-            {point.num_images: point.metrics["keypoints/AP"] for point in training.curve()}
+            # A model that predicts nobody is worth nothing.
+            {
+                point.num_images: np.nan_to_num(point.metrics["keypoints/AP"])
+                for point in training.curve()
+            }
             for training in group
         ]
         # A training that is not as far as the others has no part in the later points.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import multiprocessing
@@ -13,12 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup
-from detectron2.utils.logger import setup_logger
 
 from querypose.config import read_config
-from querypose.data.datasets.coco import register_configured_datasets
-from querypose.engine import QueryPoseTrainer
+from querypose.engine import QueryPoseTrainer, set_up
 
 
 class CurvePoint(NamedTuple):
@@ -26,7 +22,8 @@ class CurvePoint(NamedTuple):
 
     Attributes:
         num_images: seen before it.
-        metrics: by Detectron2's names, such as ``keypoints/AP``, in percent.
+        metrics: by Detectron2's names, such as ``keypoints/AP``, in percent; NaN if nobody was
+            predicted.
     """
 
     num_images: int
@@ -135,10 +132,8 @@ def _train(training: Training, num_threads: int) -> None:
     """Trains in a new process, as the command for one training does."""
     torch.set_num_threads(num_threads)
     cfg = training.read_config()
-    setup_logger(cfg.OUTPUT_DIR, name="querypose")
-    register_configured_datasets(cfg)
-    default_setup(cfg, argparse.Namespace())
     try:
+        set_up(cfg)
         trainer = QueryPoseTrainer(cfg)
         trainer.resume_or_load(resume=True)
         trainer.train()
