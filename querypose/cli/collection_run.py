@@ -25,11 +25,12 @@ from querypose.cli.frames import (
 )
 from querypose.cli.inputs import Input
 from querypose.cli.progress import report
-from querypose.cli.run_settings import begin_or_continue, run_settings
+from querypose.cli.run_settings import run_settings
 from querypose.cli.shards import ShardFolder
 from querypose.cli.work import build_predictor
 from querypose.data.datasets.coco import register_configured_datasets
 from querypose.engine.consensus import from_main_process, wait_for_all
+from querypose.engine.kept_settings import begin_or_continue
 from querypose.inference.model_loading import find_config
 from querypose.inference.prediction import PosePrediction
 from querypose.inference.predictor import PosePredictor

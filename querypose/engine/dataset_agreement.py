@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from operator import attrgetter
+from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 
 from querypose.data.datasets.coco import set_classes
 from querypose.data.datasets.records import load_records
@@ -39,6 +40,48 @@ def check_datasets(cfg: CfgNode) -> None:
     _check_classes(cfg)
 
 
+def check_unnamed_classes(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
+    """Finds annotations of a class that the model does not have, if datasets name no classes.
+
+    Detectron2's detectors would learn such persons as background.
+
+    Args:
+        cfg: of the training.
+        records: of ``DATASETS.TRAIN``.
+
+    Raises:
+        ValueError: there is such an annotation.
+    """
+    if all(MetadataCatalog.get(name).get("thing_classes") for name in cfg.DATASETS.TRAIN):
+        return
+    classes = _classes_of_model(cfg)
+    for record in records:
+        for annotation in _persons(record):
+            if annotation["category_id"] >= classes.number:
+                raise ValueError(
+                    f"{record['file_name']} has an annotation of category_id "
+                    f"{annotation['category_id']}, but {classes.name} is {classes.number}: count "
+                    "categories from 0."
+                )
+
+
+class _Classes(NamedTuple):
+    """How many classes a model has, and what to call that number."""
+
+    number: int
+    name: str
+
+
+def _classes_of_model(cfg: CfgNode) -> _Classes:
+    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    key = getattr(architecture, "num_classes_key", None)
+    if isinstance(architecture, type) and issubclass(architecture, GeneralizedRCNN):
+        key = "MODEL.ROI_HEADS.NUM_CLASSES"
+    if key is None:
+        return _Classes(1, f"the number of classes of {architecture.__name__}")
+    return _Classes(attrgetter(key)(cfg), key)
+
+
 def _check_keypoints(cfg: CfgNode) -> None:
     expected = skeleton_from_config(cfg).keypoints
     for key in ("TRAIN", "TEST"):
@@ -53,9 +96,7 @@ def _check_keypoints(cfg: CfgNode) -> None:
 
 
 def _check_classes(cfg: CfgNode) -> None:
-    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
-    key = getattr(architecture, "num_classes_key", None)
-    num_classes = attrgetter(key)(cfg) if key else 1
+    num_classes, number_name = _classes_of_model(cfg)
     if num_classes > 1:
         _read_classes(cfg.DATASETS.TRAIN)
     learned: Sequence[str] = ()
@@ -68,8 +109,7 @@ def _check_classes(cfg: CfgNode) -> None:
             if len(classes) < num_classes or _has_annotations_above(name, num_classes):
                 raise ValueError(
                     f"{name!r} in DATASETS.{split} has the categories {list(classes)}, but "
-                    f"{key or 'the number of classes of ' + architecture.__name__} is "
-                    f"{num_classes}; make both the same."
+                    f"{number_name} is {num_classes}; make both the same."
                 )
             # A single class cannot be mixed up, whatever its name.
             if num_classes > 1 and list(classes[:num_classes]) != list(learned):
@@ -103,6 +143,10 @@ def _has_annotations_above(name: str, num_classes: int) -> bool:
     return any(
         annotation["category_id"] >= num_classes
         for record in load_records(name)
-        for annotation in record.get("annotations", ())
-        if not annotation.get("iscrowd", 0)
+        for annotation in _persons(record)
     )
+
+
+def _persons(record: dict[str, Any]) -> list[dict[str, Any]]:
+    annotations = record.get("annotations", ())
+    return [annotation for annotation in annotations if not annotation.get("iscrowd", 0)]

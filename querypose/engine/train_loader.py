@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from querypose.data.datasets.records import load_training_records
+from querypose.engine.dataset_agreement import check_unnamed_classes
 from querypose.engine.seeding import mixed_seed, seed_everything
 
 # Enough for the current iteration and its checkpoint.
@@ -110,7 +111,8 @@ class ResumableTrainLoader:
         Raises:
             FileNotFoundError: a label file does not exist.
             ValueError: the batch cannot be divided among the processes, there is no image to train
-                on, or a label file contradicts itself.
+                on, an annotation has a class that the model does not, or a label file contradicts
+                itself.
         """
         keypoint_head = cfg.MODEL.ROI_KEYPOINT_HEAD
         loaded = load_training_records(
@@ -118,6 +120,7 @@ class ResumableTrainLoader:
             filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
             min_keypoints=keypoint_head.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
         )
+        check_unnamed_classes(cfg, loaded)
         # Serialized, so that worker processes share it.
         records = DatasetFromList(loaded, copy=False)
         build = partial(

@@ -6,10 +6,11 @@ import copy
 import runpy
 
 import pytest
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from querypose.engine import QueryPoseTrainer
 from querypose.engine.dataset_agreement import check_datasets
-from querypose.skeleton import CROWDPOSE_SKELETON, Skeleton
+from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON, Skeleton
 
 NAMES = ["nose", "left_hand", "right_hand", "left_foot", "right_foot"]
 KEYPOINTS = {
@@ -132,6 +133,31 @@ def test_a_method_of_one_class_whatever_the_key_of_another_says(
     cfg = cfg_of(two, two, MODEL__META_ARCHITECTURE="PINet", **CLASSES)
     with pytest.raises(ValueError, match=rf"'{two}' .* but the number of classes of PINet is 1"):
         check_datasets(cfg)
+
+
+def test_a_detector_of_two_classes_learns_two_categories(label_content, register_labels, cfg_of):
+    two = register_labels(with_dogs(label_content(), dog_id=2, annotated=True))
+    detector = {"MODEL__META_ARCHITECTURE": "GeneralizedRCNN"}
+    check_datasets(cfg_of(two, two, **detector, MODEL__ROI_HEADS__NUM_CLASSES=2))
+    with pytest.raises(ValueError, match=r"MODEL\.ROI_HEADS\.NUM_CLASSES is 1; make both"):
+        check_datasets(cfg_of(two, two, **detector, MODEL__ROI_HEADS__NUM_CLASSES=1))
+
+
+@pytest.mark.parametrize("architecture", ["QueryPose", "GeneralizedRCNN"])
+def test_categories_that_have_no_names_count_from_0(cfg_of, architecture):
+    [record, *_] = DatasetCatalog.get("synthetic_people_tiny")
+    record = copy.deepcopy(record)
+    record["annotations"][0]["category_id"] = 1
+    name = "people_of_class_1"
+    DatasetCatalog.register(name, lambda: [record])
+    MetadataCatalog.get(name).keypoint_names = list(COCO_SKELETON.keypoints)
+    cfg = cfg_of(name, MODEL__META_ARCHITECTURE=architecture, MODEL__ROI_HEADS__NUM_CLASSES=1)
+    try:
+        with pytest.raises(ValueError, match=r"category_id 1, but MODEL\..*_CLASSES is 1: count"):
+            QueryPoseTrainer.build_train_loader(cfg)
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 @pytest.mark.parametrize("split", ["TRAIN", "TEST"])

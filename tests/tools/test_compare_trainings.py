@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -57,7 +60,7 @@ def test_the_table_has_a_row_per_config(compared):
 
 
 def test_several_seeds_are_a_mean_and_half_their_range():
-    metrics = {"AP": [10.0, 14.0], "AR": [20.04, 20.0]}
+    metrics = {"AP": [10.0, 14.0], "AR": [20.04, 20.0], "score-OKS correlation": [0.58, 0.66]}
     measurement = Measurement(
         Setting("quick/tiny"),
         seconds={"total": 0.0501},
@@ -72,6 +75,7 @@ def test_several_seeds_are_a_mean_and_half_their_range():
         "images seen": "8,000",
         "AP": "12.0 ± 2.0",
         "AR": "20.0 ± 0.0",
+        "score-OKS correlation": "0.62 ± 0.04",
         "M parameters": "1.2",
         "ms per image": "50",
         "training images/s": "3.1",
@@ -108,13 +112,44 @@ def test_a_finished_training_is_left_alone(compared):
     assert (training.folder / "log.txt").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--images", "4"], "has seen 8 images: name as many by --images"),
+        (["--images", "8", "--opts", "SOLVER.BASE_LR", "1e-5"], "other settings: SOLVER.BASE_LR"),
+    ],
+)
+def test_a_folder_of_another_training_is_refused(compared, arguments, sentence):
+    command, opts = arguments[:2], arguments[3:]
+    with pytest.raises(SystemExit, match=sentence):
+        main([str(compared), "--config-files", "quick/tiny", *command, "--opts", *_OPTS, *opts])
+
+
+@pytest.mark.slow
+def test_a_stopped_comparison_stops_its_trainings_and_goes_on(tmp_path, repository):
+    arguments = ("--config-files", "quick/tiny", "--images", "400", "--opts", *_OPTS)
+    command = [sys.executable, "-m", "querypose", "compare_trainings", str(tmp_path), *arguments]
+    folder = tmp_path / "tiny" / "seed_1"
+    with subprocess.Popen(command, cwd=repository, stderr=subprocess.PIPE, text=True) as running:
+        while not (folder / "last_checkpoint").exists():
+            assert running.poll() is None
+            time.sleep(0.5)
+        running.terminate()
+        assert "stopped; the same command goes on" in running.communicate()[1]
+    reached = int((folder / "last_checkpoint").read_text().split("_")[-1].split(".")[0]) + 1
+    assert reached < 400
+    images = str(reached + 1)
+    main([str(tmp_path), *arguments[:3], images, *arguments[4:]])
+    assert f"Starting training from iteration {reached}" in (folder / "log.txt").read_text()
+
+
 @pytest.mark.slow
 def test_a_training_that_fails_says_why_and_no_other_begins(tmp_path, capfd):
     arguments = ("--config-files", "quick/tiny", "--images", "4", "--seeds", "1", "2", "3")
     with pytest.raises(SystemExit, match=r"seed_1 failed: see its message above"):
         main([str(tmp_path), *arguments, "--opts", *_OPTS, "SOLVER.BASE_LR", "1e30"])
     assert "lower SOLVER.BASE_LR" in capfd.readouterr().err
-    assert not (tmp_path / "tiny" / "seed_3").exists()
+    assert not (tmp_path / "tiny" / "seed_3" / "log.txt").exists()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +159,11 @@ def test_a_training_that_fails_says_why_and_no_other_begins(tmp_path, capfd):
         (["--config-files", "quick/tiny", "--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["--config-files", "quick/tiny", "--images", "0"], "--images must be at least 1, got 0"),
         (["--opts", "MODEL.WEIGHTS", "missing.pth"], "There is no checkpoint file missing.pth"),
-        (["--opts", "DATASETS.TRAIN", "('nobody',)"], "nobody"),
+        (["--config-files", "quick/tiny", "--opts", "DATASETS.TRAIN", "('nobody',)"], "nobody"),
+        (["--config-files", "quick/tiny", "--opts", "DATASETS.TEST", "()"], "names no dataset"),
+        (["--config-files", "quick/tiny", "--opts", "SEED", "7"], "SEED follows from --seeds"),
+        (["--config-files", "quick/tiny", "quick/tiny"], "would train in the same folder"),
+        (["--images", "16"], "querypose_lite0 freezes the batch norms of .* random weights"),
     ],
 )
 def test_mistakes_are_found_before_the_first_training(arguments, sentence, tmp_path):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
+import multiprocessing
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+import torch
+
 from querypose.atomic_files import replace_file
-from querypose.checkpoint.download import fetch
 from querypose.config_arguments import add_config_options
-from querypose.data.datasets.coco import check_configured_datasets, register_configured_datasets
+from querypose.tools.compare_trainings.checks import check_trainings
 from querypose.tools.compare_trainings.comparison import compare, comparison_table
 from querypose.tools.compare_trainings.curves import plot_curves
 from querypose.tools.compare_trainings.training import Training
@@ -60,7 +62,9 @@ def main(command_line: Sequence[str] | None = None) -> None:
     try:
         _check_at_least_one("--images", arguments.images)
         _check_at_least_one("--jobs", arguments.jobs)
-        _run([training for group in groups for training in group], arguments.jobs)
+        trainings = [training for group in groups for training in group]
+        check_trainings(trainings)
+        _run(trainings, arguments.jobs)
         table = comparison_table(compare(groups))
         replace_file(arguments.output / "table.md", lambda file: file.write(f"{table}\n".encode()))
         plot_curves(groups).savefig(arguments.output / "curves.png", dpi=150)
@@ -74,14 +78,17 @@ def _check_at_least_one(option: str, value: int) -> None:
         raise ValueError(f"{option} must be at least 1, got {value}.")
 
 
+def _stop(*_: object) -> None:
+    """Ends the trainings, which save a checkpoint, and the command."""
+    for process in multiprocessing.active_children():
+        process.terminate()
+    sys.exit("compare_trainings: stopped; the same command goes on.")
+
+
 def _run(trainings: Sequence[Training], num_jobs: int) -> None:
-    """Runs trainings; mistakes in any config are found before the first one starts."""
-    for training in trainings:
-        cfg = training.read_config()
-        register_configured_datasets(cfg)
-        check_configured_datasets(cfg)
-        fetch(cfg.MODEL.WEIGHTS)
-    num_threads = max(1, (os.cpu_count() or 1) // num_jobs)
+    """Runs trainings, some of them at the same time."""
+    num_threads = max(1, torch.get_num_threads() // num_jobs)
+    handler = signal.signal(signal.SIGTERM, _stop)
     with ThreadPoolExecutor(num_jobs) as executor:
         running = {executor.submit(each.run, num_threads): each for each in trainings}
         try:
@@ -92,6 +99,8 @@ def _run(trainings: Sequence[Training], num_jobs: int) -> None:
             # Those that have not begun would hold the error up for hours.
             executor.shutdown(wait=False, cancel_futures=True)
             raise
+        finally:
+            signal.signal(signal.SIGTERM, handler)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from detectron2.data import MetadataCatalog
 from tabulate import tabulate
 
@@ -126,6 +127,7 @@ def _photo(training: Training) -> Setting:
         height=_STRIDE * round(height / _STRIDE),
         width=_STRIDE * round(width / _STRIDE),
         people=_NUM_PERSONS,
+        device=torch.device(cfg.MODEL.DEVICE).type,
     )
 
 
@@ -133,5 +135,6 @@ def _mean_and_range(values: Sequence[float]) -> str:
     values = [value for value in values if not math.isnan(value)]
     if not values:
         return "-"
-    text = f"{np.mean(values):.2f}" if max(map(abs, values)) < 1 else f"{np.mean(values):.1f}"
-    return f"{text} ± {np.ptp(values) / 2:.1f}" if len(values) > 1 else text
+    decimals = 2 if max(map(abs, values)) < 1 else 1
+    text = f"{np.mean(values):.{decimals}f}"
+    return f"{text} ± {np.ptp(values) / 2:.{decimals}f}" if len(values) > 1 else text

@@ -72,10 +72,9 @@ class Training(NamedTuple):
             num_threads: of the training process.
 
         Raises:
-            RuntimeError: the training failed.
+            RuntimeError: the training failed, or was stopped.
         """
-        curve = self.curve()
-        if curve and curve[-1].num_images >= self.num_images:
+        if self._is_finished():
             return
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=_train, args=(self, num_threads))
@@ -83,6 +82,14 @@ class Training(NamedTuple):
         process.join()
         if process.exitcode:
             raise RuntimeError(f"The training in {self.folder} failed: see its message above.")
+        if not self._is_finished():
+            raise RuntimeError(
+                f"The training in {self.folder} was stopped: the same command goes on with it."
+            )
+
+    def _is_finished(self) -> bool:
+        curve = self.curve()
+        return bool(curve) and curve[-1].num_images >= self.num_images
 
     def curve(self) -> list[CurvePoint]:
         """The evaluations so far: of averaged weights where they are averaged."""
@@ -96,20 +103,20 @@ class Training(NamedTuple):
                 continue
             iterations, period = line["iteration"], cfg.TEST.EVAL_PERIOD
             # Periodic evaluations carry the number of the iteration before, the last one does not.
-            if period and (iterations + 1) % period == 0:
-                iterations = min(iterations + 1, cfg.SOLVER.MAX_ITER)
+            if period and (iterations + 1) % period == 0 and iterations != cfg.SOLVER.MAX_ITER:
+                iterations += 1
             metrics = {
                 name.removeprefix(prefix): value
                 for name, value in line.items()
                 if name.startswith((f"{prefix}keypoints/", f"{prefix}bbox/"))
             }
-            points.append(CurvePoint(iterations * _images_per_iteration(cfg), metrics))
+            points.append(CurvePoint(iterations * images_per_iteration(cfg), metrics))
         return points
 
     def images_per_second(self) -> float:
         """Of the median iteration; NaN if there were too few to be timed."""
         times = [line["time"] for line in self._log() if "time" in line]
-        return _images_per_iteration(self.read_config()) / median(times or [math.nan])
+        return images_per_iteration(self.read_config()) / median(times or [math.nan])
 
     def results_file(self) -> Path:
         """The results of the last evaluation on the first test set, in COCO's format."""
@@ -118,7 +125,7 @@ class Training(NamedTuple):
         return Path(folder, "inference", cfg.DATASETS.TEST[0], "coco_instances_results.json")
 
     def _own_opts(self, cfg: CfgNode) -> list[Any]:
-        iterations = math.ceil(self.num_images / _images_per_iteration(cfg))
+        iterations = math.ceil(self.num_images / images_per_iteration(cfg))
         return ["OUTPUT_DIR", str(self.folder), "SEED", self.seed, "SOLVER.MAX_ITER", iterations]
 
     def _log(self) -> list[dict[str, Any]]:
@@ -141,5 +148,6 @@ def _train(training: Training, num_threads: int) -> None:
         sys.exit(f"{training.folder}: {error}")
 
 
-def _images_per_iteration(cfg: CfgNode) -> int:
+def images_per_iteration(cfg: CfgNode) -> int:
+    """Images that the processes see together before a step of the optimizer."""
     return cfg.SOLVER.IMS_PER_BATCH * cfg.SOLVER.ACCUMULATE_STEPS

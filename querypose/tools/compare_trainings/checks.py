@@ -1,0 +1,82 @@
+"""Mistakes that would show after hours, found before the first training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from querypose.checkpoint.download import fetch
+from querypose.data.datasets.coco import check_configured_datasets, register_configured_datasets
+from querypose.engine.dataset_agreement import check_datasets
+from querypose.engine.kept_settings import begin_or_continue
+from querypose.engine.resumed_settings import settings_by_key, training_settings
+from querypose.tools.compare_trainings.training import Training, images_per_iteration
+
+# What the command decides, by the argument that does.
+_DECIDED = {
+    "OUTPUT_DIR": "the output folder",
+    "SEED": "--seeds",
+    "SOLVER.MAX_ITER": "--images",
+}
+
+
+def check_trainings(trainings: Sequence[Training]) -> None:
+    """Checks trainings, registers their datasets, and notes the settings in their folders.
+
+    Raises:
+        OSError: a file does not exist, or cannot be read.
+        ValueError: an option or a dataset is invalid, or a folder is of another training.
+    """
+    by_folder: dict[Path, Training] = {}
+    for training in trainings:
+        other = by_folder.setdefault(training.folder, training)
+        if other is not training:
+            raise ValueError(
+                f"{other.config_file} and {training.config_file} of seed {training.seed} would "
+                f"train in the same folder, {training.folder}: give one another name."
+            )
+        _check(training)
+    for training in trainings:
+        _begin_or_continue(training)
+
+
+def _check(training: Training) -> None:
+    for key in training.opts[::2]:
+        if key in _DECIDED:
+            raise ValueError(f"{key} follows from {_DECIDED[key]}: leave it out of --opts.")
+    cfg = training.read_config()
+    _check_weights(cfg, training.name)
+    register_configured_datasets(cfg)
+    check_configured_datasets(cfg)
+    if not cfg.DATASETS.TEST:
+        raise ValueError("DATASETS.TEST names no dataset to compare the trainings on.")
+    check_datasets(cfg)
+    fetch(cfg.MODEL.WEIGHTS)
+
+
+def _check_weights(cfg: CfgNode, name: str) -> None:
+    timm = cfg.MODEL.TIMM
+    is_timm = cfg.MODEL.BACKBONE.NAME.startswith("build_timm_")
+    if is_timm and timm.FREEZE_BN and not (cfg.MODEL.WEIGHTS or timm.PRETRAINED):
+        raise ValueError(
+            f"{name} freezes the batch norms of a backbone of random weights, which learns little: "
+            "set MODEL.WEIGHTS to the file of a trained backbone, or MODEL.TIMM.PRETRAINED True to "
+            f"download timm's ImageNet weights of {timm.NAME}."
+        )
+
+
+def _begin_or_continue(training: Training) -> None:
+    cfg = training.read_config()
+    settings = training_settings(cfg) | settings_by_key(cfg, ["TEST"])
+    # More images continue a training.
+    del settings["SOLVER.MAX_ITER"]
+    training.folder.mkdir(parents=True, exist_ok=True)
+    begin_or_continue(training.folder / "settings.json", settings)
+    curve = training.curve()
+    if curve and curve[-1].num_images > cfg.SOLVER.MAX_ITER * images_per_iteration(cfg):
+        raise ValueError(
+            f"{training.folder} has seen {curve[-1].num_images:,} images: name as many by "
+            "--images, or another output folder."
+        )
