@@ -71,7 +71,10 @@ class BestCheckpointer(hooks.BestCheckpointer):
 
     def before_train(self) -> None:
         """Reads the best score so far if the training is resumed."""
-        if self.trainer.start_iter and self._record.is_file():
+        if not self.trainer.start_iter:
+            # That of another training in this folder.
+            self._record.unlink(missing_ok=True)
+        elif self._record.is_file():
             best = json.loads(self._record.read_text())
             if self._val_metric in best:
                 self._update_best(best[self._val_metric], best["iteration"])

@@ -178,7 +178,8 @@ class QueryPoseTrainer(DefaultTrainer):
             built.append(
                 PeriodicCheckpointer(
                     self.checkpointer,
-                    cfg.SOLVER.CHECKPOINT_PERIOD,
+                    # 0 saves at the end alone, as 0 evaluates at the end alone.
+                    cfg.SOLVER.CHECKPOINT_PERIOD or cfg.SOLVER.MAX_ITER + 1,
                     max_to_keep=cfg.SOLVER.CHECKPOINTS_TO_KEEP or None,
                 )
             )

@@ -14,6 +14,9 @@ from querypose.data.datasets.labels import Labels, are_numbers, is_id, is_number
 from querypose.evaluation.ground_truth import count_matches, warn_of_no_annotations
 
 _FIELDS = ("image_id", "category_id", "keypoints", "score")
+# Its size decides whether a person counts as a medium or a large one, as in Detectron2's evaluator.
+# pycocotools looks for it in the first result alone.
+_BOX = "bbox"
 
 
 def read_results(
@@ -28,7 +31,8 @@ def read_results(
         num_keypoints: K.
 
     Returns:
-        The results with these fields only.
+        The results with these fields only, and with ``bbox`` if all have x, y, width and height
+        there.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -46,7 +50,9 @@ def read_results(
         if fault:
             raise ValueError(f"{results_file}: result {index} {fault}.")
     check_image_ids([result["image_id"] for result in results], labels)
-    return [{field: result[field] for field in _FIELDS} for result in results]
+    have_boxes = all(are_numbers(result.get(_BOX), 4) for result in results)
+    fields = (*_FIELDS, _BOX) if have_boxes else _FIELDS
+    return [{field: result[field] for field in fields} for result in results]
 
 
 def match_results(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 
@@ -18,15 +19,18 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
 
 
-def register_datasets(arguments: argparse.Namespace) -> None:
-    """Registers the datasets in the config of the command line, if there is one.
+def register_datasets(arguments: argparse.Namespace) -> CfgNode | None:
+    """Registers the datasets in the config of the command line, and returns it if there is one.
 
     Raises:
         FileNotFoundError: the config or an annotation file does not exist.
         ValueError: the config or a dataset in it is invalid.
     """
-    if arguments.config_file is not None:
-        register_configured_datasets(read_config(arguments.config_file, arguments.opts))
+    if arguments.config_file is None:
+        return None
+    cfg = read_config(arguments.config_file, arguments.opts)
+    register_configured_datasets(cfg)
+    return cfg
 
 
 def registered_metadata(name: str) -> Metadata:

@@ -13,10 +13,14 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from querypose.data.datasets.labels import read_registered_labels
+from querypose.evaluation.coco import oks_sigmas
 from querypose.evaluation.ground_truth import GroundTruth
 from querypose.evaluation.results_file import read_results
-from querypose.skeleton import Skeleton
-from querypose.tools.dataset_arguments import add_dataset_arguments, registered_metadata
+from querypose.tools.dataset_arguments import (
+    add_dataset_arguments,
+    register_datasets,
+    registered_metadata,
+)
 
 MATCHING_OKS = 0.5
 _MAX_PERSONS = 20
@@ -49,26 +53,45 @@ def add_results_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset_arguments(parser)
 
 
-def read_dataset_results(name: str, results_file: Path) -> DatasetResults:
+def read_named_results(arguments: argparse.Namespace) -> DatasetResults:
+    """Registers the datasets of the command line, and reads the results that it names.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: the config is invalid; see also :func:`read_dataset_results`.
+    """
+    cfg = register_datasets(arguments)
+    sigmas = () if cfg is None else cfg.TEST.KEYPOINT_OKS_SIGMAS
+    return read_dataset_results(arguments.name, arguments.results, sigmas)
+
+
+def read_dataset_results(
+    name: str, results_file: Path, sigmas: Sequence[float] = ()
+) -> DatasetResults:
     """Reads a results file of an evaluation on a registered dataset.
+
+    Args:
+        name: of the dataset.
+        results_file: in COCO's format.
+        sigmas: OKS standard deviations of the evaluation; empty takes the skeleton's.
 
     Raises:
         OSError: a file cannot be read.
         NobodyPredictedError: the results are empty.
-        ValueError: the dataset has no annotation file or no annotations, or the results do not fit
-            the dataset.
+        ValueError: the dataset has no annotation file or no annotations, there is not one sigma
+            per keypoint, or the results do not fit the dataset.
     """
     metadata = registered_metadata(name)
     if not metadata.get("json_file"):
         raise ValueError(f"{name} has no annotation file; write it in COCO's format first.")
-    skeleton = Skeleton.from_metadata(metadata)
+    sigmas = oks_sigmas(metadata, sigmas)
     labels = read_registered_labels(name)
     if not labels.content["annotations"]:
         raise ValueError(f"{labels.json_file} has no annotations to match results with.")
-    results = read_results(results_file, labels, skeleton.num_keypoints)
+    results = read_results(results_file, labels, len(sigmas))
     if not results:
         raise NobodyPredictedError(f"{results_file} is empty: the model predicted nobody.")
-    return DatasetResults(GroundTruth(labels), results, skeleton.sigmas)
+    return DatasetResults(GroundTruth(labels), results, tuple(sigmas))
 
 
 def match_at_half(

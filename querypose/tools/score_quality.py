@@ -20,13 +20,12 @@ from pycocotools.cocoeval import COCOeval
 from scipy.stats import spearmanr
 from tabulate import tabulate
 
-from querypose.tools.dataset_arguments import register_datasets
 from querypose.tools.judged_results import (
     MATCHING_OKS,
     add_results_arguments,
     evaluated_images,
     match_at_half,
-    read_dataset_results,
+    read_named_results,
     scores_and_ignored,
 )
 
@@ -150,8 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_results_arguments(parser)
     arguments = parser.parse_args(argv)
     try:
-        register_datasets(arguments)
-        persons = rate_persons(*read_dataset_results(arguments.name, arguments.results))
+        persons = rate_persons(*read_named_results(arguments))
         persons = persons.where(persons.scores > arguments.score_above)
         if not len(persons.scores):
             raise ValueError(

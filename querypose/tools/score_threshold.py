@@ -16,12 +16,11 @@ from scipy.optimize import isotonic_regression
 from tabulate import tabulate
 
 from querypose.evaluation.ground_truth import GroundTruth
-from querypose.tools.dataset_arguments import register_datasets
 from querypose.tools.judged_results import (
     add_results_arguments,
     evaluated_images,
     match_at_half,
-    read_dataset_results,
+    read_named_results,
     scores_and_ignored,
 )
 
@@ -51,11 +50,15 @@ class JudgedPeople(NamedTuple):
         precision = float(kept.mean()) if len(kept) else 1.0
         return len(kept), precision, float(kept.sum()) / max(self.num_labeled, 1)
 
-    def lowest_threshold(self, precision: float) -> float:
-        """The lowest threshold above which people have at least this precision."""
+    def lowest_threshold(self, precision: float) -> float | None:
+        """The lowest threshold above which people have at least this precision; None without."""
         precisions = self.correct.cumsum() / np.arange(1, len(self.correct) + 1)
-        sufficient = np.flatnonzero(precisions >= precision)
-        following = sufficient[-1] + 1 if len(sufficient) else 0
+        # No threshold is between people of one score.
+        separable = np.diff(self.scores, append=-np.inf) < 0
+        sufficient = np.flatnonzero(separable & (precisions >= precision))
+        if not len(sufficient):
+            return None
+        following = sufficient[-1] + 1
         return float(self.scores[following]) if following < len(self.scores) else 0.0
 
     def score_precision(self) -> list[list[float]]:
@@ -108,8 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_results_arguments(parser)
     arguments = parser.parse_args(argv)
     try:
-        register_datasets(arguments)
-        people = judge_people(*read_dataset_results(arguments.name, arguments.results))
+        people = judge_people(*read_named_results(arguments))
     except (OSError, ValueError) as error:
         sys.exit(f"score_threshold: {error}")
     thresholds = np.arange(0, people.scores.max(initial=0), _STEP)
@@ -119,6 +121,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if points := people.score_precision():
         print(f"DEMO.SCORE_PRECISION: {points}")
     lowest = people.lowest_threshold(arguments.precision)
+    if lowest is None:
+        print(f"Above no score people have a precision of {arguments.precision:g}.")
+        return
     *_, recall = people.above(lowest)
     print(
         f"The lowest threshold with a precision of {arguments.precision:g}: {lowest:.3f}, "

@@ -226,6 +226,33 @@ def test_best_weights_outlive_a_resumption(tiny_config):
     assert (folder / "last_checkpoint").read_text() == "model_final.pth"
 
 
+def test_the_best_score_of_another_training_does_not_count(tiny_config):
+    opts = ("TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 1)
+    ScriptedScores.scores = [50.0]
+    scripted(tiny_config(*opts, "SOLVER.MAX_ITER", 2)).train()
+    # A new training in the same folder is stopped before its first evaluation, and resumed.
+    other = scripted(tiny_config(*opts, "SOLVER.MAX_ITER", 3))
+    other.register_hooks([StopAfterFirstStep()])
+    with pytest.raises(KeyboardInterrupt):
+        other.train()
+    ScriptedScores.scores = [20.0, 10.0]
+    cfg = tiny_config(*opts, "SOLVER.MAX_ITER", 3)
+    scripted(cfg, resume=True).train()
+    assert best(cfg) == {"keypoints/AP": 20.0, "iteration": 1}
+
+
+class StopAfterFirstStep(HookBase):
+    def after_step(self):
+        raise KeyboardInterrupt
+
+
+def test_a_checkpoint_period_of_0_saves_at_the_end_alone(tiny_config, start):
+    trainer = start(tiny_config(*NO_TEST, "SOLVER.CHECKPOINT_PERIOD", 0, "SOLVER.MAX_ITER", 2))
+    trainer.train()
+    saved = sorted(path.name for path in Path(trainer.cfg.OUTPUT_DIR).glob("*.pth"))
+    assert saved == ["model_final.pth"]
+
+
 def test_both_weights_are_evaluated_and_the_average_decides(tiny_config):
     ScriptedScores.scores = [10.0, 20.0, 40.0, 15.0]
     opts = ("SOLVER.EMA.ENABLED", True, "TEST.EVAL_PERIOD", 1, "SOLVER.MAX_ITER", 2)

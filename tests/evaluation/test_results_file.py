@@ -79,6 +79,25 @@ def test_fields_that_nobody_reads_do_not_matter(command, results, capsys):
     assert capsys.readouterr().out
 
 
+def test_sizes_of_persons_are_those_of_the_evaluator(label_content, write_labels):
+    content = label_content()
+    person = content["annotations"][0]
+    for other in content["annotations"]:
+        other["area"] = 1500
+    found = {key: person[key] for key in ("image_id", "category_id", "keypoints")} | {"score": 0.9}
+    # Nobody is there: a medium box around keypoints of a small extent.
+    nobody = found | {"score": 0.95, "keypoints": [100, 70, 2, *[110, 80, 2] * 4]}
+    json_file = write_labels(content, "labels.json")
+    boxes = {"bbox": person["bbox"]}, {"bbox": [85, 55, 40, 40]}
+    with_boxes = [result | box for result, box in zip((found, nobody), boxes, strict=True)]
+    medium = {
+        name: evaluate_coco(json_file, write_labels(results, f"{name}.json"))["APm"]
+        for name, results in {"with": with_boxes, "without": [found, nobody]}.items()
+    }
+    assert medium["without"] > 0
+    assert medium["with"] == pytest.approx(medium["without"] / 2)
+
+
 def test_results_of_any_keypoints_are_evaluated_as_coco_does(
     monkeypatch, label_content, write_labels, register_labels, capsys
 ):

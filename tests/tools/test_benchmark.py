@@ -84,7 +84,7 @@ def test_convolutions_that_the_backward_pass_repeats_belong_to_it(base):
 
 def test_of_pieces_inside_one_another_the_outermost_counts():
     ticks = iter(range(100))
-    watch = Stopwatch("cpu", lambda: float(next(ticks)))
+    watch = Stopwatch(torch.device("cpu"), lambda: float(next(ticks)))
     inner = nn.Identity()
     outer = nn.Sequential(inner)
     watch.watch({"inner": [inner], "outer": [outer]})
@@ -158,6 +158,12 @@ def test_command_prints_a_table(base, capsys):
     assert columns["config"] == "tiny"
     assert float(columns["backward ms"]) > 0 and float(columns["optimizer ms"]) > 0
     assert rows[3].split("|")[1].strip().startswith("train, 1 x 64x96, 1 people")
+
+
+def test_the_device_of_the_config_counts():
+    workload = Workload(Setting("quick/tiny", ("MODEL.DEVICE", "cpu"), 64, 64, device="cuda"))
+    assert workload.device.type == "cpu"
+    assert workload.run()["total"] > 0
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,20 @@ def test_lowest_threshold(precision, threshold):
 
 def test_lowest_threshold_if_the_best_person_is_wrong():
     people = JudgedPeople(np.array([0.9, 0.8]), np.array([False, True]), 1)
-    assert people.lowest_threshold(0.7) == 0.9
+    assert people.lowest_threshold(0.7) is None
     assert people.lowest_threshold(0.5) == 0.0
+
+
+def test_no_threshold_is_between_people_of_one_score():
+    people = JudgedPeople(np.array([0.9, 0.5, 0.5, 0.5]), np.array([0, 1, 1, 0], bool), 2)
+    assert people.lowest_threshold(0.6) is None
+    people = JudgedPeople(np.array([0.9, 0.5, 0.5, 0.4]), np.array([1, 1, 0, 0], bool), 2)
+    assert people.lowest_threshold(0.8) == 0.5
+    assert people.lowest_threshold(0.6) == 0.4
+
+
+def test_nobody_counts():
+    assert JudgedPeople(np.zeros(0), np.zeros(0, bool), 2).lowest_threshold(0.5) is None
 
 
 def test_the_precision_of_a_score_is_that_of_its_neighbors_and_increases():
@@ -124,6 +136,15 @@ def test_command(dataset, tmp_path, capsys):
     assert "|          0.65 |        3 |       0.667 |    0.667 |" in printed
     last_line = "The lowest threshold with a precision of 0.66: 0.600, with a recall of 0.667\n"
     assert printed.endswith(last_line)
+
+
+def test_sigmas_are_those_of_the_evaluation(dataset, tmp_path, capsys):
+    results = write(tmp_path, [found(1, 2, 0.9)])
+    command = [dataset, results, "--config-file", "quick/tiny"]
+    score_threshold.main(command)
+    assert "|          0.00 |        1 |       1.000 |" in capsys.readouterr().out
+    score_threshold.main([*command, "--opts", "TEST.KEYPOINT_OKS_SIGMAS", str([0.001] * 17)])
+    assert "|          0.00 |        1 |       0.000 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

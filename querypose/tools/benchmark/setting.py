@@ -23,7 +23,7 @@ class Setting:
         processor_time: measure the time that all threads compute, which other programs hardly
             change, instead of the time that passes.
         train: whether to measure a training step instead of inference.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "cuda:N"; ``MODEL.DEVICE`` in ``opts`` overrules it.
         compiled: whether ``torch.compile`` compiles the backbone, for inference.
     """
 

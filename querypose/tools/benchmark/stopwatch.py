@@ -26,7 +26,9 @@ class Stopwatch:
         seconds: by name.
     """
 
-    def __init__(self, device: str, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, device: torch.device, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.device = device
         self._clock = clock
         self._outermost: object | None = None
@@ -51,8 +53,8 @@ class Stopwatch:
 
     def now(self) -> float:
         """Seconds since some moment, when all work so far is done."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         return self._clock()
 
     def _start(self, piece: Any, name: str) -> None:

@@ -101,7 +101,7 @@ def median_run(runs: Sequence[dict[str, float]]) -> dict[str, float]:
 def _serve(setting: Setting, connection: Connection) -> None:
     # As the commands do.
     keep_freed_memory()
-    without_model = _peak_bytes(setting.device)
+    without_model = _process_bytes()
     try:
         workload = Workload(setting)
     except (OSError, ValueError) as error:
@@ -112,7 +112,7 @@ def _serve(setting: Setting, connection: Connection) -> None:
         return
     answers = {
         "run": workload.run,
-        "peak": lambda: _peak_bytes(setting.device) - without_model,
+        "peak": lambda: _peak_bytes(workload.device, without_model),
         "cost": workload.cost,
     }
     while True:
@@ -122,7 +122,11 @@ def _serve(setting: Setting, connection: Connection) -> None:
             return
 
 
-def _peak_bytes(device: str) -> int:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
+def _peak_bytes(device: torch.device, without_model: int) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _process_bytes() - without_model
+
+
+def _process_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

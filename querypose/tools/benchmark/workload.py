@@ -35,6 +35,9 @@ class Workload:
 
     Args:
         setting: what to build. Weights are random unless ``opts`` set ``MODEL.WEIGHTS``.
+
+    Attributes:
+        device: of the model.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -47,7 +50,8 @@ class Workload:
         QueryPoseCheckpointer(self.model).load(self.cfg.MODEL.WEIGHTS)
         self.inputs = _inputs(setting, self.model)
         clock = time.process_time if setting.processor_time else time.perf_counter
-        self._stopwatch = Stopwatch(setting.device, clock)
+        self.device = torch.device(self.cfg.MODEL.DEVICE)
+        self._stopwatch = Stopwatch(self.device, clock)
         if isinstance(self.model, PoseModel):
             self.model.fix_num_people(setting.people)
             self._stopwatch.watch(self.model.parts())
@@ -101,7 +105,7 @@ class Workload:
         def step() -> None:
             optimizer.zero_grad()
             # Detectron2's models write metrics in training.
-            with EventStorage(), autocast(torch.device(self.setting.device), precision):
+            with EventStorage(), autocast(self.device, precision):
                 losses = model(self.inputs)
             with self._stopwatch.measure("backward"):
                 sum(losses.values()).backward()

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from detectron2.data import MetadataCatalog
 from tabulate import tabulate
 
@@ -93,14 +92,16 @@ def comparison_table(rows: Sequence[Row]) -> str:
 
 def _judge(training: Training) -> dict[str, float]:
     """Metrics of the last evaluation, on the first test set."""
-    dataset = training.read_config().DATASETS.TEST[0]
+    cfg = training.read_config()
+    dataset = cfg.DATASETS.TEST[0]
     metadata = MetadataCatalog.get(dataset)
     if not metadata.get("json_file"):
         # Detectron2's evaluator has written one, at the first evaluation.
         folder = training.folder / "inference" / dataset
         metadata.set(json_file=str(folder / f"{dataset}_coco_format.json"))
     try:
-        results = read_dataset_results(dataset, training.results_file())
+        sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
+        results = read_dataset_results(dataset, training.results_file(), sigmas)
     except NobodyPredictedError:
         return _OF_NOBODY
     labels = results.annotations.labels
@@ -127,7 +128,7 @@ def _photo(training: Training) -> Setting:
         height=_STRIDE * round(height / _STRIDE),
         width=_STRIDE * round(width / _STRIDE),
         people=_NUM_PERSONS,
-        device=torch.device(cfg.MODEL.DEVICE).type,
+        device=cfg.MODEL.DEVICE,
     )
 
 
