@@ -116,6 +116,8 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         state_dict = inner_weights(checkpoint.pop("model"))
         if not is_state_dict(state_dict):
             raise ValueError(f"{self._path} is not a checkpoint: it does not map names to tensors.")
+        if not self.new_heads:
+            self._compare_keypoints(ModelDescription.from_checkpoint(checkpoint, self._path))
         if self.averaged:
             state_dict = self._averaged_weights(checkpoint)
         self._convert_ndarray_to_tensor(state_dict)
@@ -127,6 +129,31 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         self.model.load_state_dict(state_dict, strict=False)
         # Differences are checked above; Detectron2 would warn of the accepted ones.
         return _IncompatibleKeys([], [], [])
+
+    def _compare_keypoints(self, description: ModelDescription | None) -> None:
+        """Compares the keypoints of the file with the model's; shapes do not tell equal numbers.
+
+        Raises:
+            ValueError: they have another order.
+        """
+        model_skeleton = getattr(self.model, "skeleton", None)
+        if description is None or description.skeleton is None or model_skeleton is None:
+            return
+        trained, expected = description.skeleton.keypoints, model_skeleton.keypoints
+        if trained == expected:
+            return
+        if sorted(trained) == sorted(expected):
+            raise ValueError(
+                f"{self._path} was trained on the keypoints {list(trained)}, in another order than "
+                f"the configured model's, {list(expected)}: set MODEL.SKELETON to the first."
+            )
+        if len(trained) == len(expected):
+            self.logger.warning(
+                "%s was trained on the keypoints %s; the config calls them %s.",
+                self._path,
+                list(trained),
+                list(expected),
+            )
 
     def _averaged_weights(self, checkpoint: dict[str, Any]) -> StateDict:
         if "ema" not in checkpoint:

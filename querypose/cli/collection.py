@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from querypose.cli.formats import Kind, image_suffixes
 from querypose.cli.inputs import Input, image_ids
@@ -81,12 +81,22 @@ def find_collection(source: str, image_root: str | None = None) -> Collection:
 
 def _walk(folder: Path) -> Iterator[str]:
     suffixes = image_suffixes()
-    for root, folders, files in os.walk(folder):
+    visited: set[str] = set()
+    for root, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        # A link may lead back to a folder above it.
+        if os.path.realpath(root) in visited:
+            folders.clear()
+            continue
+        visited.add(os.path.realpath(root))
         # Names that start with a dot are hidden.
         folders[:] = sorted(name for name in folders if name[0] != ".")
         for name in sorted(files):
             if name[0] != "." and Path(name).suffix.lower() in suffixes:
                 yield os.path.relpath(os.path.join(root, name), folder)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise error
 
 
 def _numbered(root: Path, names: Iterator[str], why_nothing: str) -> Collection:

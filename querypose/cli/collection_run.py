@@ -77,10 +77,17 @@ def predict_collection(args: argparse.Namespace) -> None:
 
 def _plan(args: argparse.Namespace) -> _Plan:
     cfg, _ = find_config(args.config_file, args.weights, args.opts)
+    # The datasets of the training need not be here.
+    cfg.DATASETS.REGISTER = [
+        entry for entry in cfg.DATASETS.REGISTER if entry[0] == args.collection
+    ]
     register_configured_datasets(cfg)
     collection = find_collection(args.collection, args.image_root)
     folder = _shard_folder(args, collection)
-    begin_or_continue(Path(args.output, "run.json"), run_settings(cfg, args, collection))
+    settings_file = Path(args.output, "run.json")
+    if folder.is_begun and not settings_file.is_file():
+        raise ValueError(f"{args.output} holds results of something else: name another --output.")
+    begin_or_continue(settings_file, run_settings(cfg, args, collection))
     if folder.is_merged:
         print(f"{folder.results_file} is complete already.")
         return _Plan(collection, [])

@@ -14,6 +14,8 @@ from querypose.atomic_files import PartialFile
 
 # Of a second; a multiple of all usual frame rates.
 _TIME_BASE = Fraction(1, 90_000)
+# Frames a second that the file names; frames have their own times.
+_SLOWEST = Fraction(1, 1001)
 # Without B-frames packets leave the encoder in the order in which they are shown. The index before
 # the data lets a browser play the video while it loads.
 _ENCODER = {"preset": "veryfast", "crf": "20", "bf": "0"}
@@ -37,7 +39,7 @@ class H264Writer:
 
     def __init__(self, target: Path, frame_rate: float, sound_of: str | None = None) -> None:
         self.target = target
-        self._rate = Fraction(frame_rate).limit_denominator(1001)
+        self._rate = max(Fraction(frame_rate).limit_denominator(1001), _SLOWEST)
         self._sound_of = sound_of
         self._sound: _Sound | None = None
         self._size = (0, 0)
@@ -56,8 +58,15 @@ class H264Writer:
             image: the frame, (H, W, 3) uint8 RGB.
             seconds: when it appears; not earlier than in the last call.
             duration: for how many seconds at least; None takes that of the frame before it.
+
+        Raises:
+            ValueError: the first frame is less than two pixels wide or high.
         """
         if self._container is None:
+            if min(image.shape[:2]) < 2:
+                raise ValueError(
+                    f"{self.target} would be a video less than two pixels wide or high."
+                )
             self._size = image.shape[1::-1]
             self._open()
         # Two frames cannot appear at once.

@@ -55,6 +55,11 @@ class ShardFolder:
         """Whether everything is merged; the shards are then no longer needed."""
         return self.results_file.is_file()
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether there are results, of this or another collection."""
+        return self.is_merged or any(self._shards.glob("*.json"))
+
     def missing(self) -> list[int]:
         """Indices of the shards that are not there."""
         return [index for index in self._indices() if not self._file(index).is_file()]

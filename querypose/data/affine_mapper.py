@@ -85,6 +85,11 @@ class PoseAffineMapper:
             raise ValueError(
                 f"INPUT.AFFINE.ZOOM must be [smallest, largest], got {list(node.ZOOM)}."
             )
+        if cfg.INPUT.RANDOM_FLIP not in ("none", "horizontal"):
+            raise ValueError(
+                f"INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}, but this mapper flips "
+                "'horizontal' or 'none'."
+            )
         crop = RandomAffineCrop(
             size=node.SIZE, zoom=(low, high), degrees=node.DEGREES, shift=node.SHIFT
         )

@@ -55,8 +55,10 @@ def find_config(
         opts: alternating config keys and values.
 
     Raises:
-        FileNotFoundError: the config does not exist, or without a config, the weights.
-        ValueError: the config is invalid, or there is none and the weights say nothing.
+        FileNotFoundError: the config or the weights do not exist.
+        OSError: the weights cannot be downloaded.
+        ValueError: the config or the weights are invalid, or there is no config and the weights
+            say nothing.
     """
     if config is None and weights is not None:
         return _described_config(weights, opts)
@@ -68,7 +70,15 @@ def find_config(
         merge_options(cfg, opts)
     if weights is not None:
         cfg.MODEL.WEIGHTS = str(weights)
-    return cfg, trained_category_ids(cfg)
+    return cfg, trained_category_ids(cfg) or _described_category_ids(cfg)
+
+
+def _described_category_ids(cfg: CfgNode) -> tuple[int | str, ...]:
+    """What the weights say, where the label file of their training is not."""
+    if not cfg.MODEL.WEIGHTS:
+        return ()
+    description = read_description(cfg.MODEL.WEIGHTS, weights_only=cfg.MODEL.WEIGHTS_ONLY)
+    return () if description is None else description.category_ids
 
 
 def _described_config(
@@ -144,7 +154,9 @@ def load_model(cfg: CfgNode) -> PoseModel:
     # The checkpoint includes the backbone: nothing else should be downloaded.
     cfg.MODEL.TIMM.PRETRAINED = False
     model = _build_model(cfg)
-    checkpointer = QueryPoseCheckpointer(model, weights_only=cfg.MODEL.WEIGHTS_ONLY)
+    checkpointer = QueryPoseCheckpointer(
+        model, weights_only=cfg.MODEL.WEIGHTS_ONLY, averaged=cfg.TEST.EMA
+    )
     checkpointer.load(weights)
     if checkpointer.loaded_backbone_only:
         raise ValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
@@ -20,7 +21,7 @@ from querypose.atomic_files import replace_file
 from querypose.checkpoint.description import ModelDescription
 from querypose.checkpoint.download import read_at
 from querypose.checkpoint.files import is_state_dict, read_checkpoint
-from querypose.config import config_to_json, read_config
+from querypose.config import config_from_json, config_to_json, read_config
 from querypose.config_arguments import add_config_file
 from querypose.data.datasets.coco import register_configured_datasets, trained_category_ids
 from querypose.modeling.pose_model import skeleton_from_config
@@ -63,8 +64,19 @@ def export_weights(
     # PyTorch's AveragedModel stores a prefix and the number of updates.
     weights = {n.removeprefix("module."): v for n, v in weights.items() if n != "n_averaged"}
     description = description or ModelDescription.from_checkpoint(content, address)
+    if description:
+        description = replace(description, config=_without_average(description.config, address))
     exported = {"model": compact(weights), **(description.fields() if description else {})}
     replace_file(output, lambda file: torch.save(exported, file))
+
+
+def _without_average(config: str, name: str) -> str:
+    """A config that reads the exported weights, whichever of a training's they are."""
+    cfg = config_from_json(config, name)
+    if not cfg.TEST.EMA:
+        return config
+    cfg.TEST.EMA = False
+    return config_to_json(cfg)
 
 
 def describe_by_config(config_file: str) -> ModelDescription:

@@ -102,6 +102,19 @@ def test_frames_at_one_time_and_of_odd_sizes_are_kept(tmp_path):
     assert {(frame.height, frame.width) for _, frame in frames} == {(40, 60)}
 
 
+def test_frames_of_one_pixel_are_refused(tmp_path):
+    writing = h264.H264Writer(tmp_path / "a.mp4", 10)
+    with pytest.raises(ValueError, match=r"a\.mp4 would be a video less than two pixels"), writing:
+        writing.write(np.zeros((40, 1, 3), np.uint8), 0.0)
+
+
+def test_a_frame_an_hour(tmp_path, frame_of):
+    with h264.H264Writer(tmp_path / "a.mp4", 1 / 3600) as writer:
+        writer.write(frame_of(0), 0.0)
+        writer.write(frame_of(1), 3600.0)
+    assert opened(tmp_path / "a.mp4")[1] == pytest.approx([0.0, 3600.0])
+
+
 def test_a_video_that_fails_midway_leaves_the_previous_one(tmp_path, frame_of):
     target = tmp_path / "a.mp4"
     target.write_bytes(b"precious")

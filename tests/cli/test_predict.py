@@ -15,6 +15,7 @@ import torch
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
+from querypose.cli.collection import find_collection
 from querypose.cli.predict import main
 from querypose.cli.shards import ShardFolder
 from querypose.inference.predictor import PosePredictor
@@ -168,6 +169,23 @@ def test_other_weights_and_other_images_are_refused(predict, photos, tmp_path):
     torch.save(content, tmp_path / ".tiny.pth")
     with pytest.raises(SystemExit, match=r"content of the weights is '.*', but was"):
         predict(photos)
+
+
+@pytest.mark.parametrize("name", ["results.json", "shards/00000.json"])
+def test_results_of_something_else_are_not_taken_for_finished(predict, photos, tmp_path, name):
+    foreign = tmp_path / "predicted" / name
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("[]")
+    with pytest.raises(SystemExit, match="holds results of something else: name another --output"):
+        predict(photos)
+
+
+def test_folders_behind_links_belong_to_a_folder(tmp_path):
+    write_images(tmp_path, ["photos/a.png", "elsewhere/b.png"])
+    (tmp_path / "photos" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "photos")
+    collection = find_collection(str(tmp_path / "photos"), None)
+    assert [image.file_name for image in collection.images] == ["a.png", "link/b.png"]
 
 
 def test_shards_that_lie_on_another_machine(tmp_path):

@@ -195,6 +195,7 @@ def test_broken_segmentations_are_named(segmentation, message):
         ({"INPUT__AFFINE__SIZE": 100}, "INPUT.AFFINE.SIZE must be a multiple of 32, got 100"),
         ({"INPUT__AFFINE__ZOOM": [1.5, 0.7]}, "INPUT.AFFINE.ZOOM must be"),
         ({"INPUT__LIGHTING": -0.1}, "INPUT.LIGHTING must not be negative"),
+        ({"INPUT__RANDOM_FLIP": "vertical"}, "INPUT.RANDOM_FLIP is 'vertical', but this mapper"),
         ({"INPUT__MAPPER": "AffineMapper"}, "INPUT.MAPPER must be one of PoseAffineMapper, Query"),
     ],
 )

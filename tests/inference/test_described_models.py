@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from querypose import PosePredictor
 from querypose.cli.demo import main as demo
+from querypose.cli.predict import main as predict
 from querypose.config import config_from_json, config_to_json, read_config
 from querypose.data.datasets.coco import register_configured_datasets
 from querypose.engine import QueryPoseTrainer
 from querypose.inference.model_loading import find_config
+from querypose.tools.export_weights import export_weights
 
 TINY = Path(__file__).parents[1] / "engine" / "tiny.yaml"
 HORSES = "horses_that_are_nowhere_else"
@@ -86,6 +90,58 @@ def test_a_config_that_declares_keypoints_holds(trained):
     opts = ["DATASETS.REGISTER", [], "DATASETS.TRAIN", ("keypoints_coco_2017_train",)]
     with pytest.raises(ValueError, match=r"is \(5, 2[^;]* instead of \(17, 2"):
         PosePredictor.from_config(cfg, weights=weights, opts=opts)
+
+
+def test_keypoints_in_another_order_are_refused(trained):
+    cfg, weights = trained
+    names = find_config(None, weights)[0].MODEL.SKELETON
+    swapped = names.replace("left_hand", "x").replace("right_hand", "left_hand")
+    with pytest.raises(ValueError, match="in another order than the configured model's"):
+        PosePredictor.from_config(
+            cfg, weights=weights, opts=["MODEL.SKELETON", swapped.replace("x", "right_hand")]
+        )
+
+
+def test_keypoints_of_other_names_are_a_line_of_the_log(trained, caplog):
+    cfg, weights = trained
+    renamed = find_config(None, weights)[0].MODEL.SKELETON.replace("left_hand", "left_paw")
+    with caplog.at_level(logging.WARNING):
+        PosePredictor.from_config(cfg, weights=weights, opts=["MODEL.SKELETON", renamed])
+    assert any(
+        "was trained on the keypoints ['nose', 'left_hand'" in record.message
+        for record in caplog.records
+    )
+
+
+def test_category_ids_are_those_of_the_checkpoint_where_no_labels_are(trained, image):
+    cfg, weights = trained
+    predictor = PosePredictor.from_config(cfg, weights=weights)
+    assert predictor.category_ids == (18,)
+    assert predictor(image).to_coco(1)[0]["category_id"] == 18
+
+
+def test_a_collection_needs_the_checkpoint_alone(trained, tmp_path):
+    photos, output = tmp_path / "photos", tmp_path / "predicted"
+    photos.mkdir()
+    shutil.copy(tmp_path / "1.png", photos)
+    arguments = [str(photos), "--weights", str(trained[1]), "--output", str(output)]
+    predict([*arguments, "--device", "cpu"])
+    assert {row["category_id"] for row in json.loads((output / "results.json").read_text())} == {18}
+
+
+def test_averaged_weights_predict_where_they_are_asked_for(trained, image, tmp_path):
+    _, weights = trained
+    content = torch.load(weights, weights_only=True)
+    average = {f"module.{name}": value * 0.9 for name, value in content["model"].items()}
+    torch.save({**content, "ema": average | {"n_averaged": torch.tensor(1)}}, weights)
+    plain = PosePredictor(weights)(image)
+    averaged = PosePredictor.from_config(weights=weights, opts=["TEST.EMA", True])(image)
+    assert not np.array_equal(plain.keypoints, averaged.keypoints)
+    # Exported weights are one of the two, whatever the training's config says.
+    _rewrite(weights, **{"TEST.EMA": True})
+    export_weights(weights, tmp_path / "small.pth", averaged=True)
+    exported = PosePredictor(tmp_path / "small.pth")(image)
+    np.testing.assert_allclose(exported.keypoints, averaged.keypoints, atol=0.5)
 
 
 def _rewrite(weights: Path, **changes: object) -> None:

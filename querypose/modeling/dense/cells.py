@@ -10,10 +10,28 @@ import math
 from typing import NamedTuple
 
 import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import Backbone
 from torch import Tensor
 
 STRIDE = 4
 """Pixels of the network's input per cell."""
+
+
+def only_map(backbone: Backbone) -> ShapeSpec:
+    """The shape of the one feature map that a dense method reads.
+
+    Raises:
+        ValueError: the backbone has several maps, or one of another stride.
+    """
+    shapes = backbone.output_shape()
+    if [shape.stride for shape in shapes.values()] != [STRIDE]:
+        maps = ", ".join(f"{name} of stride {shape.stride}" for name, shape in shapes.items())
+        raise ValueError(
+            f"Dense methods read one map of stride {STRIDE}, but the backbone has {maps}: set "
+            "MODEL.BACKBONE.NAME to build_hrnet_concat_backbone or build_timm_concat_backbone."
+        )
+    return next(iter(shapes.values()))
 
 
 class Cells(NamedTuple):

@@ -15,7 +15,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone
 from torch import Tensor, nn
 
 from querypose.checkpoint import convert_on_load
-from querypose.modeling.dense.cells import cells_to_pixels, map_size
+from querypose.modeling.dense.cells import cells_to_pixels, map_size, only_map
 from querypose.modeling.dense.flip import average_maps, mirror_images, mirror_poses
 from querypose.modeling.dense.fusion import FusedPoses, PoseFusion, score_keypoints
 from querypose.modeling.dense.instances import poses_to_batch, poses_to_instances
@@ -130,7 +130,7 @@ class PINet(PoseModel):
         skeleton = skeleton_from_config(cfg)
         layout = part_layout(skeleton, [skeleton.keypoints] if node.CENTER_ONLY else node.PARTS)
         backbone = build_backbone(cfg)
-        (shape,) = backbone.output_shape().values()
+        shape = only_map(backbone)
         head = PartHead(
             in_channels=shape.channels,
             num_keypoints=skeleton.num_keypoints,

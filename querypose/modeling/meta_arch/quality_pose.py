@@ -18,7 +18,7 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from querypose.checkpoint import convert_on_load
-from querypose.modeling.dense.cells import cells_to_pixels, map_size, pixels_to_cells
+from querypose.modeling.dense.cells import cells_to_pixels, map_size, only_map, pixels_to_cells
 from querypose.modeling.dense.flip import mirror_images
 from querypose.modeling.dense.instances import poses_to_batch, poses_to_instances
 from querypose.modeling.dense.persons import labeled_persons, padded_ignore_masks
@@ -57,7 +57,7 @@ class QualityPose(PoseModel):
         test_scales: scales of the image in testing; one of them is 1.
 
     Raises:
-        ValueError: the backbone's stride is not 4, or 1 is not among the scales.
+        ValueError: 1 is not among the scales.
     """
 
     @configurable
@@ -103,7 +103,7 @@ class QualityPose(PoseModel):
         node = cfg.MODEL.QUALITY_POSE
         skeleton = skeleton_from_config(cfg)
         backbone = build_backbone(cfg)
-        (shape,) = backbone.output_shape().values()
+        shape = only_map(backbone)
         head = QualityHead(
             in_channels=shape.channels,
             num_keypoints=skeleton.num_keypoints,

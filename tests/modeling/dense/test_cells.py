@@ -1,5 +1,8 @@
+import pytest
 import torch
+from detectron2.modeling import META_ARCH_REGISTRY
 
+from querypose.config import read_config
 from querypose.modeling.dense.cells import (
     Cells,
     cell_positions,
@@ -48,3 +51,17 @@ def test_cells_read_maps():
     maps = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5)
     cells = Cells(torch.tensor([0, 1]), torch.tensor([3, 0]), torch.tensor([4, 2]))
     torch.testing.assert_close(cells.read(maps), torch.stack([maps[0, :, 3, 4], maps[1, :, 0, 2]]))
+
+
+@pytest.mark.parametrize("config", ["quick/pinet_lite0", "quick/quality_pose_lite0"])
+@pytest.mark.parametrize(
+    ("backbone", "maps"),
+    [
+        ("build_resnet_backbone", "res4 of stride 16"),
+        ("build_timm_fpn_backbone", "p2 of stride 4, p3 of stride 8, p4 of stride 16, p5 of"),
+    ],
+)
+def test_a_backbone_of_other_maps_is_refused(config, backbone, maps):
+    cfg = read_config(config, ["MODEL.BACKBONE.NAME", backbone])
+    with torch.device("meta"), pytest.raises(ValueError, match=f"the backbone has {maps}"):
+        META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)

@@ -18,7 +18,7 @@ from querypose.data.datasets.labels.numbering import (
     number_rows,
 )
 from querypose.data.datasets.labels.refused import REFUSED, Refusal
-from querypose.data.datasets.labels.rows import Context, Row, holds_nan, is_id
+from querypose.data.datasets.labels.rows import Context, Row, are_numbers, holds_nan, is_id
 from querypose.skeleton import Skeleton
 
 TABLES = {"images": "image", "categories": "category", "annotations": "annotation"}
@@ -128,6 +128,11 @@ def _context(
     return Context(
         skeleton=skeleton,
         known_ids={table: set(counts) for table, counts in ids.items()},
+        image_sizes={
+            row["id"]: (row["height"], row["width"])
+            for row in content["images"]
+            if is_id(row.get("id")) and are_numbers([row.get("height"), row.get("width")], 2)
+        },
         repeated_ids={table: {i for i, n in ids[table].items() if n > 1} for table in TABLES},
         keypoint_names=next(filter(None, keypoint_names), []),
         holds_nan=has_nan,

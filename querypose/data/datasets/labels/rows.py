@@ -22,6 +22,7 @@ class Context(NamedTuple):
     Attributes:
         skeleton: the dataset's keypoints.
         known_ids: the ids of every table's rows.
+        image_sizes: (height, width) by image id, where the file has them.
         repeated_ids: the ids of every table that several rows have.
         keypoint_names: the keypoints of the first category that lists any.
         holds_nan: whether the file may contain NaN or infinity.
@@ -30,6 +31,7 @@ class Context(NamedTuple):
 
     skeleton: Skeleton
     known_ids: Mapping[str, set[Any]]
+    image_sizes: Mapping[Any, tuple[int, int]]
     repeated_ids: Mapping[str, set[Any]]
     keypoint_names: Sequence[Any]
     holds_nan: bool

@@ -144,6 +144,10 @@ BAD = {
         row("annotations", 3, segmentation=[["1", 1, 9, 1, 9, 9]]),
         "annotation 4 has a segmentation that is neither",
     ),
+    "runs_of_another_size": (
+        row("annotations", 3, segmentation={"size": [32, 32], "counts": [1024]}),
+        "annotation 4 has a segmentation of 32 x 32 pixels (height, width), but its image has 96 x",
+    ),
     "polygon_without_list": (
         row("annotations", 3, segmentation=[1, 1, 9, 1, 9, 9]),
         "annotation 4 has a segmentation that is neither",
