@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from querypose.data.datasets.coco import declared_skeleton, set_classes
 from querypose.data.datasets.labels import Labels, read_labels, read_registered_labels
 from querypose.evaluation.ground_truth import GroundTruth, warn_of_no_annotations
+from querypose.evaluation.percent import in_percent
 from querypose.evaluation.results_file import check_image_ids, match_results
 from querypose.skeleton import Skeleton
 
@@ -115,7 +116,8 @@ def evaluate_coco(annotation_file: str | Path, results_file: str | Path) -> dict
         results_file: results in COCO's format.
 
     Returns:
-        AP, AP50, AP75, APm, APl and AR in percent; NaN if there are no results.
+        AP, AP50, AP75, APm, APl and AR in percent; NaN if there are no results, or no persons that
+        a metric is of.
 
     Raises:
         FileNotFoundError: a file does not exist.
@@ -127,7 +129,7 @@ def evaluate_coco(annotation_file: str | Path, results_file: str | Path) -> dict
     if evaluation is None:
         return dict.fromkeys(_FILE_METRICS, math.nan)
     stats = zip(_FILE_METRICS, evaluation.stats, strict=False)
-    return {name: 100 * float(value) for name, value in stats}
+    return {name: in_percent(value) for name, value in stats}
 
 
 def oks_sigmas(metadata: Metadata, sigmas: Sequence[float] = ()) -> list[float]:

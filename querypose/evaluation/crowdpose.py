@@ -24,6 +24,7 @@ from querypose.data.datasets.labels import (
     read_registered_labels,
 )
 from querypose.evaluation.coco import KeypointEvaluator
+from querypose.evaluation.percent import in_percent
 from querypose.evaluation.results_file import match_results
 from querypose.skeleton import CROWDPOSE_SKELETON
 
@@ -143,8 +144,7 @@ def _crowdpose_metrics(coco_eval: COCOeval) -> dict[str, float]:
     metrics = {name: coco_eval.stats[index] for name, index in _STATS.items()}
     for level, image_ids in _images_by_level(coco_eval).items():
         metrics[f"AP_{level}"] = _average_precision(coco_eval, image_ids)
-    # pycocotools returns -1 where there is no ground truth; Detectron2 reports that as NaN.
-    return {name: float(value * 100 if value >= 0 else math.nan) for name, value in metrics.items()}
+    return {name: in_percent(value) for name, value in metrics.items()}
 
 
 def _images_by_level(coco_eval: COCOeval) -> dict[str, list[int]]:

@@ -116,6 +116,18 @@ def test_results_of_any_keypoints_are_evaluated_as_coco_does(
     assert math.isnan(evaluate_coco(json_file, write_labels([], "none.json"))["AP"])
 
 
+def test_a_metric_of_sizes_that_no_person_has_is_nan(label_content, write_labels):
+    content = label_content()
+    person = content["annotations"][0]
+    found = {key: person[key] for key in ("image_id", "category_id", "keypoints")} | {"score": 0.9}
+    for person in content["annotations"]:
+        person["area"], person["bbox"] = 100 * 100, [0, 0, 128, 96]
+    json_file = write_labels(content, "labels.json")
+    metrics = evaluate_coco(json_file, write_labels([found], "results.json"))
+    assert math.isnan(metrics["APm"])
+    assert metrics["APl"] == pytest.approx(metrics["AP"]) and metrics["AP"] > 0
+
+
 def test_the_published_example_has_its_published_result(real_data):
     folder = real_data / "evaluators"
     metrics = evaluate_coco(folder / "example_coco_val.json", folder / "example_coco_preds.json")
