@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.structures import Instances
 from torch import nn
 
 from querypose.engine import load_bad_batch
 from querypose.engine.accumulation import loss_shares
+from querypose.skeleton import Skeleton
+from querypose.synthetic import SyntheticPeople
 
 NAN = float("nan")
 
@@ -119,6 +122,30 @@ def test_skipped_batch_leaves_no_trace(tiny_config, start, assert_same_state, fa
     assert_same_state(clean.model.state_dict(), trainer.model.state_dict())
     first, second = (t.optimizer.state_dict()["state"] for t in (clean, trainer))
     assert all(torch.equal(first[i]["exp_avg"], second[i]["exp_avg"]) for i in first)
+
+
+def test_images_may_be_given_as_paths(
+    tiny_config, start, temporary_datasets, tmp_path, label_content, write_labels
+):
+    write_labels(label_content(), "labels.json")
+    skeleton = Skeleton.from_metadata(MetadataCatalog.get("synthetic_people_tiny"))
+    records = SyntheticPeople(2, seed=0, image_size=(128, 96))()
+    records = [
+        record | {"file_name": tmp_path / f"{index}.png"}
+        for index, record in enumerate(records, start=1)
+    ]
+    temporary_datasets.append("people_of_paths")
+    DatasetCatalog.register("people_of_paths", lambda: records)
+    MetadataCatalog.get("people_of_paths").set(thing_classes=["person"], **skeleton.metadata())
+
+    opts = ("DATASETS.TRAIN", "('people_of_paths',)", "DATASETS.TEST", "()")
+    cfg = tiny_config(*opts, "SOLVER.MAX_SKIPPED_BATCHES", 1)
+    message = messages(broken(start, cfg, BreakData(1, 2)))
+    assert str(tmp_path / "1.png") in message and str(tmp_path / "2.png") in message
+    (batch,) = load_bad_batch(f"{cfg.OUTPUT_DIR}/bad_batch_1.pth")["batches"]
+    assert {sample["file_name"] for sample in batch} <= {
+        str(tmp_path / name) for name in ("1.png", "2.png")
+    }
 
 
 def test_no_more_batches_are_skipped_than_allowed(tiny_config, start):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ def load_records(name: str) -> list[Record]:
     Where the metadata has ``json_file``, ``image_root`` and ``keypoint_names``, the label file is
     read by :func:`load_coco_keypoints`, whoever registered the dataset: Detectron2's own COCO
     loader drops every annotation's ``area`` and checks little. Other datasets are read by the
-    function that they are registered with.
+    function that they are registered with. ``file_name`` is text in every record.
 
     Raises:
         FileNotFoundError: the label file does not exist.
@@ -34,7 +35,7 @@ def load_records(name: str) -> list[Record]:
     """
     metadata = MetadataCatalog.get(name)
     if not all(metadata.get(key) for key in ("json_file", "image_root", "keypoint_names")):
-        return list(DatasetCatalog.get(name))
+        return [_with_text_path(record) for record in DatasetCatalog.get(name)]
     loader = str(getattr(DatasetCatalog[name], "__module__", None))
     if not loader.startswith(("detectron2.", "querypose.")):
         logging.getLogger(__name__).warning(
@@ -78,6 +79,13 @@ def load_training_records(
             f"DATASETS.TRAIN has no image to train on: label people in {' or '.join(names)}."
         )
     return records
+
+
+def _with_text_path(record: Record) -> Record:
+    """Detectron2 asks for text, but reads images of a ``pathlib.Path``, too; messages do not."""
+    if isinstance(record.get("file_name"), os.PathLike):
+        return record | {"file_name": os.fspath(record["file_name"])}
+    return record
 
 
 def _log_class_histogram(records: list[Record], classes: Sequence[str]) -> None:

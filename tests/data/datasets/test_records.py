@@ -86,6 +86,13 @@ def test_without_label_metadata_the_registered_function_counts(register, content
     assert load_records(register(content, left_out, loader=lambda: records)) == records
 
 
+def test_paths_of_images_become_text(register, content, tmp_path):
+    records = [{"file_name": tmp_path / "1.png", "annotations": []}]
+    name = register(content, "json_file", loader=lambda: records)
+    assert load_records(name) == [{"file_name": str(tmp_path / "1.png"), "annotations": []}]
+    assert records[0]["file_name"] == tmp_path / "1.png"
+
+
 def test_a_function_that_is_passed_over_is_named(register, content, tmp_path, caplog):
     def first_image_only():
         return load_coco_json(str(next(tmp_path.glob("*.json"))), str(tmp_path))[:1]
