@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -8,7 +9,14 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from querypose.oks import expected_oks, paired_oks, pairwise_oks, pairwise_pose_oks, person_areas
+from querypose.oks import (
+    expected_oks,
+    paired_oks,
+    pairwise_oks,
+    pairwise_pose_oks,
+    person_areas,
+    pose_areas,
+)
 from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON
 
 SIGMAS = torch.tensor(COCO_SKELETON.sigmas)
@@ -101,11 +109,44 @@ def test_pairwise_pose_oks_uses_the_areas_of_the_poses() -> None:
     )
 
 
-def test_poses_without_extent_match_only_themselves() -> None:
+def test_single_points_without_boxes_match_only_themselves() -> None:
     point, other = torch.zeros(1, 1, 2), torch.ones(1, 1, 2)
     sigmas = torch.tensor([0.1])
     assert pairwise_pose_oks(point, point, sigmas).item() == 1
     assert pairwise_pose_oks(point, other, sigmas).item() == 0
+
+
+def test_the_size_of_single_points_is_that_of_their_boxes() -> None:
+    point, other = torch.zeros(1, 1, 2), torch.tensor([[[4.0, 0.0]]])
+    boxes = torch.tensor([[-20.0, -10.0, 20.0, 70.0]])
+    similarity = pairwise_pose_oks(
+        point, other, torch.tensor([0.1]), boxes=boxes, other_boxes=boxes
+    )
+    expected = math.exp(-16 / (2 * 0.53 * 40 * 80 * 0.2**2))
+    assert similarity.item() == pytest.approx(expected, abs=1e-6)
+
+
+IN_LINE = torch.tensor([[50.0, 10.0], [50.0, 60.0], [50.0, 110.0]])
+
+
+@pytest.mark.parametrize("num_keypoints", [2, 3])
+def test_keypoints_in_a_line_have_an_area(num_keypoints) -> None:
+    pose, box = IN_LINE[:num_keypoints], torch.tensor([30.0, 0.0, 70.0, 120.0])
+    length = 50.0 * (num_keypoints - 1)
+    assert pose_areas(pose).item() == pytest.approx(0.1 * length**2)
+    assert pose_areas(pose, box).item() == pytest.approx(0.53 * 40 * 120)
+    # A dense model's box is that of the keypoints.
+    no_box = torch.cat([pose.amin(dim=0), pose.amax(dim=0)])
+    assert pose_areas(pose, no_box).item() == pytest.approx(0.1 * length**2)
+    sigmas = torch.full((num_keypoints,), 0.062)
+    assert pairwise_pose_oks(pose[None], pose[None] + 0.5, sigmas).item() > 0.9
+    assert pairwise_pose_oks(pose[None], pose[None] + 50, sigmas).item() < 0.01
+
+
+def test_keypoints_that_span_an_area_have_it_whatever_the_box() -> None:
+    pose = IN_LINE + torch.tensor([[0.0, 0.0], [20.0, 0.0], [0.0, 0.0]])
+    for boxes in (None, torch.tensor([0.0, 0.0, 200.0, 200.0])):
+        assert pose_areas(pose, boxes).item() == 20 * 100
 
 
 def test_expected_oks_is_the_mean_over_normal_errors() -> None:

@@ -56,7 +56,8 @@ def merge_views(views: Sequence[Instances], sigmas: Tensor) -> Instances:
 def _group(people: Instances, view_of: list[int], sigmas: Tensor) -> list[list[int]]:
     """Rows of the same person in different views; the highest score of each group comes first."""
     positions = people.pred_keypoints[..., :2]
-    similarity = pairwise_pose_oks(positions, positions, sigmas)
+    boxes = people.pred_boxes.tensor
+    similarity = pairwise_pose_oks(positions, positions, sigmas, boxes=boxes, other_boxes=boxes)
     same_class = people.pred_classes[:, None] == people.pred_classes
     similarity = torch.where(same_class, similarity, 0).cpu()
     is_free = torch.ones(len(people), dtype=torch.bool)

@@ -14,6 +14,7 @@ def group_in_turns(
     sigmas: Tensor,
     threshold: float,
     classes: Tensor | None = None,
+    boxes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Groups poses greedily: in its turn, a free pose takes all free poses that resemble it.
 
@@ -27,13 +28,16 @@ def group_in_turns(
             :func:`querypose.oks.pairwise_pose_oks`, is above it.
         classes: (..., n) of the persons; poses of different classes do not resemble each other.
             None if there is one class.
+        boxes: (..., n, 4) xyxy of the persons, in the unit of ``poses``; None if they have none.
 
     Returns:
         Per turn, (..., n) bool, whether its pose was free; and, (..., n, n) bool, the poses that it
         took, itself among them: none where it was not free.
     """
     poses = poses.gather(-3, order[..., None, None].expand_as(poses))
-    alike = pairwise_pose_oks(poses, poses, sigmas) > threshold
+    if boxes is not None:
+        boxes = boxes.gather(-2, order[..., None].expand_as(boxes))
+    alike = pairwise_pose_oks(poses, poses, sigmas, boxes=boxes, other_boxes=boxes) > threshold
     if classes is not None:
         classes = classes.gather(-1, order)
         alike &= classes[..., :, None] == classes[..., None, :]
@@ -64,6 +68,7 @@ def best_of_alike(
     sigmas: Tensor,
     threshold: float,
     classes: Tensor | None = None,
+    boxes: Tensor | None = None,
 ) -> Tensor:
     """Keeps, from the best pose down, those that resemble no kept one.
 
@@ -73,10 +78,11 @@ def best_of_alike(
         sigmas: (K,), OKS standard deviations.
         threshold: see :func:`group_in_turns`.
         classes: see :func:`group_in_turns`.
+        boxes: see :func:`group_in_turns`.
 
     Returns:
         (..., n) bool, which are kept.
     """
     order = scores.argsort(dim=-1, descending=True, stable=True)
-    free, _ = group_in_turns(poses, order, sigmas, threshold, classes)
+    free, _ = group_in_turns(poses, order, sigmas, threshold, classes, boxes)
     return torch.zeros_like(free).scatter(-1, order, free)

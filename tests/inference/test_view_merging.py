@@ -85,6 +85,19 @@ def test_if_a_person_is_found_twice_confident_ones_are_merged():
     torch.testing.assert_close(merged.scores, torch.tensor([0.9, 0.1]))
 
 
+@pytest.mark.parametrize("keypoints", [[[30.0, 12]], [[30.0, 12], [30, 88]]])
+def test_keypoints_that_span_no_area_are_of_one_person(keypoints):
+    """One keypoint, or head and feet of somebody upright."""
+    views = []
+    for shift in (0.0, 0.5):
+        view = people(BOXES[:1], [0.8])
+        positions = torch.tensor([keypoints]) + shift
+        confidence = torch.full((1, len(keypoints), 1), 0.8)
+        view.pred_keypoints = torch.cat([positions, confidence], dim=-1)
+        views.append(view)
+    assert len(merge_views(views, SIGMAS[: len(keypoints)])) == 1
+
+
 def test_the_order_of_views_does_not_matter():
     first, second = people(BOXES, [0.9, 0.5, 0.3]), people(BOXES[:2], [0.85, 0.6])
     one, other = merge_views([first, second], SIGMAS), merge_views([second, first], SIGMAS)

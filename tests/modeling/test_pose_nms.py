@@ -40,3 +40,19 @@ def test_nobody_in_nobody_out():
 def test_persons_of_different_classes_do_not_suppress_each_other():
     classes = torch.tensor([0, 0, 1])
     assert kept(chain(0.0, 0.1, 0.2), [0.5, 0.7, 0.6], classes=classes) == [1, 2]
+
+
+def test_persons_who_stand_upright_suppress_each_other():
+    head_and_feet = torch.tensor([[50.0, 10.0], [50.0, 110.0]])
+    poses = torch.stack([head_and_feet, head_and_feet + 0.5, head_and_feet + 40])
+    assert kept(poses, [0.6, 0.9, 0.5]) == [1, 2]
+
+
+def test_boxes_go_with_their_persons():
+    # Alone the sizes of the boxes say which two points, three pixels apart, are of one person.
+    points = torch.tensor([20.0, 80, 23, 83])[:, None, None].expand(-1, 1, 2)
+    half = torch.tensor([[4.0], [40], [4], [40]])
+    boxes = torch.cat([points[:, 0] - half, points[:, 0] + half], dim=1)
+    scores = torch.tensor([0.6, 0.7, 0.8, 0.9])
+    best = best_of_alike(points, scores, SIGMAS[:1], 0.7, boxes=boxes)
+    assert best.tolist() == [True, False, True, True]

@@ -12,7 +12,7 @@ from querypose.modeling.pose_model import PeopleBatch
 from querypose.modeling.sparse.readout import DecodedPeople
 
 DecodeFunction = Callable[[Tensor | Sequence[Tensor]], DecodedPeople]
-SuppressFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+SuppressFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def detect_people(
@@ -58,7 +58,7 @@ def detect_people(
     limit = min(max_detections, class_scores.shape[1])
 
     def stand(scores: Tensor, keypoints: Tensor) -> Tensor:
-        return suppress(scores, keypoints, classes)
+        return suppress(scores, keypoints, classes, clipped)
 
     # A score of -inf means that the query was not decoded, or was dropped.
     scores, decoded = _decode_best(class_scores, candidates, decode, stand, limit)
@@ -109,11 +109,13 @@ def detect_at_most(
     )
     # `where` again: an infinity times a quality of 0 is not a number.
     scores = torch.where(class_scores > -torch.inf, class_scores * quality, -torch.inf)
-    scores = suppress(scores, keypoints, classes.gather(1, queries))
+    classes = classes.gather(1, queries)
+    boxes = boxes.gather(1, queries[..., None].expand(-1, -1, 4))
+    scores = suppress(scores, keypoints, classes, boxes)
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     valid = scores > -torch.inf
     return PeopleBatch(
-        boxes.gather(1, queries.gather(1, order)[..., None].expand(-1, -1, 4)),
+        boxes.gather(1, order[..., None].expand_as(boxes)),
         torch.where(valid, scores, 0),
         keypoints.gather(1, order[..., None, None].expand_as(keypoints)),
         valid,

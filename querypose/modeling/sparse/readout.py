@@ -136,13 +136,14 @@ class KeypointReadout(nn.Module):
             attention=attention, attention_boxes=torch.stack(keypoint_boxes, dim=1)
         )
 
-    def suppress(self, scores: Tensor, keypoints: Tensor, classes: Tensor) -> Tensor:
+    def suppress(self, scores: Tensor, keypoints: Tensor, classes: Tensor, boxes: Tensor) -> Tensor:
         """Drops people who resemble a better one of their image and class.
 
         Args:
             scores: (B, N), -inf for nobody.
             keypoints: (B, N, K, 3).
             classes: (B, N).
+            boxes: (B, N, 4) xyxy.
 
         Returns:
             The scores, -inf for nobody and for those who are dropped.
@@ -150,7 +151,7 @@ class KeypointReadout(nn.Module):
         if self.nms_oks_threshold == 1:
             return scores
         best = best_of_alike(
-            keypoints[..., :2], scores, self.oks_sigmas, self.nms_oks_threshold, classes
+            keypoints[..., :2], scores, self.oks_sigmas, self.nms_oks_threshold, classes, boxes
         )
         return torch.where(best, scores, -torch.inf)
 

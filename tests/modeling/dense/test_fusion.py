@@ -34,6 +34,13 @@ def test_two_poses_of_one_person_are_fused():
     torch.testing.assert_close(fused_scores, torch.tensor([0.405]))
 
 
+def test_poses_of_one_person_who_stands_upright_are_fused():
+    upright = torch.tensor([[20.0, 10.0], [20.0, 50.0]])
+    poses = torch.stack([upright, upright + 0.5, upright + 30])
+    _, _, person_of_pose = fusion()(poses, torch.full((3, 2), 0.5), torch.ones(3))
+    assert person_of_pose.tolist() == [0, 0, 1]
+
+
 CHAIN = torch.stack([POSE + torch.tensor([shift, 0.0]) for shift in (0.0, 1.5, 3.0)])
 CHAIN_PART_SCORES = torch.tensor([0.9, 0.6, 0.5])
 CHAIN_SCORES = CHAIN_PART_SCORES[:, None] * torch.tensor([[0.2, 0.2], [0.9, 0.9], [0.5, 0.1]])

@@ -85,7 +85,11 @@ class Predictions:
         if self.readout.nms_oks_threshold == 1:
             return queries
         pixels = keypoints_to_pixels(self.coordinates[image], self.boxes[image])
-        oks = pairwise_pose_oks(pixels, pixels, torch.tensor(OKS_SIGMAS))
+        (height, width), boxes = SIZES[image], self.boxes[image]
+        boxes = boxes.clamp(min=0).minimum(torch.tensor([width, height, width, height]))
+        oks = pairwise_pose_oks(
+            pixels, pixels, torch.tensor(OKS_SIGMAS), boxes=boxes, other_boxes=boxes
+        )
         classes = self.logits[image].argmax(dim=-1)
         kept: list[int] = []
         for query in queries:

@@ -112,3 +112,12 @@ def test_the_config_names_the_options(tiny_cfg):
 def test_what_makes_no_sense_is_refused(key, value, tiny_cfg):
     with pytest.raises(ValueError, match=key):
         KeypointReadout(tiny_cfg({f"MODEL.QUERYPOSE.{key}": value}), COCO_SKELETON)
+
+
+def test_of_two_single_points_of_one_person_the_better_is_kept():
+    readout = KeypointReadout(oks_sigmas=[0.062], nms_oks_threshold=0.7)
+    keypoints = torch.tensor([[[[30.0, 12, 1]], [[30.5, 12, 1]], [[50.0, 12, 1]]]])
+    boxes = torch.tensor([[[10.0, 10, 50, 90], [11, 10, 50, 90], [30, 10, 70, 90]]])
+    scores = torch.tensor([[0.8, 0.9, 0.7]])
+    left = readout.suppress(scores, keypoints, torch.zeros(1, 3), boxes)
+    assert left.tolist() == [[-torch.inf, *scores[0, 1:].tolist()]]
