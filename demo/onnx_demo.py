@@ -35,7 +35,8 @@ class Poses:
         size = self.about["size"] or self.network_size(*image.shape[:2])
         pixels = image if self.about["channel_order"] == "BGR" else image[..., ::-1]
         pixels = resize(pixels, *size).transpose(2, 0, 1)[None].astype(self.about["input_type"])
-        boxes, scores, keypoints, valid = self.session.run(None, {"image": pixels})
+        outputs = ["boxes", "scores", "keypoints", "valid"]
+        boxes, scores, keypoints, valid = self.session.run(outputs, {"image": pixels})
         kept = valid[0] & (scores[0] >= self.about["score_threshold"])
         scale = np.float32([image.shape[1] / size[1], image.shape[0] / size[0]])
         keypoints = keypoints[0, kept] * np.append(scale, np.float32(1))

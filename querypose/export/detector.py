@@ -58,21 +58,23 @@ class OnnxDetector:
                 f"not of {images.shape[2]} x {images.shape[3]}."
             )
         outputs = self._session.run(None, {"image": images.astype(self._dtype)})
-        return PeopleBatch(*map(torch.from_numpy, outputs))
+        names = (output.name for output in self._session.get_outputs())
+        people = dict(zip(names, map(torch.from_numpy, outputs), strict=True))
+        # The first files of this package did not tell of classes.
+        people.setdefault("classes", torch.zeros_like(people["valid"], dtype=torch.int64))
+        return PeopleBatch(**people)
 
     def _detect(self, given: dict[str, Any]) -> Instances:
         image = given["image"]
-        boxes, scores, keypoints, valid = (
-            output[0] for output in self.people(image[None].cpu().numpy())
-        )
-        kept = valid & (scores >= given.get("score_threshold", 0.0))
+        found = PeopleBatch(*(output[0] for output in self.people(image[None].cpu().numpy())))
+        kept = found.valid & (found.scores >= given.get("score_threshold", 0.0))
         image_size = tuple(image.shape[-2:])
         people = Instances(
             image_size,
-            pred_boxes=Boxes(boxes[kept]),
-            scores=scores[kept],
-            pred_classes=torch.zeros(int(kept.sum()), dtype=torch.int64),
-            pred_keypoints=keypoints[kept],
+            pred_boxes=Boxes(found.boxes[kept]),
+            scores=found.scores[kept],
+            pred_classes=found.classes[kept],
+            pred_keypoints=found.keypoints[kept],
         )
         return rescale_instances(people, wanted_size(given, image_size))
 

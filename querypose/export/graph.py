@@ -20,13 +20,13 @@ from torch.onnx import OnnxExporterError
 from querypose.export.same_padding import fix_same_padding
 from querypose.export.swin_windows import open_swin_batch
 from querypose.export.translations import TRANSLATIONS
-from querypose.modeling.pose_model import PoseModel
+from querypose.modeling.pose_model import PeopleBatch, PoseModel
 
 OPSET = 18
 """RoIAlign with half-pixel coordinates came with 16; this is what PyTorch's exporter writes."""
 
 INPUT_NAME = "image"
-OUTPUT_NAMES = ("boxes", "scores", "keypoints", "valid")
+OUTPUT_NAMES = PeopleBatch._fields
 INPUT_TYPES = {"uint8": torch.uint8, "float32": torch.float32}
 
 _OF_ONE_SIZE = (SwinTransformer, timm.models.swin_transformer.SwinTransformer)

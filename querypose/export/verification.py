@@ -36,6 +36,7 @@ def batch_of(people: Instances) -> PeopleBatch:
         people.scores[None],
         people.pred_keypoints[None],
         torch.ones(1, len(people), dtype=torch.bool),
+        people.pred_classes[None],
     )
 
 
@@ -60,24 +61,28 @@ def compare_with_model(path: Path, model: PoseModel, max_people: int, images: Te
 
 
 def compare(found: PeopleBatch, expected: PeopleBatch) -> Difference:
-    """Compares people with those of another answer whose keypoints are closest.
+    """Compares people with those of another answer, of their class, whose keypoints are closest.
 
-    Of people with equal scores, rounding decides who comes first.
+    A person without such a counterpart is infinitely far off. Of people with equal scores, rounding
+    decides who comes first.
     """
     pixels, scores, people = [0.0], [0.0], 0
     for image in range(len(expected.valid)):
         these, those = (
-            (answer.keypoints[image, valid], answer.scores[image, valid])
-            for answer, valid in ((found, found.valid[image]), (expected, expected.valid[image]))
+            PeopleBatch(*(field[image, answer.valid[image]] for field in answer))
+            for answer in (found, expected)
         )
-        if len(these[0]) != len(those[0]):
+        if len(these.valid) != len(those.valid):
             return Difference(np.inf, np.inf, people)
-        if not len(those[0]):
+        if not len(those.valid):
             continue
-        distances = (those[0][:, None, :, :2] - these[0][None, ..., :2]).abs().amax(dim=(2, 3))
+        offsets = those.keypoints[:, None, :, :2] - these.keypoints[None, ..., :2]
+        same_class = those.classes[:, None] == these.classes
+        distances = torch.where(same_class, offsets.abs().amax(dim=(2, 3)), torch.inf)
         nearest = distances.argmin(dim=1)
         pixels.append(float(distances.amin(dim=1).max()))
-        scores.append(float((those[1] - these[1][nearest]).abs().max()))
-        scores.append(float((those[0][..., 2] - these[0][nearest][..., 2]).abs().max()))
+        scores.append(float((those.scores - these.scores[nearest]).abs().max()))
+        differences = those.keypoints[..., 2] - these.keypoints[nearest][..., 2]
+        scores.append(float(differences.abs().max()))
         people += len(nearest)
     return Difference(max(pixels), max(scores), people)

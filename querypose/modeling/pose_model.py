@@ -28,12 +28,14 @@ class PeopleBatch(NamedTuple):
         scores: (B, n), falling; 0 for nobody.
         keypoints: (B, n, K, 3): x, y, score.
         valid: (B, n) bool, False where there are fewer people; the others come first.
+        classes: (B, n) int64.
     """
 
     boxes: Tensor
     scores: Tensor
     keypoints: Tensor
     valid: Tensor
+    classes: Tensor
 
 
 class PoseModel(nn.Module, ABC):

@@ -16,6 +16,7 @@ from querypose.modeling.pose_model import PeopleBatch, PoseModel
 
 if any(find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript", "cv2")):
     collect_ignore = [
+        "test_detector.py",
         "test_full_size.py",
         "test_methods.py",
         "test_onnx_demo.py",

@@ -31,9 +31,10 @@ _SMALL_QUERYPOSE = {
     "MODEL.QUERYPOSE.NUM_QUERIES": 12,
     "MODEL.QUERYPOSE.NUM_STAGES": 2,
     "MODEL.QUERYPOSE.KEYPOINT_FEEDBACK": True,
+    "MODEL.QUERYPOSE.NUM_CLASSES": 2,
 }
 CASES = {
-    "full model, another skeleton": ("crowdpose/querypose_r50_3x", _SMALL_QUERYPOSE),
+    "full model, another skeleton, two classes": ("crowdpose/querypose_r50_3x", _SMALL_QUERYPOSE),
     "PINet": ("quick/pinet_lite0", {"MODEL.PINET.MAX_PEAKS": 8}),
     "QualityPose": ("quick/quality_pose_lite0", {"MODEL.QUALITY_POSE.MAX_PEAKS": 12}),
 }

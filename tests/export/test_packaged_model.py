@@ -78,7 +78,7 @@ def test_axes_are_named_and_open(lite0):
     assert (image.name, image.type) == ("image", "tensor(uint8)")
     assert image.shape == ["batch", 3, "height", "width"]
     names = [output.name for output in session.get_outputs()]
-    assert names == ["boxes", "scores", "keypoints", "valid"]
+    assert names == ["boxes", "scores", "keypoints", "valid", "classes"]
     assert session.get_outputs()[2].shape == ["batch", QUERIES, 17, 3]
 
 

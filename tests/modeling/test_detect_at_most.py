@@ -22,6 +22,13 @@ def _model(name):
     if name == "lite0":
         cfg, _ = find_config(None, opts=["MODEL.DEVICE", "cpu"])
         return load_model(cfg)
+    if name == "two_classes":
+        torch.manual_seed(0)
+        opts = ["MODEL.QUERYPOSE.NUM_CLASSES", 2, "MODEL.QUERYPOSE.NMS_OKS_THRESHOLD", 1.0]
+        model = build_model(read_config("lite0", ["MODEL.DEVICE", "cpu", *opts])).eval()
+        torch.manual_seed(0)
+        nn.init.normal_(model.decoder.box_stages[-1].class_logits.weight, std=0.3)
+        return model
     torch.manual_seed(0)
     config, _, switch = name.partition(" ")
     changes = {"": (), "by_part": ("MODEL.PINET.SORT_BY", "part_score")}[switch]
@@ -40,7 +47,7 @@ def _image(height, width, seed):
     return 255 * nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")[0]
 
 
-@pytest.mark.parametrize("name", ["lite0", "pinet", "pinet by_part", "quality_pose"])
+@pytest.mark.parametrize("name", ["lite0", "two_classes", "pinet", "pinet by_part", "quality_pose"])
 @pytest.mark.parametrize(("height", "width"), [(120, 200), (256, 96)])
 @torch.no_grad()
 def test_it_finds_the_people_of_forward(name, height, width):
@@ -54,14 +61,16 @@ def test_it_finds_the_people_of_forward(name, height, width):
         count = len(people)
         assert count > 0 and found.valid[index, :count].all()
         expected = int(found.valid[index].sum())
-        assert count == (min(20, expected) if name == "lite0" else expected)
+        assert count == (min(20, expected) if model.num_queries_key else expected)
         for mine, theirs in (
             (found.scores, people.scores),
             (found.boxes, people.pred_boxes.tensor),
             (found.keypoints, people.pred_keypoints),
         ):
             torch.testing.assert_close(mine[index, :count], theirs, atol=2e-3, rtol=1e-4)
+        assert torch.equal(found.classes[index, :count], people.pred_classes)
     assert not found.scores[~found.valid].any()
+    assert set(found.classes[found.valid].tolist()) == set(range(model.num_classes))
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ def poses_to_batch(keypoints: Tensor, scores: Tensor, max_people: int) -> People
         torch.where(valid, scores, 0),
         torch.cat([places, torch.where(valid[..., None, None], keypoints[..., 2:], 0)], dim=-1),
         valid,
+        torch.zeros_like(scores, dtype=torch.int64),
     )
 
 

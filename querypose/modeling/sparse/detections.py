@@ -119,6 +119,7 @@ def detect_at_most(
         torch.where(valid, scores, 0),
         keypoints.gather(1, order[..., None, None].expand_as(keypoints)),
         valid,
+        classes.gather(1, order),
     )
 
 
