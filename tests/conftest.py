@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import importlib.util
 import itertools
 import json
@@ -25,7 +26,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances, Keypoints
+from detectron2.structures import Boxes, BoxMode, Instances, Keypoints
 from PIL import Image, ImageFile
 from torch import nn
 
@@ -34,6 +35,7 @@ from querypose.data import register_coco_keypoints
 from querypose.inference.acceleration import prepare_for_inference
 from querypose.inference.winograd import WinogradConv2d
 from querypose.modeling.targets import PersonTargets
+from querypose.skeleton import Skeleton
 
 GOLDEN_DIR = Path(__file__).parent / "golden"
 REPOSITORY = Path(__file__).parent.parent
@@ -438,6 +440,54 @@ def register_labels(
         name = f"labels_{tmp_path.name}_{number}"
         json_file = write_labels(content, f"people_{number}.json")
         register_coco_keypoints(name, json_file, tmp_path, *arguments, **options)
+        temporary_datasets.append(name)
+        return name
+
+    return register
+
+
+@pytest.fixture
+def records_of(tmp_path: Path) -> Callable[[dict[str, Any]], list[dict[str, Any]]]:
+    """``records_of(content)``: labels as a function of one's own would return them."""
+
+    def convert(content: dict[str, Any]) -> list[dict[str, Any]]:
+        people = collections.defaultdict(list)
+        for person in content["annotations"]:
+            left, top, width, height = person["bbox"]
+            numbers = enumerate(person["keypoints"])
+            people[person["image_id"]].append(
+                {
+                    "bbox": [left, top, left + width, top + height],
+                    "bbox_mode": BoxMode.XYXY_ABS,
+                    "category_id": 0,
+                    "area": person["area"],
+                    "keypoints": [v if i % 3 == 2 else v + 0.5 for i, v in numbers],
+                }
+            )
+        return [
+            {
+                "file_name": str(tmp_path / image["file_name"]),
+                "image_id": image["id"],
+                "height": image["height"],
+                "width": image["width"],
+                "annotations": people[image["id"]],
+            }
+            for image in content["images"]
+        ]
+
+    return convert
+
+
+@pytest.fixture
+def register_records(
+    write_labels: Callable[..., Path], temporary_datasets: list[str], tmp_path: Path
+) -> Callable[..., str]:
+    """``register_records(records, skeleton)``: a dataset without a label file; images are there."""
+
+    def register(records: list[dict[str, Any]], skeleton: Skeleton, **metadata: Any) -> str:
+        name = f"records_{tmp_path.name}_{len(temporary_datasets)}"
+        DatasetCatalog.register(name, lambda: records)
+        MetadataCatalog.get(name).set(**skeleton.metadata(), **metadata)
         temporary_datasets.append(name)
         return name
 

@@ -50,28 +50,23 @@ class KeypointEvaluator(COCOEvaluator):
     }
 
     def __init__(self, dataset_name: str, *args: Any, **kwargs: Any) -> None:
-        metadata = MetadataCatalog.get(dataset_name)
+        metadata, labels = MetadataCatalog.get(dataset_name), self.read_labels(dataset_name)
+        with _empty_dataset() as name:
+            super().__init__(name, *args, **kwargs)
+        self._metadata = metadata
         if metadata.get("json_file"):
-            labels = self.read_labels(dataset_name)
-            with _empty_dataset() as name:
-                super().__init__(name, *args, **kwargs)
-            self._metadata = metadata
-        else:
-            # Detectron2 writes the file and adds its path to the metadata.
-            super().__init__(dataset_name, *args, **kwargs)
-            labels = self.read_labels(dataset_name)
-        set_classes(dataset_name, labels)
+            set_classes(dataset_name, labels)
         self._kpt_oks_sigmas = oks_sigmas(metadata, self._kpt_oks_sigmas)
         self._coco_api = GroundTruth(labels)
         self._do_evaluation = bool(labels.content["annotations"])
 
     @classmethod
     def read_labels(cls, dataset_name: str) -> Labels:
-        """Reads the ground truth of a dataset.
+        """Reads the ground truth of a dataset, from its label file or its records.
 
         Raises:
             FileNotFoundError: the label file does not exist.
-            ValueError: the label file contradicts itself.
+            ValueError: the labels contradict themselves.
         """
         return read_registered_labels(dataset_name)
 

@@ -24,10 +24,11 @@ def annotate(scene: Scene) -> list[dict[str, Any]]:
 
     Returns:
         One dictionary a person with ``bbox`` (XYXY pixels, tight around the visible pixels),
-        ``bbox_mode``, ``category_id`` 0, ``iscrowd`` 0, ``segmentation`` (compressed RLE of the
-        visible pixels) and ``keypoints``: 17 times x, y, v in COCO's order. x and y are continuous
-        (the first pixel's center is 0.5, 0.5); v is 2 visible, 1 hidden by the person, somebody
-        else or an object, 0 outside the image (then x = y = 0.5, which is COCO's 0, 0).
+        ``bbox_mode``, ``category_id`` 0, ``iscrowd`` 0, ``area`` (number of visible pixels),
+        ``segmentation`` (compressed RLE of the visible pixels) and ``keypoints``: 17 times x, y, v
+        in COCO's order. x and y are continuous (the first pixel's center is 0.5, 0.5); v is 2
+        visible, 1 hidden by the person, somebody else or an object, 0 outside the image (then
+        x = y = 0.5, which is COCO's 0, 0).
     """
     labels, drawings, full_areas = label_people(scene)
     # COCO's run lengths go down the columns: transposed once, no mask below needs a copy.
@@ -35,7 +36,8 @@ def annotate(scene: Scene) -> list[dict[str, Any]]:
     annotations = []
     for slot, (drawing, full_area) in enumerate(zip(drawings, full_areas, strict=True), start=1):
         visible = (owners == slot).view(np.uint8)
-        if cv2.countNonZero(visible) < max(MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE * full_area):
+        area = cv2.countNonZero(visible)
+        if area < max(MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE * full_area):
             continue
         annotations.append(
             {
@@ -43,6 +45,7 @@ def annotate(scene: Scene) -> list[dict[str, Any]]:
                 "bbox_mode": BoxMode.XYXY_ABS,
                 "category_id": 0,
                 "iscrowd": 0,
+                "area": area,
                 "segmentation": _run_lengths(visible),
                 "keypoints": _flat_keypoints(drawing.keypoints, labels, slot),
             }

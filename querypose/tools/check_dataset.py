@@ -10,13 +10,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from detectron2.data.catalog import Metadata
-from detectron2.data.datasets.coco import convert_to_coco_dict
 from tqdm import tqdm
 
-from querypose.data.datasets.labels import Labels, examine_content, examine_registered_labels
+from querypose.data.datasets.labels import Labels, examine_registered_labels
 from querypose.data.image import read_image
-from querypose.skeleton import Skeleton
 from querypose.tools.dataset_arguments import (
     add_dataset_arguments,
     register_datasets,
@@ -52,7 +49,7 @@ def find_problems(name: str, *, show_progress: bool = False) -> dict[str, list[s
     """
     metadata = registered_metadata(name)
     try:
-        labels = _examine(name, metadata)
+        labels = examine_registered_labels(name)
     except (OSError, ValueError) as error:
         return {metadata.get("json_file", name): [str(error)]}
     labels.log_remarks()
@@ -60,7 +57,9 @@ def find_problems(name: str, *, show_progress: bool = False) -> dict[str, list[s
     problems[labels.json_file] += labels.refusals
     counts = Counter(image["file_name"] for image in labels.content["images"])
     problems[labels.json_file] += [f"lists {file} {n} times" for file, n in counts.items() if n > 1]
-    images = _images(labels, metadata.get("image_root", ""))
+    # Records have whole paths, label files those in the folder.
+    folder = metadata.get("image_root", "") if metadata.get("json_file") else ""
+    images = _images(labels, folder)
 
     def check(image: _Image) -> list[str]:
         return [*_image_problems(image), *_people_problems(image)]
@@ -72,13 +71,6 @@ def find_problems(name: str, *, show_progress: bool = False) -> dict[str, list[s
         for image, faults in zip(images, checked, strict=True):
             problems[image.file_name] += faults
     return {file_name: faults for file_name, faults in problems.items() if faults}
-
-
-def _examine(name: str, metadata: Metadata) -> Labels:
-    if metadata.get("json_file"):
-        return examine_registered_labels(name)
-    content = {"annotations": []} | convert_to_coco_dict(name)
-    return examine_content(content, name, Skeleton.from_metadata(metadata))
 
 
 def _images(labels: Labels, image_root: str) -> list[_Image]:

@@ -78,13 +78,10 @@ def read_dataset_results(
     Raises:
         OSError: a file cannot be read.
         NobodyPredictedError: the results are empty.
-        ValueError: the dataset has no annotation file or no annotations, there is not one sigma
-            per keypoint, or the results do not fit the dataset.
+        ValueError: the dataset has no annotations, there is not one sigma per keypoint, or the
+            results do not fit the dataset.
     """
-    metadata = registered_metadata(name)
-    if not metadata.get("json_file"):
-        raise ValueError(f"{name} has no annotation file; write it in COCO's format first.")
-    sigmas = oks_sigmas(metadata, sigmas)
+    sigmas = oks_sigmas(registered_metadata(name), sigmas)
     labels = read_registered_labels(name)
     if not labels.content["annotations"]:
         raise ValueError(f"{labels.json_file} has no annotations to match results with.")

@@ -220,3 +220,34 @@ def test_official_numbers_of_coco(real_data):
     # AP, AP50, AP75, APm, APl, AR
     expected = [0.8609, 0.9931, 0.9109, 0.7756, 0.9373, 0.8750]
     assert np.round(evaluation.stats[:6], 4).tolist() == expected
+
+
+def test_labels_of_records_are_judged_as_those_of_a_file(
+    content, build, kind, records_of, register_records, tmp_path
+):
+    for person in content["annotations"]:
+        person["area"] = 300
+    for image in content["images"]:
+        image["crowdIndex"] = 0.5
+    records = records_of(content)
+    for record in records:
+        record["crowdIndex"] = 0.5
+    metadata = {"evaluator_type": kind, "thing_classes": ["person"]}
+    name = register_records(records, CROWDPOSE_SKELETON, **metadata)
+    of_file = evaluate_own(build(content), content, shift=1.5)
+
+    def evaluate():
+        evaluator = EVALUATORS[kind](name, ("bbox", "keypoints"), output_dir=str(tmp_path / "own"))
+        evaluator.reset()
+        return evaluate_own(evaluator, content, shift=1.5)
+
+    assert 0 < of_file["keypoints"]["AP"] < 100
+    for results in (evaluate(), evaluate()):
+        for task, metrics in of_file.items():
+            assert results[task] == pytest.approx(metrics, nan_ok=True)
+    # Later evaluations in the same folder see new labels.
+    for record in records:
+        for person in record["annotations"]:
+            numbers = enumerate(person["keypoints"])
+            person["keypoints"] = [v if i % 3 else v + 1.5 for i, v in numbers]
+    assert evaluate()["keypoints"]["AP"] == pytest.approx(100)

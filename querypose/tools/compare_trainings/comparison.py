@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from detectron2.data import MetadataCatalog
 from tabulate import tabulate
 
 from querypose.evaluation.ground_truth import count_matches
@@ -94,11 +93,6 @@ def _judge(training: Training) -> dict[str, float]:
     """Metrics of the last evaluation, on the first test set."""
     cfg = training.read_config()
     dataset = cfg.DATASETS.TEST[0]
-    metadata = MetadataCatalog.get(dataset)
-    if not metadata.get("json_file"):
-        # Detectron2's evaluator has written one, at the first evaluation.
-        folder = training.folder / "inference" / dataset
-        metadata.set(json_file=str(folder / f"{dataset}_coco_format.json"))
     try:
         sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
         results = read_dataset_results(dataset, training.results_file(), sigmas)

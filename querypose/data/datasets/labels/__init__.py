@@ -1,6 +1,9 @@
-"""Checks and completes label files in COCO's format, for training, evaluation and tools alike."""
+"""Checks and completes labels for training, evaluation and tools alike.
 
-from querypose.data.datasets.labels.examination import Labels, examine_content
+They come from files in COCO's format, or from the records of datasets that have none.
+"""
+
+from querypose.data.datasets.labels.examination import Labels
 from querypose.data.datasets.labels.numbering import ordered_ids
 from querypose.data.datasets.labels.reading import examine_labels, read_categories, read_labels
 from querypose.data.datasets.labels.registered import (
@@ -13,7 +16,6 @@ from querypose.data.datasets.labels.rows import are_numbers, is_id, is_number
 __all__ = [
     "Labels",
     "are_numbers",
-    "examine_content",
     "examine_labels",
     "examine_registered_labels",
     "is_id",

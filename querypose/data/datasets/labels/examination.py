@@ -31,13 +31,15 @@ NamedRows = list[tuple[str, Row]]
 class Labels:
     """The valid rows of a label file, completed, with ids that every COCO tool accepts.
 
+    The rows of a dataset without a label file come from its records.
+
     Attributes:
-        json_file: path of the file.
+        json_file: path of the file, or the name of a dataset without one.
         content: COCO's tables and the file's other fields.
         image_ids: maps every image id of the file to its id in ``content``; both ascend.
         category_ids: the same for categories, in the order of the classes.
-        annotation_names: maps every annotation id in ``content`` to "annotation" and the file's
-            own id.
+        annotation_names: maps every annotation id in ``content`` to what messages call it:
+            "annotation" and the file's own id, or its place in the records.
         refusals: the file's faults, each the end of a sentence; faulty rows are left out.
         remarks: what was derived, each the end of a sentence.
     """
@@ -67,6 +69,19 @@ class Labels:
             message = f"{self.json_file}: {remark}."
             log_first_n(logging.WARNING, message, name=__name__, key="message")
 
+    def accepted(self) -> Labels:
+        """These labels, if they have no faults; logs what was derived.
+
+        Raises:
+            ValueError: there is a fault.
+        """
+        if self.refusals:
+            first, *others = self.refusals
+            more = f" ({len(others)} more: querypose-check)" if others else ""
+            raise ValueError(f"{self.json_file}: {first}{more}.")
+        self.log_remarks()
+        return self
+
 
 def examine_content(
     content: dict[str, Any],
@@ -75,6 +90,7 @@ def examine_content(
     *,
     has_nan: bool = True,
     areas_from_boxes: bool = False,
+    row_names: Mapping[str, Sequence[str]] | None = None,
 ) -> Labels:
     """Checks, completes and renumbers COCO's tables in place.
 
@@ -84,6 +100,7 @@ def examine_content(
         skeleton: the keypoints of their people.
         has_nan: whether they may contain NaN or infinity.
         areas_from_boxes: see :func:`read_labels`.
+        row_names: by table, what messages call its rows; by default they are called by their ids.
     """
     context = _context(content, skeleton, has_nan, areas_from_boxes)
     refusals = [
@@ -91,7 +108,8 @@ def examine_content(
         for key, value in content.items()
         if has_nan and key not in TABLES and holds_nan(value)
     ]
-    named = {table: _named(content[table], table) for table in TABLES}
+    given = row_names or {}
+    named = {table: _named(content[table], table, given.get(table)) for table in TABLES}
     for table in TABLES:
         named[table], faults = _refuse(named[table], REFUSED[table], context)
         refusals += faults
@@ -140,8 +158,10 @@ def _context(
     )
 
 
-def _named(rows: Sequence[Row], table: str) -> NamedRows:
+def _named(rows: Sequence[Row], table: str, names: Sequence[str] | None) -> NamedRows:
     """Pairs every row with its name in messages."""
+    if names is not None:
+        return list(zip(names, rows, strict=True))
     return [(_name(row, table, index), row) for index, row in enumerate(rows)]
 
 

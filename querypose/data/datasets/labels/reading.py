@@ -24,13 +24,7 @@ def read_labels(json_file: str, skeleton: Skeleton, *, areas_from_boxes: bool = 
         FileNotFoundError: the file does not exist.
         ValueError: it is not in COCO's format, or contradicts itself.
     """
-    labels = examine_labels(json_file, skeleton, areas_from_boxes=areas_from_boxes)
-    if labels.refusals:
-        first, *others = labels.refusals
-        more = f" ({len(others)} more: querypose-check)" if others else ""
-        raise ValueError(f"{json_file}: {first}{more}.")
-    labels.log_remarks()
-    return labels
+    return examine_labels(json_file, skeleton, areas_from_boxes=areas_from_boxes).accepted()
 
 
 def examine_labels(json_file: str, skeleton: Skeleton, *, areas_from_boxes: bool = False) -> Labels:
