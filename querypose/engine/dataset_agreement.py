@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -12,7 +13,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 
 from querypose.data.datasets.coco import set_classes
+from querypose.data.datasets.labels import Labels
 from querypose.data.datasets.records import load_records
+from querypose.data.image import read_image
 from querypose.evaluation.build import evaluator_class
 from querypose.evaluation.coco import oks_sigmas
 from querypose.modeling.pose_model import skeleton_from_config
@@ -24,19 +27,24 @@ def check_datasets(cfg: CfgNode) -> None:
 
     Labels and models identify keypoints and classes by position only. So every training and test
     set must have the model's keypoints and classes, in number, names and order. A dataset may have
-    more categories than the model if no annotation uses them. The label files of test sets are
-    read; those of training sets may be missing, since an evaluation does not need them.
+    more categories than the model if no annotation uses them. The labels of test sets are read,
+    from files or records, and their first images; the label files of training sets may be missing,
+    since an evaluation does not need them.
 
     Raises:
-        FileNotFoundError: the label file of a test set does not exist.
-        ValueError: a dataset does not fit the model, or a label file contradicts itself.
+        FileNotFoundError: the label file or the first image of a test set does not exist.
+        ValueError: a dataset does not fit the model, or labels contradict themselves.
     """
     _check_keypoints(cfg)
     for name in cfg.DATASETS.TEST:
         metadata, evaluator = MetadataCatalog.get(name), evaluator_class(name)
         oks_sigmas(metadata, cfg.TEST.KEYPOINT_OKS_SIGMAS)
+        labels = evaluator.read_labels(name)
         if metadata.get("json_file"):
-            set_classes(name, evaluator.read_labels(name))
+            set_classes(name, labels)
+        if not metadata.get("thing_classes"):
+            _check_number_of_classes(cfg, name, labels)
+        _check_first_image(name, labels)
     _check_classes(cfg)
 
 
@@ -93,6 +101,38 @@ def _check_keypoints(cfg: CfgNode) -> None:
                     f"{_difference(found, expected)}; bring its label file into the model's order, "
                     "or leave it out."
                 )
+
+
+def _check_number_of_classes(cfg: CfgNode, name: str, labels: Labels) -> None:
+    """Checks a test set that names no classes: predictions are matched by their number alone."""
+    classes, number = _classes_of_model(cfg), len(labels.category_ids)
+    if number != classes.number:
+        raise ValueError(
+            f"{name!r} in DATASETS.TEST names no classes, and the highest category_id of its "
+            f"annotations is {number - 1}, but {classes.name} is {classes.number}; set "
+            "thing_classes in its metadata."
+        )
+
+
+def _check_first_image(name: str, labels: Labels) -> None:
+    """Reads one image: if the folder is wrong, no other image can be read either."""
+    try:
+        read_image(_first_image(name, labels), "RGB")
+    except (FileNotFoundError, ValueError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(
+            f"{error} It is the first image of {name!r} in DATASETS.TEST: correct the file or its "
+            f"folder. What else is wrong with the dataset: querypose-check {name}."
+        ) from error
+
+
+def _first_image(name: str, labels: Labels) -> str:
+    metadata = MetadataCatalog.get(name)
+    if not metadata.get("json_file"):
+        return labels.content["images"][0]["file_name"]
+    if not metadata.get("image_root"):
+        return load_records(name)[0]["file_name"]
+    return os.path.join(metadata.image_root, labels.content["images"][0]["file_name"])
 
 
 def _check_classes(cfg: CfgNode) -> None:

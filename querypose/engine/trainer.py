@@ -25,6 +25,7 @@ from querypose.checkpoint import ModelDescription, QueryPoseCheckpointer
 from querypose.config import config_to_json
 from querypose.data import QueryPoseDatasetMapper, build_train_mapper
 from querypose.data.datasets.coco import trained_category_ids
+from querypose.data.datasets.records import load_records
 from querypose.engine.dataset_agreement import check_datasets
 from querypose.engine.hooks import (
     BestCheckpointer,
@@ -266,9 +267,15 @@ class QueryPoseTrainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
-        """Detectron2's loader over :class:`QueryPoseDatasetMapper`."""
-        mapper = QueryPoseDatasetMapper(cfg, is_train=False)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        """Detectron2's loader over :class:`QueryPoseDatasetMapper`.
+
+        The records are those of :func:`load_records`, whose labels the evaluator reads, too.
+        """
+        return build_detection_test_loader(
+            load_records(dataset_name),
+            mapper=QueryPoseDatasetMapper(cfg, is_train=False),
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

@@ -51,7 +51,7 @@ def find_problems(name: str, *, show_progress: bool = False) -> dict[str, list[s
     try:
         labels = examine_registered_labels(name)
     except (OSError, ValueError) as error:
-        return {metadata.get("json_file", name): [str(error)]}
+        return {metadata.get("json_file") or name: [str(error)]}
     labels.log_remarks()
     problems: dict[str, list[str]] = defaultdict(list)
     problems[labels.json_file] += labels.refusals
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             count = sum(map(len, problems.values()))
             print(f"{name}: problems: {count}, files with problems: {len(problems)}")
             num_problems += count
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"{parser.prog}: {error}")
     return int(num_problems > 0)
 

@@ -7,6 +7,7 @@ import runpy
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 
 from querypose.engine import QueryPoseTrainer
 from querypose.engine.dataset_agreement import check_datasets
@@ -217,3 +218,59 @@ def test_an_evaluation_alone_is_checked_too(
     monkeypatch.setattr("sys.argv", command)
     with pytest.raises(SystemExit, match=r"train_net.py: .* does not have the model's keypoints"):
         runpy.run_path("train_net.py", run_name="__main__")
+
+
+FIVE = Skeleton(tuple(NAMES))
+
+
+@pytest.mark.parametrize("field", ["width", "image_id"])
+def test_a_record_to_test_on_without_a_field(
+    label_content, records_of, register_labels, register_records, cfg_of, start, field
+):
+    records = records_of(label_content())
+    del records[1][field]
+    name = register_records(records, FIVE, thing_classes=["person"])
+    with pytest.raises(ValueError, match=rf"^{name}: record 1 \(.*2\.png\) lacks {field}; add"):
+        start(cfg_of(register_labels(label_content()), name))
+
+
+def test_a_set_without_names_of_classes_is_evaluated(
+    label_content, records_of, register_labels, register_records, cfg_of, start
+):
+    unnamed = register_records(records_of(label_content()), FIVE)
+    train = register_labels(label_content())
+    cfg = cfg_of(train, unnamed)
+    results = QueryPoseTrainer.test(cfg, start(cfg).model)
+    assert results["keypoints"]["AP"] >= 0
+    with pytest.raises(ValueError, match=rf"'{unnamed}' .* names no classes, .* is 0, but .* is 2"):
+        check_datasets(cfg_of(unnamed, unnamed, **CLASSES))
+
+
+def test_a_set_that_detectron2_registered_needs_no_annotation_ids(
+    label_content, write_labels, temporary_datasets, tmp_path, register_labels, cfg_of, start
+):
+    content = label_content()
+    for person in content["annotations"]:
+        del person["id"]
+    name = f"without_ids_{tmp_path.name}"
+    temporary_datasets.append(name)
+    json_file = str(write_labels(content, "without_ids.json"))
+    register_coco_instances(name, FIVE.metadata(), json_file, str(tmp_path))
+    cfg = cfg_of(register_labels(label_content()), name)
+    assert QueryPoseTrainer.test(cfg, start(cfg).model)["keypoints"]["AP"] >= 0
+
+
+def test_test_images_are_looked_for_before_the_training(
+    label_content, records_of, register_labels, register_records, cfg_of, start
+):
+    train = register_labels(label_content())
+    records = records_of(label_content())
+    records[0]["file_name"] = "nowhere/1.png"
+    of_records = register_records(records, FIVE, thing_classes=["person"])
+    of_file = register_labels(label_content())
+    MetadataCatalog.get(of_file).__dict__["image_root"] = "nowhere"
+    for name in (of_records, of_file):
+        with pytest.raises(FileNotFoundError) as missing:
+            start(cfg_of(train, name))
+        sentence = f"There is no image nowhere/1.png. It is the first image of '{name}' in DATASETS"
+        assert str(missing.value).startswith(sentence)

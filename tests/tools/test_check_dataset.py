@@ -190,6 +190,28 @@ def test_a_derived_value_is_logged_and_no_problem(tmp_path, capsys, caplog):
     assert "the area is missing, 0 or absurd for the box: it is 0.53 of the box" in caplog.text
 
 
+@pytest.mark.parametrize("metadata", [{}, {"thing_classes": ["person"], "image_root": "photos"}])
+def test_records_are_examined_as_files_are(label_content, records_of, register_records, metadata):
+    records = records_of(label_content(COCO_SKELETON.keypoints))
+    name = register_records(records, COCO_SKELETON, **metadata)
+    assert check_dataset.find_problems(name) == {}
+    del records[0]["width"]
+    records[1]["annotations"][1]["keypoints"][0] = 999
+    [size] = check_dataset.find_problems(name)[name]
+    assert size == f"record 0 ({records[0]['file_name']}) lacks width; add what is missing"
+    [outside] = check_dataset.find_problems(name)[records[1]["file_name"]]
+    assert outside.startswith("annotation 1 of record 1 (") and "has keypoint 0 at" in outside
+
+
+def test_command_with_a_label_path_through_a_file(tmp_path):
+    (tmp_path / "gt.json").write_text("{}")
+    config = tmp_path / "config.yaml"
+    entry = ["through", f"{tmp_path}/gt.json/y.json", str(tmp_path)]
+    config.write_text(json.dumps({"DATASETS": {"REGISTER": [entry]}}))
+    with pytest.raises(SystemExit, match=r"querypose-check: .*gt\.json/y\.json cannot be read: "):
+        check_dataset.main(["through", "--config-file", str(config)])
+
+
 def test_command_without_such_a_dataset():
     with pytest.raises(SystemExit, match="No dataset is registered as 'nowhere'"):
         check_dataset.main(["nowhere"])
