@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +11,15 @@ from querypose.synthetic.annotation import annotate
 from querypose.synthetic.path_handler import check_image, image_path
 from querypose.synthetic.scene import MAX_PEOPLE, Scene, sample_scene
 
+# Images; the annotations of one take some 10 KB.
+_MAX_KEPT = 4096
+
 
 @dataclass(frozen=True)
 class SyntheticPeople:
     """A dataset of generated images; calling it gives Detectron2's list of records.
 
-    Every call builds new records, so callers may change them (Detectron2's COCO conversion does).
+    Every call gives new records, so callers may change them (Detectron2's COCO conversion does).
 
     Attributes:
         num_images: images, at least 1.
@@ -67,5 +72,11 @@ class SyntheticPeople:
             "image_id": index,
             "height": height,
             "width": width,
-            "annotations": annotate(self.scene(index)),
+            "annotations": copy.deepcopy(_annotations(self, index)),
         }
+
+
+# Trainer and evaluator read a test set several times; drawing the figures takes 10 ms an image.
+@functools.lru_cache(maxsize=_MAX_KEPT)
+def _annotations(people: SyntheticPeople, index: int) -> list[dict[str, Any]]:
+    return annotate(people.scene(index))

@@ -16,3 +16,12 @@ def test_bad_arguments_are_named(people):
         SyntheticPeople(num_images=1, seed=-1)
     with pytest.raises(IndexError, match=r"Image 1000 is outside 0\.\.999"):
         people.scene(1000)
+
+
+def test_records_are_the_callers_own():
+    people = SyntheticPeople(num_images=1, seed=5, image_size=(192, 192))
+    [first], [second] = people(), people()
+    assert first == second and first["annotations"]
+    first["annotations"][0]["keypoints"][0] += 1
+    first["annotations"].append({})
+    assert people() == [second]
