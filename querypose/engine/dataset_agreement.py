@@ -44,7 +44,8 @@ def check_datasets(cfg: CfgNode) -> None:
             set_classes(name, labels)
         if not metadata.get("thing_classes"):
             _check_number_of_classes(cfg, name, labels)
-        _check_first_image(name, labels)
+        if labels.content["images"]:
+            _check_first_image(name, labels)
     _check_classes(cfg)
 
 
@@ -71,6 +72,25 @@ def check_unnamed_classes(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> No
                     f"{annotation['category_id']}, but {classes.name} is {classes.number}: count "
                     "categories from 0."
                 )
+
+
+def check_flips(cfg: CfgNode) -> None:
+    """Checks that mirrored training images exchange the keypoints that the model exchanges.
+
+    Raises:
+        ValueError: a training set exchanges others.
+    """
+    if cfg.INPUT.RANDOM_FLIP == "none":
+        return
+    expected = skeleton_from_config(cfg)
+    for name in cfg.DATASETS.TRAIN:
+        found = Skeleton.from_metadata(MetadataCatalog.get(name))
+        if found.keypoints == expected.keypoints and found.flip_indices != expected.flip_indices:
+            raise ValueError(
+                f"{name!r} in DATASETS.TRAIN and the model exchange different keypoints in mirror "
+                "images: declare the same flips in the skeletons of both, see MODEL.SKELETON and "
+                "the fourth entry of DATASETS.REGISTER."
+            )
 
 
 class _Classes(NamedTuple):

@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from querypose.data.datasets.records import load_training_records
-from querypose.engine.dataset_agreement import check_unnamed_classes
+from querypose.engine.dataset_agreement import check_flips, check_unnamed_classes
 from querypose.engine.seeding import mixed_seed, seed_everything
 
 # Enough for the current iteration and its checkpoint.
@@ -111,8 +111,8 @@ class ResumableTrainLoader:
         Raises:
             FileNotFoundError: a label file does not exist.
             ValueError: the batch cannot be divided among the processes, there is no image to train
-                on, an annotation has a class that the model does not, or a label file contradicts
-                itself.
+                on, the dataset has other classes or mirror images than the model, or a label file
+                contradicts itself.
         """
         keypoint_head = cfg.MODEL.ROI_KEYPOINT_HEAD
         loaded = load_training_records(
@@ -121,6 +121,7 @@ class ResumableTrainLoader:
             min_keypoints=keypoint_head.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
         )
         check_unnamed_classes(cfg, loaded)
+        check_flips(cfg)
         # Serialized, so that worker processes share it.
         records = DatasetFromList(loaded, copy=False)
         build = partial(

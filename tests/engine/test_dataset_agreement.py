@@ -69,6 +69,15 @@ def test_a_built_in_set_without_its_file(name, cfg_of):
         check_datasets(cfg_of(name, name))
 
 
+def test_mirror_images_are_those_of_the_model(label_content, register_labels, cfg_of):
+    name = register_labels(label_content())
+    without = Skeleton.from_metadata(MetadataCatalog.get(name)).to_dict() | {"flips": ()}
+    opts = {"MODEL__SKELETON": Skeleton.from_dict(without).to_yaml()}
+    with pytest.raises(ValueError, match="exchange different keypoints in mirror images"):
+        QueryPoseTrainer.build_train_loader(cfg_of(name, **opts))
+    QueryPoseTrainer.build_train_loader(cfg_of(name, **opts, INPUT__RANDOM_FLIP="none"))
+
+
 def test_coco_keypoints_do_not_fit_crowdpose(cfg_of, start):
     with pytest.raises(ValueError, match=r"'crowdpose_test' in DATASETS.TEST .* 14 keypoints, not"):
         start(cfg_of("synthetic_people_tiny", "crowdpose_test"))
