@@ -28,5 +28,5 @@ def add_solver_config(cfg: CfgNode) -> None:
     cfg.SOLVER.MAX_SKIPPED_BATCHES = 0
     # The weights with the highest value of this metric are saved as model_best.pth; "" saves none.
     cfg.TEST.BEST_METRIC = "keypoints/AP"
-    # --eval-only takes a checkpoint's averaged weights (SOLVER.EMA) instead of the raw ones.
+    # Evaluation and prediction take a checkpoint's averaged weights (SOLVER.EMA), not the raw ones.
     cfg.TEST.EMA = False
