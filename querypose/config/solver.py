@@ -22,6 +22,8 @@ def add_solver_config(cfg: CfgNode) -> None:
     cfg.SOLVER.EMA = CfgNode()
     cfg.SOLVER.EMA.ENABLED = False
     cfg.SOLVER.EMA.DECAY = 0.9998
+    # For short trainings: after n iterations the decay is at most (1 + n) / (10 + n).
+    cfg.SOLVER.EMA.WARM_UP = False
     # Periodic checkpoints to keep; 0 keeps all of them.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
     # Iterations with NaN or infinite numbers that may be skipped before the training ends.

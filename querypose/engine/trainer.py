@@ -19,7 +19,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from querypose.checkpoint import ModelDescription, QueryPoseCheckpointer
 from querypose.config import config_to_json
@@ -40,6 +40,7 @@ from querypose.engine.optimizer import build_optimizer, restate_learning_rates
 from querypose.engine.resumed_settings import resume_settings, training_settings
 from querypose.engine.train_loader import ResumableTrainLoader
 from querypose.engine.train_step import QueryPoseTrainStep
+from querypose.engine.weight_average import build_averaged_model
 from querypose.evaluation import build_evaluator
 from querypose.freed_memory import keep_freed_memory
 from querypose.inference.tta import PoseModelWithTTA
@@ -239,21 +240,10 @@ class QueryPoseTrainer(DefaultTrainer):
         results = cls.test(_in_subfolder(cfg, "TTA"), PoseModelWithTTA(cfg, model))
         return OrderedDict((f"{name}_TTA", values) for name, values in results.items())
 
-    @staticmethod
-    def build_averaged_model(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
-        """An exponential moving average of a model's parameters and buffers.
-
-        Raises:
-            ValueError: ``SOLVER.EMA.DECAY`` is not in 0..1.
-        """
-        ema = cfg.SOLVER.EMA
-        if not 0 <= ema.DECAY <= 1:
-            raise ValueError(f"SOLVER.EMA.DECAY must be between 0 and 1, got {ema.DECAY}.")
-        if not ema.ENABLED:
-            return None
-        average = get_ema_multi_avg_fn(ema.DECAY)
-        model = getattr(model, "module", model)
-        return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    @classmethod
+    def build_averaged_model(cls, cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
+        """See :func:`querypose.engine.weight_average.build_averaged_model`."""
+        return build_averaged_model(cfg, model)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

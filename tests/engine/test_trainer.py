@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.engine import HookBase
+from torch import nn
 
 from querypose.checkpoint import QueryPoseCheckpointer
+from querypose.config import default_config
 from querypose.engine import QueryPoseTrainer
+from querypose.engine.weight_average import build_averaged_model
 
 NO_TEST = ("DATASETS.TEST", "()")
 EVERYTHING = (
@@ -177,6 +180,19 @@ def test_averaged_weights_follow_the_formula(tiny_config, start):
     torch.testing.assert_close(model.decoder.queries.weight, expected)
     QueryPoseCheckpointer(model).load(final)
     assert torch.equal(model.decoder.queries.weight, weights[-1])
+
+
+def test_an_average_that_warms_up_forgets_the_beginning():
+    cfg = default_config()
+    cfg.SOLVER.EMA.ENABLED = cfg.SOLVER.EMA.WARM_UP = True
+    cfg.SOLVER.EMA.DECAY = 0.3
+    model = nn.Linear(1, 1, bias=False)
+    averaged, expected = build_averaged_model(cfg, model), 0.0
+    for count, decay in enumerate([0.0, 2 / 11, 0.25, 0.3, 0.3]):
+        nn.init.constant_(model.weight, count + 1.0)
+        averaged.update_parameters(model)
+        expected = decay * expected + (1 - decay) * (count + 1)
+        assert averaged.module.weight.item() == pytest.approx(expected)
 
 
 def test_checkpoint_without_averaged_weights(tiny_config, start):
