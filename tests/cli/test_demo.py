@@ -548,6 +548,9 @@ def test_reading_ahead_runs_ahead_and_stops_when_closed():
     threads = threading.active_count()
     reader = read_ahead(items(), 5)
     assert next(reader) == 0
+    end = time.monotonic() + 60
+    while len(done) < 5 and time.monotonic() < end:
+        time.sleep(0.01)
     time.sleep(0.2)
     assert 5 <= len(done) <= 7
     reader.close()
