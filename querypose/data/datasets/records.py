@@ -16,6 +16,11 @@ from detectron2.data.build import (
 from detectron2.data.detection_utils import check_metadata_consistency
 
 from querypose.data.datasets.coco import load_coco_keypoints
+from querypose.data.datasets.labels.from_records import (
+    PERSON_FIELDS,
+    missing_fields,
+    record_name,
+)
 from querypose.skeleton import Skeleton
 
 Record = dict[str, Any]
@@ -61,23 +66,37 @@ def load_training_records(
 
     Raises:
         FileNotFoundError: a label file does not exist.
-        ValueError: a label file contradicts itself or the metadata, a category has no class, the
-            datasets have different classes, or no image is left.
+        ValueError: a label file contradicts itself or the metadata, a record lacks a field, a
+            category has no class, the datasets have different classes, or no image is left.
     """
-    records = list(itertools.chain.from_iterable(map(load_records, names)))
-    if records and "annotations" in records[0]:
-        if filter_empty:
-            records = filter_images_with_only_crowd_annotations(records)
-        if min_keypoints > 0:
-            records = filter_images_with_few_keypoints(records, min_keypoints)
-        classes = [MetadataCatalog.get(name).get("thing_classes") for name in names]
-        if records and all(classes):
-            check_metadata_consistency("thing_classes", names)
-            _log_class_histogram(records, classes[0])
+    records = list(itertools.chain.from_iterable(map(_load_labeled_records, names)))
+    if filter_empty:
+        records = filter_images_with_only_crowd_annotations(records)
+    if min_keypoints > 0:
+        records = filter_images_with_few_keypoints(records, min_keypoints)
+    classes = [MetadataCatalog.get(name).get("thing_classes") for name in names]
+    if records and all(classes):
+        check_metadata_consistency("thing_classes", names)
+        _log_class_histogram(records, classes[0])
     if not records:
         raise ValueError(
             f"DATASETS.TRAIN has no image to train on: label people in {' or '.join(names)}."
         )
+    return records
+
+
+def _load_labeled_records(name: str) -> list[Record]:
+    records = load_records(name)
+    for index, record in enumerate(records):
+        lacks = missing_fields(record, ("file_name", "annotations"))
+        if lacks:
+            raise ValueError(f"{name}: {record_name(index, record)} {lacks}.")
+        for number, annotation in enumerate(record["annotations"]):
+            lacks = missing_fields(annotation, PERSON_FIELDS)
+            if lacks:
+                raise ValueError(
+                    f"{name}: annotation {number} of {record_name(index, record)} {lacks}."
+                )
     return records
 
 

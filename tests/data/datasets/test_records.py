@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, register_coco_instances
+from detectron2.structures import BoxMode
 
 from querypose.data.datasets.records import load_records, load_training_records
 from querypose.skeleton import COCO_SKELETON
@@ -42,6 +43,14 @@ def register(write_labels, temporary_datasets, tmp_path: Path) -> Callable[..., 
         return name
 
     return make
+
+
+PERSON = {
+    "bbox": [0, 0, 9, 9],
+    "bbox_mode": BoxMode.XYXY_ABS,
+    "category_id": 0,
+    "keypoints": [1, 1, 2],
+}
 
 
 def training_records(*names: str, filter_empty: bool = True, min_keypoints: int = 1):
@@ -132,7 +141,7 @@ def test_sets_of_different_classes_are_refused(register, content):
 
 
 def test_a_category_without_a_class_is_named(register, content):
-    record = {"file_name": "a.png", "annotations": [{"category_id": 3, "keypoints": [1, 1, 2]}]}
+    record = {"file_name": "a.png", "annotations": [PERSON | {"category_id": 3}]}
     name = register(content, "json_file", loader=lambda: [record])
     with pytest.raises(ValueError, match=r"no class: .*category_id=3"):
         training_records(name)
@@ -144,3 +153,21 @@ def test_nothing_to_train_on(register, content, empty):
     names = [register(content)] if empty == "images" else []
     with pytest.raises(ValueError, match=r"DATASETS\.TRAIN has no image to train on"):
         training_records(*names)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"annotations": []}, r"record 1 \(without file_name\) lacks file_name; add"),
+        ({"file_name": "b.png"}, r"record 1 \(b.png\) lacks annotations; add"),
+        (
+            {"file_name": "b.png", "annotations": [PERSON, {"bbox": [0, 0, 9, 9]}]},
+            r"annotation 1 of record 1 \(b.png\) lacks bbox_mode and category_id; add",
+        ),
+    ],
+)
+def test_a_record_to_train_on_has_labels(register, content, record, message):
+    records = [{"file_name": "a.png", "annotations": [PERSON]}, record]
+    name = register(content, "json_file", loader=lambda: records)
+    with pytest.raises(ValueError, match=f"{name}: {message}"):
+        training_records(name)

@@ -13,7 +13,7 @@ from detectron2.structures import BoxMode
 from querypose.data.datasets.labels.rows import Row, are_numbers
 
 _IMAGE_FIELDS = ("file_name", "image_id", "height", "width")
-_PERSON_FIELDS = ("bbox", "bbox_mode", "category_id")
+PERSON_FIELDS = ("bbox", "bbox_mode", "category_id")
 _BOX_MODES = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
 
 
@@ -56,8 +56,8 @@ def tables_of_records(records: Sequence[Mapping[str, Any]], metadata: Metadata) 
     people: dict[str, Row] = {}
     faults = []
     for index, record in enumerate(records):
-        name = f"record {index} ({record.get('file_name', 'without file_name')})"
-        missing = _missing(record, _IMAGE_FIELDS)
+        name = record_name(index, record)
+        missing = missing_fields(record, _IMAGE_FIELDS)
         if missing:
             faults.append(f"{name} {missing}")
             continue
@@ -82,6 +82,11 @@ def tables_of_records(records: Sequence[Mapping[str, Any]], metadata: Metadata) 
         {"images": list(images), "annotations": list(people)},
         faults,
     )
+
+
+def record_name(index: int, record: Mapping[str, Any]) -> str:
+    """What messages call a record."""
+    return f"record {index} ({record.get('file_name', 'without file_name')})"
 
 
 def _category_ids(records: Sequence[Mapping[str, Any]], metadata: Metadata) -> dict[int, Any]:
@@ -109,14 +114,15 @@ def _category_ids(records: Sequence[Mapping[str, Any]], metadata: Metadata) -> d
     return category_ids
 
 
-def _missing(row: Mapping[str, Any], fields: Sequence[str]) -> str:
+def missing_fields(row: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """Which fields a record or annotation lacks, as the end of a sentence; empty if none."""
     missing = [field for field in fields if row.get(field) is None]
     return f"lacks {' and '.join(missing)}; add what is missing" if missing else ""
 
 
 def _fault(annotation: Mapping[str, Any], category_ids: Mapping[int, Any]) -> str:
     """What label files cannot have wrong, as the end of a sentence; empty if it is right."""
-    missing = _missing(annotation, _PERSON_FIELDS)
+    missing = missing_fields(annotation, PERSON_FIELDS)
     if missing:
         return missing
     if annotation["bbox_mode"] not in _BOX_MODES:
