@@ -8,13 +8,17 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from querypose.cli.formats import Kind, image_suffixes
 from querypose.cli.inputs import Input, image_ids
+from querypose.cli.progress import report
 
+COMMAND = "querypose-predict"
 # Images that are looked for before the work.
 _NUM_TRIED = 20
+# Images whose content tells a collection from another one with the same names.
+_NUM_COMPARED = 100
 
 
 class CollectedImage(NamedTuple):
@@ -44,10 +48,16 @@ class Collection:
     label_file: str = ""
 
     def digest(self) -> str:
-        """A text that other ids, names or another order change."""
+        """A text that other ids, names, images or another order change.
+
+        The frames of two videos have the same names. So the content of a hundred images counts,
+        too, wherever they lie.
+        """
         digest = hashlib.sha256()
         for image in self.images:
             digest.update(json.dumps([image.image_id, image.file_name]).encode())
+        for image in self.images[:: -(-len(self.images) // _NUM_COMPARED)]:
+            digest.update(hashlib.sha256(_content(image.path)).digest())
         return f"{len(self.images)} images, {digest.hexdigest()}"
 
 
@@ -73,21 +83,46 @@ def find_collection(source: str, image_root: str | None = None) -> Collection:
         return _dataset(source)
     if path.suffix.lower() == ".json":
         return _check_presence(_coco(path, Path(image_root or path.parent)), source)
-    names = dict.fromkeys(line.strip() for line in path.read_text().splitlines() if line.strip())
+    names = dict.fromkeys(line.strip() for line in _read_list(path) if line.strip())
     return _check_presence(
         _numbered(Path(image_root or "."), iter(names), f"The list {source} is empty."), source
     )
 
 
+def _content(path: str) -> bytes:
+    """The content of a file; nothing where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no list of images: name a folder, or a text file with a path a line."
+        ) from error
+
+
 def _walk(folder: Path) -> Iterator[str]:
     suffixes = image_suffixes()
+    top = os.path.realpath(folder)
     visited: set[str] = set()
-    for root, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
-        # A link may lead back to a folder above it.
-        if os.path.realpath(root) in visited:
+
+    def pass_over(error: OSError) -> None:
+        # Such as lost+found, which belongs to the system.
+        if not isinstance(error, PermissionError) or error.filename == str(folder):
+            raise error
+        report(f"Passed over: {error.filename} cannot be read ({error.strerror}).", COMMAND)
+
+    for root, folders, files in os.walk(folder, onerror=pass_over, followlinks=True):
+        place = os.path.realpath(root)
+        if place in visited or _leads_back(root, top):
             folders.clear()
             continue
-        visited.add(os.path.realpath(root))
+        visited.add(place)
         # Names that start with a dot are hidden.
         folders[:] = sorted(name for name in folders if name[0] != ".")
         for name in sorted(files):
@@ -95,8 +130,13 @@ def _walk(folder: Path) -> Iterator[str]:
                 yield os.path.relpath(os.path.join(root, name), folder)
 
 
-def _refuse(error: OSError) -> NoReturn:
-    raise error
+def _leads_back(path: str, top: str) -> bool:
+    """Whether a link shows a folder of the collection again, or one that holds it."""
+    if not os.path.islink(path):
+        return False
+    place = Path(os.path.realpath(path))
+    parent = os.path.realpath(os.path.dirname(path))
+    return place.is_relative_to(top) or any(Path(p).is_relative_to(place) for p in (top, parent))
 
 
 def _numbered(root: Path, names: Iterator[str], why_nothing: str) -> Collection:

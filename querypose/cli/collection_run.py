@@ -14,7 +14,7 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from tqdm import tqdm
 
-from querypose.cli.collection import CollectedImage, Collection, find_collection
+from querypose.cli.collection import COMMAND, CollectedImage, Collection, find_collection
 from querypose.cli.formats import Kind
 from querypose.cli.frames import (
     BATCHES_PER_CHUNK,
@@ -24,6 +24,7 @@ from querypose.cli.frames import (
     read_images,
 )
 from querypose.cli.inputs import Input
+from querypose.cli.outputs import check_targets, collection_files
 from querypose.cli.progress import report
 from querypose.cli.run_settings import run_settings
 from querypose.cli.shards import ShardFolder
@@ -34,8 +35,6 @@ from querypose.engine.kept_settings import begin_or_continue
 from querypose.inference.model_loading import find_config
 from querypose.inference.prediction import PosePrediction
 from querypose.inference.predictor import PosePredictor
-
-COMMAND = "querypose-predict"
 
 
 class _Plan(NamedTuple):
@@ -83,11 +82,13 @@ def _plan(args: argparse.Namespace) -> _Plan:
     ]
     register_configured_datasets(cfg)
     collection = find_collection(args.collection, args.image_root)
+    if collection.label_file:
+        label_file = Input(Kind.IMAGE, collection.label_file)
+        check_targets(collection_files(Path(args.output)), [label_file])
     folder = _shard_folder(args, collection)
-    settings_file = Path(args.output, "run.json")
-    if folder.is_begun and not settings_file.is_file():
+    if folder.is_begun and not folder.settings_file.is_file():
         raise ValueError(f"{args.output} holds results of something else: name another --output.")
-    begin_or_continue(settings_file, run_settings(cfg, args, collection))
+    begin_or_continue(folder.settings_file, run_settings(cfg, args, collection))
     if folder.is_merged:
         print(f"{folder.results_file} is complete already.")
         return _Plan(collection, [])

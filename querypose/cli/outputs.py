@@ -55,6 +55,11 @@ def json_files(target: Path) -> list[Path]:
     return [target, target.with_suffix(".coco.json")]
 
 
+def collection_files(folder: Path) -> list[Path]:
+    """What a whole collection is written to: results, images, skipped images, and settings."""
+    return [folder / f"{name}.json" for name in ("results", "images", "skipped", "run")]
+
+
 def check_targets(targets: Iterable[Path], inputs: Sequence[Input]) -> None:
     """Checks before the work that its results can be written.
 

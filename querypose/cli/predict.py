@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from querypose.cli.arguments import add_model_arguments, check_model
-from querypose.cli.outputs import check_targets
+from querypose.cli.formats import Kind
+from querypose.cli.inputs import Input
+from querypose.cli.outputs import check_targets, collection_files
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -91,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--shard-size is at least 1, got {args.shard_size}.")
     try:
         check_model(args.config_file, args.weights)
-        check_targets([Path(args.output, "results.json")], [])
+        check_targets(collection_files(Path(args.output)), [Input(Kind.IMAGE, args.collection)])
     except (ValueError, OSError) as error:
         parser.error(str(error))
     # Loads PyTorch, which takes seconds.

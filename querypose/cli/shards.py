@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from querypose.atomic_files import atomic_file, replace_file
 from querypose.cli.collection import CollectedImage
+from querypose.cli.outputs import collection_files
 from querypose.cli.records import ListWriter
 
 Row = dict[str, Any]
@@ -34,7 +35,7 @@ class ShardFolder:
     ``shards/00000.json`` holds ``results`` in COCO's format and ``skipped``, the images that could
     not be read, of the first ``shard_size`` images, and so on. ``results.json``, ``images.json``
     and ``skipped.json`` hold all results, images and skipped images; they are written when every
-    shard is there.
+    shard is there. ``run.json`` holds the settings.
 
     Args:
         folder: of the output.
@@ -46,9 +47,8 @@ class ShardFolder:
         self._shards = folder / "shards"
         self._num_images = num_images
         self._shard_size = shard_size
-        self.results_file = folder / "results.json"
-        self.images_file = folder / "images.json"
-        self.skipped_file = folder / "skipped.json"
+        files = collection_files(folder)
+        self.results_file, self.images_file, self.skipped_file, self.settings_file = files
 
     @property
     def is_merged(self) -> bool:

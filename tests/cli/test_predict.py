@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from querypose.cli.collection import find_collection
 from querypose.cli.predict import main
 from querypose.cli.shards import ShardFolder
 from querypose.inference.predictor import PosePredictor
+from querypose.skeleton import COCO_SKELETON
 
 
 def write_images(folder: Path, names: list[str]) -> None:
@@ -178,6 +181,55 @@ def test_results_of_something_else_are_not_taken_for_finished(predict, photos, t
     foreign.write_text("[]")
     with pytest.raises(SystemExit, match="holds results of something else: name another --output"):
         predict(photos)
+
+
+def test_frames_of_another_video_are_other_images(predict, photos, tmp_path):
+    predict(photos)
+    other = shutil.copytree(photos, tmp_path / "other")
+    assert predict(other) == tmp_path / "predicted"
+    write_images(other, ["c.jpg", "b.png"])
+    with pytest.raises(SystemExit, match=r"collection is '4 images, .*', but was '4 images, "):
+        predict(other)
+
+
+@pytest.mark.parametrize("registered", [False, True])
+def test_label_files_are_not_replaced(
+    write_labels, label_content, tiny_arguments, temporary_datasets, capsys, registered
+):
+    labels = write_labels(label_content(COCO_SKELETON.keypoints), "images.json")
+    before = labels.read_text()
+    name = f"labels_of_{labels.parent.name}"
+    if registered:
+        temporary_datasets.append(name)
+    options = ("DATASETS.REGISTER", f"[['{name}', '{labels}', '{labels.parent}']]")
+    command = (name if registered else str(labels), "--output", str(labels.parent))
+    with pytest.raises(SystemExit) as end:
+        main([*command, *tiny_arguments, "--opts", *options])
+    error = f"{end.value.code} {capsys.readouterr().err}"
+    assert "images.json would replace an input: name another output." in error
+    assert labels.read_text() == before
+
+
+def test_a_photo_is_no_list(predict, photos):
+    with pytest.raises(SystemExit, match=r"c\.jpg is no list of images: name a folder, or a text"):
+        predict(photos / "c.jpg")
+
+
+def test_aliases_of_a_folder_add_nothing(tmp_path):
+    write_images(tmp_path, ["photos/run3/x.png", "photos/a.png", "private/secret.png"])
+    (tmp_path / "photos" / "latest").symlink_to("run3")
+    (tmp_path / "photos" / "up").symlink_to("..")
+    collection = find_collection(str(tmp_path / "photos"), None)
+    assert [image.file_name for image in collection.images] == ["a.png", "run3/x.png"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="a folder that root cannot read is hard to make")
+def test_folders_of_the_system_are_passed_over(tmp_path, capsys):
+    write_images(tmp_path, ["photos/a.png", "photos/lost+found/b.png"])
+    (tmp_path / "photos" / "lost+found").chmod(0)
+    collection = find_collection(str(tmp_path / "photos"), None)
+    assert [image.file_name for image in collection.images] == ["a.png"]
+    assert "Passed over: " in capsys.readouterr().err
 
 
 def test_folders_behind_links_belong_to_a_folder(tmp_path):
