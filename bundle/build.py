@@ -23,6 +23,8 @@ _HERE = Path(__file__).parent
 _REPOSITORY = _HERE.parent
 # Detectron2 by the name that the package index knows, and what the tests need.
 _ROOTS = ("sal-detectron2", "pytest", "pytest-timeout", "hypothesis", "opencv-python-headless")
+# What is run on the other machine; no other folder holds these.
+_RUN_FILES = ("run.sh", "run.py", "steps.py")
 # Built for the other machine's GPU; it has them.
 _GIVEN = ("torch", "torchvision")
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64")
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     try:
         output = args.output.resolve()
-        shutil.rmtree(output, ignore_errors=True)
+        make_room(output, (args.labels, args.images))
         copy_dataset(args.labels, args.images, output / "data", args.max_images)
         copy_project(output / "project")
         (output / "wheels").mkdir()
@@ -43,8 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             collect_wheels(output / "wheels", args.python, given)
     except (OSError, ValueError, KeyError, subprocess.CalledProcessError) as error:
         sys.exit(f"bundle: {error}")
-    for name in ("run.sh", "run.py", "steps.py"):
-        shutil.copy(_HERE / name, output / name)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     print(f"Written: {output}, {size / 2**20:.0f} MiB")
 
@@ -76,6 +76,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-wheels", action="store_true", help="it has all packages")
     return parser
+
+
+def make_room(output: Path, inputs: Sequence[Path]) -> None:
+    """Makes the folder of the bundle, with what runs it, in the place of an earlier bundle.
+
+    Raises:
+        FileNotFoundError: an input does not exist.
+        ValueError: the folder holds something else, or an input.
+    """
+    for path in inputs:
+        if not path.exists():
+            raise FileNotFoundError(f"there is no {path}")
+        if path.resolve().is_relative_to(output):
+            raise ValueError(f"{output} holds {path}, which would be lost: name another --output")
+    if output.exists():
+        if any(output.iterdir()) and not all((output / name).is_file() for name in _RUN_FILES):
+            raise ValueError(f"{output} is no bundle and not empty: name another --output")
+        shutil.rmtree(output)
+    output.mkdir(parents=True)
+    for name in _RUN_FILES:
+        shutil.copy(_HERE / name, output / name)
 
 
 def copy_dataset(labels: Path, images: Path, target: Path, max_images: int) -> None:

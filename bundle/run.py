@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     todo = [step for step in steps(plan) if not args.only or step.name in args.only]
     done: list[dict[str, Any]] = []
     start = time.perf_counter()
-    install(_FOLDER / "wheels", _FOLDER / "site")
+    try:
+        install(_FOLDER / "wheels", _FOLDER / "site")
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        sys.exit(f"run.sh: the wheels cannot be installed: {error}")
     print(f"Installed in {time.perf_counter() - start:.0f} s", flush=True)
     for step in todo:
         done.append(run_step(step, args.patience * step.seconds, output))
@@ -63,8 +66,12 @@ def install(wheels: Path, site: Path) -> None:
     """Installs all wheels into a folder of their own, once."""
     if site.is_dir():
         return
+    # A folder that is only half filled must not be taken for the whole.
+    begun = site.with_name(f"{site.name}.begun")
+    shutil.rmtree(begun, ignore_errors=True)
+    begun.mkdir()
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install")
-    offline = ("--no-deps", "--no-index", "--target", str(site))
+    offline = ("--no-deps", "--no-index", "--target", str(begun))
     packages = sorted(map(str, wheels.glob("*.whl")))
     # Detectron2's wheel bears the tag of Python 3.10, and has a package `tools` that is none of it.
     detectron2 = [wheel for wheel in packages if Path(wheel).name.startswith("sal_detectron2-")]
@@ -74,7 +81,8 @@ def install(wheels: Path, site: Path) -> None:
         if chosen:
             command = [*pip, *offline, *extra, *chosen]
             subprocess.run(command, check=True, timeout=_INSTALLATION_SECONDS)
-    shutil.rmtree(site / "tools", ignore_errors=True)
+    shutil.rmtree(begun / "tools", ignore_errors=True)
+    begun.rename(site)
 
 
 def run_step(step: Step, limit: float, output: Path) -> dict[str, Any]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import ray
 
 from querypose import PosePredictor
+from querypose.cli.formats import image_suffixes
+from querypose.data.image import decode_file
 
 Batch = dict[str, Any]
 
@@ -26,8 +29,10 @@ class FindPeople:
         self.predict = PosePredictor.from_config(**options)
 
     def __call__(self, batch: Batch) -> Batch:
-        """Replaces images, (H, W, 3) RGB, by the number of people, their scores and keypoints."""
-        poses = self.predict(list(batch.pop("image")))
+        """Replaces image files by the number of people, their scores and keypoints."""
+        # Ray's own reader neither turns photos by their EXIF orientation nor scales 16 bits.
+        images = [decode_file(BytesIO(content)) for content in batch.pop("bytes")]
+        poses = self.predict(images)
         return batch | {
             "num_people": np.array([len(found) for found in poses]),
             # Lists of different lengths: K keypoints of x, y and score for each person.
@@ -59,8 +64,9 @@ def find_people(
             f"{num_actors} actors on {num_processors:g} processors leave none to read images, and "
             "would wait forever: ask for fewer."
         )
-    images = ray.data.read_images(folder, mode="RGB", include_paths=True)
-    return images.map_batches(
+    suffixes = [suffix.removeprefix(".") for suffix in image_suffixes()]
+    files = ray.data.read_binary_files(folder, include_paths=True, file_extensions=suffixes)
+    return files.map_batches(
         FindPeople,
         fn_constructor_kwargs=options,
         compute=ray.data.ActorPoolStrategy(size=num_actors),

@@ -51,7 +51,7 @@ def read_image(file_name: str, image_format: str) -> np.ndarray:
     """
     try:
         with PathManager.open(file_name, "rb") as file:
-            image = _decode_file(file)
+            image = decode_file(file)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no image {file_name}.") from error
     # Decoders raise many types for broken files, struct.error and KeyError among them.
@@ -79,15 +79,15 @@ def decode(image: Image.Image) -> np.ndarray:
     return pillow_to_array(_upright(image))
 
 
-def why_unreadable(error: Exception) -> str:
-    """The reason in a decoder's error, to end a sentence; without the period."""
-    if isinstance(error, UnidentifiedImageError):
-        return "it is empty or in no known format"
-    text = " ".join(str(getattr(error, "strerror", None) or error).split()).rstrip(".")
-    return text if " " in text else f"{type(error).__name__} {text}".rstrip()
+def decode_file(file: IO[bytes]) -> np.ndarray:
+    """Decodes the first frame of an image file, upright by its EXIF orientation.
 
+    Returns:
+        (H, W, 3) uint8 RGB.
 
-def _decode_file(file: IO[bytes]) -> np.ndarray:
+    Raises:
+        Exception: of any type, if the file is broken.
+    """
     try:
         with Image.open(file) as image:
             return decode(image)
@@ -97,6 +97,14 @@ def _decode_file(file: IO[bytes]) -> np.ndarray:
             raise
     with Image.open(content) as image:
         return decode(image)
+
+
+def why_unreadable(error: Exception) -> str:
+    """The reason in a decoder's error, to end a sentence; without the period."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is empty or in no known format"
+    text = " ".join(str(getattr(error, "strerror", None) or error).split()).rstrip(".")
+    return text if " " in text else f"{type(error).__name__} {text}".rstrip()
 
 
 def _without_exif(file: IO[bytes]) -> IO[bytes] | None:

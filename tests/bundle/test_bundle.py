@@ -28,6 +28,8 @@ def build(repository, tmp_path):
             ],
             check=True,
             timeout=100,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         return target
 
@@ -104,3 +106,25 @@ def test_everything_runs_on_a_processor(build, tmp_path):
         assert all(float(row["peak MiB"]) > 0 for row in rows[name])
     assert (tmp_path / "results" / "short_training" / "model_final.pth").is_file()
     assert "| what |" in (tmp_path / "results" / "results.md").read_text()
+
+
+def test_no_other_folder_is_replaced(build, tmp_path):
+    mine = tmp_path / "bundle" / "thesis.txt"
+    mine.parent.mkdir()
+    mine.write_text("years of work")
+    with pytest.raises(subprocess.CalledProcessError) as end:
+        build()
+    assert end.value.stderr.endswith("bundle is no bundle and not empty: name another --output\n")
+    with pytest.raises(subprocess.CalledProcessError) as end:
+        build("--output", str(tmp_path))
+    assert "labels.json, which would be lost: name another --output" in end.value.stderr
+    with pytest.raises(subprocess.CalledProcessError) as end:
+        build("--output", str(tmp_path / "images2"), "--labels", "nowhere.json")
+    assert end.value.stderr == "bundle: there is no nowhere.json\n"
+    assert mine.read_text() == "years of work" and (tmp_path / "images" / "0.jpg").is_file()
+
+
+def test_an_earlier_bundle_is_replaced(build):
+    left = build() / "data" / "left.txt"
+    left.touch()
+    assert (build() / "run.sh").is_file() and not left.exists()

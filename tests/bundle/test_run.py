@@ -97,3 +97,13 @@ def test_commands_name_files_that_are_there(run, repository, device, small):
             for word in (word for command in work.commands for word in command):
                 if word.startswith(("tests/", "configs/")) or word == "train_net.py":
                     assert (repository / word).is_file(), word
+
+
+def test_a_failed_installation_is_not_taken_for_finished(run, tmp_path):
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    (wheels / "broken-1.0-py3-none-any.whl").write_bytes(b"nothing")
+    for _ in range(2):
+        with pytest.raises(SystemExit, match=r"run\.sh: the wheels cannot be installed: "):
+            run.main(["--output", str(tmp_path / "results"), "--device", "cpu"])
+    assert not (tmp_path / "site").exists()

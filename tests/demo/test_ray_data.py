@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from querypose import PosePredictor
 
@@ -37,6 +37,9 @@ def test_actors_find_what_one_predictor_finds(ray_data, tmp_path):
     photos.mkdir()
     for number in range(6):
         astronaut.rotate(5 * number).save(photos / f"{number}.png")
+    lying = Image.Exif()
+    lying[ExifTags.Base.Orientation] = 6
+    astronaut.transpose(Image.Transpose.ROTATE_90).save(photos / "lying.jpg", exif=lying)
     ray_data.main([str(photos), str(tmp_path / "found"), "--num-actors", "2", "--batch-size", "2"])
     rows = parquet.read_table(tmp_path / "found").to_pylist()
     assert sorted(os.path.basename(row["path"]) for row in rows) == sorted(os.listdir(photos))
