@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.data.catalog import Metadata
-from detectron2.structures import BoxMode
+from detectron2.structures import BoxMode, PolygonMasks
+from pycocotools import mask as coco_mask
 
 from querypose.data.datasets.labels.rows import Row, are_numbers
 
@@ -34,8 +35,9 @@ class Tables(NamedTuple):
 def tables_of_records(records: Sequence[Mapping[str, Any]], metadata: Metadata) -> Tables:
     """Converts records in Detectron2's standard format; they are not changed.
 
-    Unlike Detectron2's ``convert_to_coco_dict``, it keeps the annotations' ``area``, derives none
-    and leaves faulty values to the rules of label files. Keypoints become pixel indices.
+    Like Detectron2's ``convert_to_coco_dict``, it takes a missing ``area`` from the segmentation.
+    Unlike it, it keeps an ``area`` that is there, and leaves faulty values to the rules of label
+    files. Keypoints become pixel indices.
 
     Args:
         records: of a dataset.
@@ -161,7 +163,23 @@ def _person(annotation: Mapping[str, Any], category_ids: Mapping[int, Any]) -> R
     for field in ("num_keypoints", "area", "segmentation"):
         if annotation.get(field) is not None:
             person[field] = _plain(annotation[field])
+    if "area" not in person and "segmentation" in person:
+        person["area"] = _mask_area(person["segmentation"])
     return person | {"keypoints": keypoints}
+
+
+def _mask_area(segmentation: Any) -> float | None:
+    """The area of polygons or of a run-length code in pixels; None if it is neither."""
+    try:
+        if isinstance(segmentation, list):
+            return float(PolygonMasks([segmentation]).area()[0])
+        if isinstance(segmentation["counts"], list):
+            segmentation = coco_mask.frPyObjects(segmentation, *segmentation["size"])
+        return float(coco_mask.area(segmentation))
+    except (
+        Exception
+    ):  # Both libraries raise many types; the rules of label files tell what is wrong.
+        return None
 
 
 def _box_xywh(annotation: Mapping[str, Any]) -> Any:

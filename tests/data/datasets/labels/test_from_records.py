@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import BoxMode
+from pycocotools import mask as coco_mask
 
 from querypose.data.datasets.labels import examine_registered_labels, read_registered_labels
 from querypose.skeleton import CROWDPOSE_SKELETON, Skeleton
@@ -40,13 +41,33 @@ def test_records_say_what_the_file_says(label_content, records, register_records
 
 def test_an_area_that_is_missing_follows_the_rule_of_files(records, register_records, caplog):
     del records[0]["annotations"][1]["area"]
-    polygon = [18, 10, 42, 10, 42, 74]
-    records[0]["annotations"][1]["segmentation"] = [polygon]
     name = register_records(records, SKELETON, **PERSON)
     first, second, *_ = read_registered_labels(name).content["annotations"]
     assert (first["area"], second["area"]) == (800, pytest.approx(0.53 * 24 * 64))
     assert f"{name}: the area is missing, 0 or absurd for the box" in caplog.text
     assert "annotation 1 of record 0" in caplog.text
+
+
+# A quarter of the box of 24 x 64 pixels: a triangle, and the same number of pixels.
+_MASKS = {
+    "polygon": [[68, 10, 80, 10, 68, 74]],
+    "run lengths": {"size": [96, 128], "counts": [68 * 96, 384, 60 * 96 - 384]},
+    "compressed": coco_mask.encode(np.asfortranarray(np.eye(96, 128, dtype=np.uint8))),
+    "broken": [[68, 10, 80]],
+}
+
+
+@pytest.mark.parametrize(
+    ("mask", "area"),
+    [("polygon", 384), ("run lengths", 384), ("compressed", 96), ("broken", 0.53 * 24 * 64)],
+)
+def test_an_area_that_is_missing_is_that_of_the_mask(records, register_records, mask, area):
+    """Detectron2's own loader leaves areas out and masks in."""
+    person = records[0]["annotations"][1]
+    del person["area"]
+    person["segmentation"] = _MASKS[mask]
+    labels = read_registered_labels(register_records(records, SKELETON, **PERSON))
+    assert labels.content["annotations"][1]["area"] == pytest.approx(area)
 
 
 @pytest.mark.parametrize("of", [np.array, torch.tensor, tuple])
