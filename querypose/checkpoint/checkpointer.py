@@ -26,6 +26,7 @@ from querypose.checkpoint.formats import (
     inner_weights,
     is_computed,
 )
+from querypose.skeleton import Skeleton
 
 
 class QueryPoseCheckpointer(DetectionCheckpointer):
@@ -42,6 +43,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
             their initial values, with a warning in the log.
         averaged: read the moving average of the weights instead of the weights themselves.
         description: what saved files say of the model; None leaves it out.
+        skeleton: the model's keypoints, for models that do not know them, such as Detectron2's own.
         checkpointables: further objects to save and load.
 
     Attributes:
@@ -57,6 +59,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         new_heads: bool = False,
         averaged: bool = False,
         description: ModelDescription | None = None,
+        skeleton: Skeleton | None = None,
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, **checkpointables)
@@ -64,6 +67,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         self.new_heads = new_heads
         self.averaged = averaged
         self.description = description
+        self.skeleton = getattr(self.model, "skeleton", skeleton)
         self.loaded_backbone_only = False
         self.logger = logging.getLogger(__name__)
 
@@ -119,7 +123,7 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         if not self.new_heads:
             self._compare_keypoints(ModelDescription.from_checkpoint(checkpoint, self._path))
         if self.averaged:
-            state_dict = self._averaged_weights(checkpoint)
+            state_dict = self._averaged_weights(state_dict, checkpoint)
         self._convert_ndarray_to_tensor(state_dict)
         _strip_prefix_if_present(state_dict, "module.")
         state_dict, backbone_only = self._to_our_names(state_dict, checkpoint)
@@ -136,10 +140,9 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         Raises:
             ValueError: they have another order.
         """
-        model_skeleton = getattr(self.model, "skeleton", None)
-        if description is None or description.skeleton is None or model_skeleton is None:
+        if description is None or description.skeleton is None or self.skeleton is None:
             return
-        trained, expected = description.skeleton.keypoints, model_skeleton.keypoints
+        trained, expected = description.skeleton.keypoints, self.skeleton.keypoints
         if trained == expected:
             return
         if sorted(trained) == sorted(expected):
@@ -155,12 +158,18 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
                 list(expected),
             )
 
-    def _averaged_weights(self, checkpoint: dict[str, Any]) -> StateDict:
+    def _averaged_weights(self, state_dict: StateDict, checkpoint: dict[str, Any]) -> StateDict:
         if "ema" not in checkpoint:
-            raise ValueError(
-                f"{self._path} holds no averaged weights: train with SOLVER.EMA.ENABLED True, or "
-                "set TEST.EMA False."
+            if "trainer" in checkpoint:
+                raise ValueError(
+                    f"{self._path} holds no averaged weights: train with SOLVER.EMA.ENABLED True, "
+                    "or set TEST.EMA False."
+                )
+            self.logger.warning(
+                "%s holds one set of weights, which is taken: TEST.EMA True chooses nothing here.",
+                self._path,
             )
+            return state_dict
         return {name: value for name, value in checkpoint["ema"].items() if name != "n_averaged"}
 
     def _to_our_names(

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its model, beside the weights: config, keypoints, category ids."""
+"""What a checkpoint says of its model, beside the weights: config, keypoints and classes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ class ModelDescription:
 
     Attributes:
         config: of the training, written by :func:`querypose.config.config_to_json`.
-        skeleton: the keypoints; None for models that are not of this package.
+        skeleton: the keypoints; None for models that find none.
         category_ids: of the classes, from the label file of the training; empty if unknown.
+        class_names: of the classes, in their order; empty if unknown.
     """
 
     config: str
     skeleton: Skeleton | None = None
     category_ids: tuple[int | str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     def fields(self) -> dict[str, Any]:
         """What to add to the content of a checkpoint; plain data."""
@@ -37,6 +39,7 @@ class ModelDescription:
                 "config": self.config,
                 "skeleton": skeleton,
                 "category_ids": list(self.category_ids),
+                "class_names": list(self.class_names),
             }
         }
 
@@ -61,6 +64,8 @@ class ModelDescription:
                 str(config),
                 None if skeleton is None else Skeleton.from_dict(skeleton),
                 tuple(category_ids),
+                # Earlier versions did not tell them.
+                tuple(content[_KEY].get("class_names", ())),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{name} describes its model wrongly: {error!r}.") from error

@@ -28,6 +28,7 @@ from querypose.engine.dataset_agreement import check_datasets
 from querypose.freed_memory import keep_freed_memory
 from querypose.inference.acceleration import accelerate_inference
 from querypose.inference.model_loading import find_config, find_device, take_skeleton
+from querypose.modeling.pose_model import skeleton_from_config
 
 if TYPE_CHECKING:
     from querypose.export import OnnxDetector
@@ -61,7 +62,11 @@ def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
 def _load_model(cfg: CfgNode, resume: bool) -> nn.Module:
     model = QueryPoseTrainer.build_model(_without_pretrained(cfg))
     checkpointer = QueryPoseCheckpointer(
-        model, cfg.OUTPUT_DIR, weights_only=cfg.MODEL.WEIGHTS_ONLY, averaged=cfg.TEST.EMA
+        model,
+        cfg.OUTPUT_DIR,
+        weights_only=cfg.MODEL.WEIGHTS_ONLY,
+        averaged=cfg.TEST.EMA,
+        skeleton=skeleton_from_config(cfg),
     )
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     return accelerate_inference(model, cfg)

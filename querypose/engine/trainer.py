@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 from querypose.checkpoint import ModelDescription, QueryPoseCheckpointer
 from querypose.config import config_to_json
 from querypose.data import QueryPoseDatasetMapper, build_train_mapper
-from querypose.data.datasets.coco import trained_category_ids
+from querypose.data.datasets.coco import trained_category_ids, trained_class_names
 from querypose.data.datasets.records import load_records
 from querypose.engine.dataset_agreement import check_datasets
 from querypose.engine.hooks import (
@@ -44,6 +44,7 @@ from querypose.engine.weight_average import build_averaged_model
 from querypose.evaluation import build_evaluator
 from querypose.freed_memory import keep_freed_memory
 from querypose.inference.tta import PoseModelWithTTA
+from querypose.modeling.pose_model import skeleton_from_config
 from querypose.precision import AutocastModel, check_precision
 
 _WRITER_PERIOD = 20
@@ -88,7 +89,7 @@ class QueryPoseTrainer(DefaultTrainer):
             **averaged,
         )
         self.best_checkpointer = WeightsCheckpointer(
-            model, cfg.OUTPUT_DIR, description=description, **averaged
+            model, cfg.OUTPUT_DIR, description=self._describe_best(cfg, model), **averaged
         )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
@@ -98,10 +99,21 @@ class QueryPoseTrainer(DefaultTrainer):
 
     @staticmethod
     def _describe(cfg: CfgNode, model: nn.Module) -> ModelDescription:
-        model = getattr(model, "module", model)
-        # Detectron2's own models have no skeleton.
-        skeleton = getattr(model, "skeleton", None)
-        return ModelDescription(config_to_json(cfg), skeleton, trained_category_ids(cfg))
+        skeleton = getattr(getattr(model, "module", model), "skeleton", None)
+        # Detectron2's own models have none.
+        if skeleton is None and cfg.MODEL.KEYPOINT_ON:
+            skeleton = skeleton_from_config(cfg)
+        return ModelDescription(
+            config_to_json(cfg), skeleton, trained_category_ids(cfg), trained_class_names(cfg)
+        )
+
+    @classmethod
+    def _describe_best(cls, cfg: CfgNode, model: nn.Module) -> ModelDescription:
+        cfg = cfg.clone()
+        cfg.defrost()
+        # Whoever reads the file alone gets the weights that were found best.
+        cfg.TEST.EMA = cfg.SOLVER.EMA.ENABLED
+        return cls._describe(cfg, model)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Loads the last checkpoint of ``OUTPUT_DIR``, or ``MODEL.WEIGHTS`` if there is none.

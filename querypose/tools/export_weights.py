@@ -23,7 +23,11 @@ from querypose.checkpoint.download import read_at
 from querypose.checkpoint.files import is_state_dict, read_checkpoint
 from querypose.config import config_from_json, config_to_json, read_config
 from querypose.config_arguments import add_config_file
-from querypose.data.datasets.coco import register_configured_datasets, trained_category_ids
+from querypose.data.datasets.coco import (
+    register_configured_datasets,
+    trained_category_ids,
+    trained_class_names,
+)
 from querypose.modeling.pose_model import skeleton_from_config
 
 
@@ -89,7 +93,9 @@ def describe_by_config(config_file: str) -> ModelDescription:
     cfg = read_config(config_file)
     register_configured_datasets(cfg)
     skeleton = skeleton_from_config(cfg)
-    return ModelDescription(config_to_json(cfg), skeleton, trained_category_ids(cfg))
+    return ModelDescription(
+        config_to_json(cfg), skeleton, trained_category_ids(cfg), trained_class_names(cfg)
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -20,9 +20,16 @@ DESCRIPTION = ModelDescription('{"VERSION": 2}', HORSE, (18, "foal"))
 
 @pytest.mark.parametrize("skeleton", [HORSE, COCO_SKELETON, None])
 def test_a_saved_file_says_what_the_checkpointer_was_given(skeleton, small_model, tmp_path):
-    description = ModelDescription("{}", skeleton, (1,))
+    description = ModelDescription("{}", skeleton, (1,), ("foal",))
     QueryPoseCheckpointer(small_model(), str(tmp_path), description=description).save("model")
     assert read_description(tmp_path / "model.pth") == description
+
+
+def test_a_file_of_an_earlier_version_does_not_name_classes(tmp_path):
+    fields = DESCRIPTION.fields()
+    del fields["description"]["class_names"]
+    torch.save({"model": {}, **fields}, tmp_path / "old.pth")
+    assert read_description(tmp_path / "old.pth") == DESCRIPTION
 
 
 def test_the_weights_are_not_read(tmp_path):

@@ -12,6 +12,7 @@ from querypose.checkpoint import QueryPoseCheckpointer
 from querypose.config import default_config
 from querypose.engine import QueryPoseTrainer
 from querypose.engine.weight_average import build_averaged_model
+from querypose.inference.model_loading import find_config
 
 NO_TEST = ("DATASETS.TEST", "()")
 EVERYTHING = (
@@ -308,6 +309,10 @@ def test_best_averaged_weights_outlive_a_resumption(tiny_config):
     for key, prefix in (("model", ""), ("ema", "module.")):
         assert torch.equal(final[key][prefix + name], kept[key][prefix + name])
     assert not torch.equal(kept["model"][name], kept["ema"]["module." + name])
+    # Whoever reads the file alone gets those that were found best.
+    for path, expected in (("model_final.pth", False), ("model_best.pth", True)):
+        described, _ = find_config(None, f"{cfg.OUTPUT_DIR}/{path}", [])
+        assert described.TEST.EMA is expected
 
 
 def test_decay_out_of_range(tiny_config, start):

@@ -144,6 +144,18 @@ def test_averaged_weights_predict_where_they_are_asked_for(trained, image, tmp_p
     np.testing.assert_allclose(exported.keypoints, averaged.keypoints, atol=0.5)
 
 
+def test_weights_alone_are_taken_whatever_their_config_asks_for(trained, image, caplog):
+    """Earlier versions exported averaged weights under a config that reads an average."""
+    _, weights = trained
+    expected = PosePredictor(weights)(image)
+    content = torch.load(weights, weights_only=True)
+    torch.save({key: content[key] for key in ("model", "description")}, weights)
+    _rewrite(weights, **{"TEST.EMA": True})
+    found = PosePredictor(weights)(image)
+    np.testing.assert_array_equal(found.keypoints, expected.keypoints)
+    assert "holds one set of weights, which is taken" in caplog.text
+
+
 def _rewrite(weights: Path, **changes: object) -> None:
     content = torch.load(weights, weights_only=True)
     cfg = config_from_json(content["description"]["config"], "x")

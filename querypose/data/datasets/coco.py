@@ -173,6 +173,15 @@ def trained_category_ids(cfg: CfgNode) -> tuple[int | str, ...]:
     return ()
 
 
+def trained_class_names(cfg: CfgNode) -> tuple[str, ...]:
+    """The names of the model's classes, of the first training dataset that names them."""
+    for name in cfg.DATASETS.TRAIN:
+        names = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog else None
+        if names:
+            return tuple(names)
+    return ()
+
+
 def load_coco_keypoints(
     json_file: str, image_root: str, name: str, skeleton: Skeleton
 ) -> list[dict[str, Any]]:
