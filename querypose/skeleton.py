@@ -36,9 +36,13 @@ _MIDDLE_COLOR = (102, 204, 102)
 class Skeleton:
     """The keypoints of a person and their relations.
 
+    Flips, edges and parts may also be given by indices from 0; if keypoints are named by numbers,
+    every number is a name.
+
     Attributes:
         keypoints: names in the dataset's order; numbers become strings, here and below.
-        flips: pairs of names that a horizontal flip exchanges.
+        flips: pairs of names that a horizontal flip exchanges. If none are given, they follow from
+            the names; ``()`` means that there are none.
         sigmas: OKS standard deviation per keypoint, relative to the square root of the person's
             area; empty means :data:`DEFAULT_SIGMA` for each.
         edges: pairs of names to draw limbs between.
@@ -50,18 +54,20 @@ class Skeleton:
     """
 
     keypoints: tuple[str, ...]
-    flips: tuple[tuple[str, str], ...] = ()
+    flips: tuple[tuple[str, str], ...] = None  # type: ignore[assignment]
     sigmas: tuple[float, ...] = ()
     edges: tuple[tuple[str, str], ...] = ()
     parts: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keypoints", names_from(self.keypoints))
-        for groups in ("flips", "edges", "parts"):
-            named = tuple(tuple(map(str, group)) for group in getattr(self, groups))
-            object.__setattr__(self, groups, named)
         if not self.keypoints or len(set(self.keypoints)) != len(self.keypoints):
             raise ValueError(f"A skeleton needs distinct keypoint names, got {self.keypoints}.")
+        if self.flips is None:
+            object.__setattr__(self, "flips", find_flips(self.keypoints))
+        for groups in ("flips", "edges", "parts"):
+            named = groups_from(getattr(self, groups), self.keypoints)
+            object.__setattr__(self, groups, named)
         if not self.sigmas:
             object.__setattr__(self, "sigmas", (DEFAULT_SIGMA,) * self.num_keypoints)
         if not self.parts:
@@ -134,10 +140,8 @@ class Skeleton:
         """Builds a skeleton from plain lists, as YAML and JSON give them.
 
         Args:
-            fields: ``keypoints`` and, optionally, ``flips``, ``sigmas``, ``edges``, ``parts``.
-                Flips, edges and parts refer to keypoints by name or by index from 0; if keypoints
-                are named by numbers, every number is a name. Without ``flips``, they follow from
-                the names.
+            fields: ``keypoints`` and, optionally, ``flips``, ``sigmas``, ``edges``, ``parts``, as
+                for the class.
 
         Raises:
             ValueError: a field is unknown, or fields contradict each other.
@@ -149,14 +153,12 @@ class Skeleton:
                 f"A skeleton is declared by keypoints and, optionally, "
                 f"{sorted(known - {'keypoints'})}; got {found}."
             )
-        names = names_from(fields["keypoints"])
-        flips = fields.get("flips")
         return cls(
-            keypoints=names,
-            flips=find_flips(names) if flips is None else groups_from(flips, names),
+            keypoints=fields["keypoints"],
+            flips=fields.get("flips"),
             sigmas=tuple(float(sigma) for sigma in fields.get("sigmas") or ()),
-            edges=groups_from(fields.get("edges"), names),
-            parts=groups_from(fields.get("parts"), names),
+            edges=fields.get("edges"),
+            parts=fields.get("parts"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -227,7 +229,7 @@ class Skeleton:
             if names in _KNOWN:
                 return _KNOWN[names]
             edges = edges_of_coco_category(category.get("skeleton"), names)
-            return cls(keypoints=names, flips=find_flips(names), edges=edges)
+            return cls(keypoints=names, edges=edges)
         except ValueError as error:
             reason = str(error).removesuffix(".")
             raise ValueError(
@@ -259,7 +261,7 @@ class Skeleton:
         rules = metadata.get("keypoint_connection_rules") or ()
         return cls(
             keypoints=names,
-            flips=find_flips(names) if flips is None else distinct_pairs(flips),
+            flips=None if flips is None else distinct_pairs(flips),
             sigmas=tuple(metadata.get("keypoint_oks_sigmas") or ()),
             edges=tuple((start, end) for start, end, *_ in rules),
             parts=tuple(tuple(part) for part in declared_parts or ()),

@@ -30,7 +30,18 @@ class TestDeclaration:
         assert skeleton.sigmas == (DEFAULT_SIGMA,) * 3
         assert skeleton.parts == (("nose",), ("left_hand",), ("right_hand",))
         assert skeleton.part_indices == ((0,), (1,), (2,))
-        assert skeleton.flips == skeleton.edges == ()
+        assert skeleton.edges == ()
+
+    def test_flips_follow_from_the_names_unless_they_are_given(self):
+        assert Skeleton(NAMES).flips == (("left_hand", "right_hand"),)
+        assert Skeleton(NAMES, flips=()).flips == ()
+
+    def test_numbers_are_indices_unless_keypoints_are_named_by_numbers(self):
+        skeleton = Skeleton(NAMES, flips=((1, 2),), edges=((0, 2),), parts=((0,), (1, 2)))
+        assert skeleton.flips == (("left_hand", "right_hand"),)
+        assert skeleton.edges == (("nose", "right_hand"),)
+        assert skeleton.parts == (("nose",), ("left_hand", "right_hand"))
+        assert Skeleton((2, 1, 0), edges=((0, 2),)).edges == (("0", "2"),)
 
     def test_indices_follow_the_names(self):
         skeleton = Skeleton(
