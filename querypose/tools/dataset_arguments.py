@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 
-from querypose.config import read_config
+from querypose.config import default_config, merge_options, read_config
 from querypose.config_arguments import add_config_file, add_config_options
 from querypose.data.datasets.coco import register_configured_datasets
 
@@ -20,15 +20,21 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def register_datasets(arguments: argparse.Namespace) -> CfgNode | None:
-    """Registers the datasets in the config of the command line, and returns it if there is one.
+    """Registers the datasets that the command line names, and returns the config.
+
+    Without a config file, the options change the defaults; None if there are none, either.
 
     Raises:
         FileNotFoundError: the config or an annotation file does not exist.
         ValueError: the config or a dataset in it is invalid.
     """
-    if arguments.config_file is None:
+    if arguments.config_file is not None:
+        cfg = read_config(arguments.config_file, arguments.opts)
+    elif arguments.opts:
+        cfg = default_config()
+        merge_options(cfg, arguments.opts)
+    else:
         return None
-    cfg = read_config(arguments.config_file, arguments.opts)
     register_configured_datasets(cfg)
     return cfg
 

@@ -224,3 +224,18 @@ def test_generated_and_real_datasets_have_no_problems(real_data):
     json_file = folder / "annotations" / "person_keypoints_val.json"
     register_coco_keypoints(name, json_file, folder / "val", COCO_SKELETON)
     assert check_dataset.find_problems(name) == {}
+
+
+def test_options_count_without_a_config(tmp_path, temporary_datasets, capsys):
+    write_image(tmp_path / "a.png")
+    category = {"keypoints": list(COCO_SKELETON.keypoints)}
+    written = content([person()])
+    written["categories"][0] |= category
+    (tmp_path / "people.json").write_text(json.dumps(written))
+    name = f"optional_{next(COUNTER)}"
+    temporary_datasets.append(name)
+    entry = f"[['{name}', '{tmp_path / 'people.json'}', '{tmp_path}']]"
+    assert check_dataset.main([name, "--opts", "DATASETS.REGISTER", entry]) == 0
+    assert f"{name}: problems: 0" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"NOPE\.KEY"):
+        check_dataset.main([name, "--opts", "NOPE.KEY", "1"])
