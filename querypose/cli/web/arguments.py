@@ -8,6 +8,8 @@ import socket
 from pathlib import Path
 from typing import NamedTuple
 
+from querypose.drawable import EXTRAS
+
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 7860
 
 _PACKAGED = "small QueryPose, comes with the package"
@@ -81,6 +83,9 @@ def find_web_contradiction(args: argparse.Namespace) -> str:
     for name, default in _OF_FILES.items():
         if getattr(args, name) != default:
             return f"--{name.replace('_', '-')} is for files and streams, not for --web."
+    extra = next((name for name in EXTRAS if name in args.draw), None)
+    if extra:
+        return f"--draw {extra} is for files: the page shows it of every model that has it."
     names = [first_name(args), *(model.name for model in args.model)]
     twice = next((name for name in names if names.count(name) > 1), None)
     return f"Two models are called {twice!r}: name one otherwise." if twice else ""

@@ -22,7 +22,9 @@ CSS = """
 .gradio-container {max-width: 1280px !important; margin: auto !important}
 .gradio-container, main {width: 100% !important}
 """
-_FORGET_SECONDS = 3600
+FORGET_SECONDS = 3600
+"""After so long, what was uploaded or drawn is removed."""
+
 _QUALITY = 92
 _EXPLANATIONS = {
     SKELETON: "Limbs have the color of their side of the body: orange right, blue left.",
@@ -35,6 +37,8 @@ _HOW_SURE = (
     "with."
 )
 _NO_CHANCE = "Scores rank people: a higher one is surer. They are no probabilities."
+# Drawing, summary and JSON without a photo.
+_NOTHING = (None, "", gr.update(value=None, interactive=False))
 
 
 class Page:
@@ -55,7 +59,7 @@ class Page:
         with gr.Blocks(
             title="QueryPose",
             analytics_enabled=False,
-            delete_cache=(_FORGET_SECONDS, _FORGET_SECONDS),
+            delete_cache=(FORGET_SECONDS, FORGET_SECONDS),
         ) as page:
             gr.Markdown(
                 "# People and their poses\n"
@@ -87,12 +91,18 @@ class Page:
                     shown = _answers()
             gr.on(
                 [image.change, name.input],
+                # Whatever fails after it, no photo stands beside the people of another one.
+                lambda: (None, *_NOTHING),
+                None,
+                [found, *shown],
+                api_visibility="private",
+            ).then(
                 self._find,
                 [image, name],
                 [found, view, slider],
                 show_progress_on=shown[0],
                 api_visibility="private",
-            ).then(self._show, [found, name, view, slider], shown, api_visibility="private")
+            ).success(self._show, [found, name, view, slider], shown, api_visibility="private")
             gr.on(
                 [slider.input, view.input],
                 self._show,
@@ -134,14 +144,15 @@ class Page:
         try:
             found = None if path is None else model.find(path)
         except (FileNotFoundError, ValueError) as error:
-            raise gr.Error(str(error)) from error
+            # The user of the page did not choose where the photo is kept.
+            raise gr.Error(str(error).replace(str(path), Path(str(path)).name)) from error
         return found, gr.update(**self._view(name)), gr.update(**self._slider(name))
 
     def _show(
         self, found: Found | None, name: str, view: str, value: float
     ) -> tuple[str | None, str, dict]:
         if found is None:
-            return None, "", gr.update(value=None, interactive=False)
+            return _NOTHING
         model = self._models[name]
         scale = model.predictor.score_scale
         score = scale.score(value / 100) if scale.is_measured else value

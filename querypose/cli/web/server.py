@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 from querypose.cli.progress import report
 from querypose.cli.web.arguments import DEFAULT_HOST, first_name
 from querypose.cli.web.models import ServedModel
-from querypose.cli.web.page import CSS, THEME, Page
+from querypose.cli.web.page import CSS, FORGET_SECONDS, THEME, Page
 from querypose.cli.work import build_predictor
-from querypose.drawable import EXTRAS
+
+# SIGHUP is unknown on Windows.
+_ENDS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+# Of a photo.
+_MOST_BYTES = 100 * 2**20
 
 
 def serve(args: argparse.Namespace, host: str, port: int) -> int:
@@ -46,23 +53,51 @@ def serve(args: argparse.Namespace, host: str, port: int) -> int:
             prevent_thread_lock=True,
             ssr_mode=False,
             footer_links=[],
+            max_file_size=_MOST_BYTES,
         )
         report(f"The page is at http://{host}:{port} (Ctrl+C ends it).")
         if host != DEFAULT_HOST:
             report("Everybody who can reach that address can use it.")
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            page.close(verbose=False)
+        wait_for_the_end(Path(folder))
+        page.close(verbose=False)
     return 0
+
+
+def wait_for_the_end(folder: Path) -> None:
+    """Returns after Ctrl+C, SIGTERM or SIGHUP; until then, removes old files of a folder.
+
+    Gradio forgets uploads that were broken off, which would fill the disk.
+    """
+    ended = threading.Event()
+    previous = {number: signal.signal(number, lambda *_: ended.set()) for number in _ENDS}
+    try:
+        while not ended.wait(FORGET_SECONDS):
+            remove_old_files(folder, FORGET_SECONDS)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def remove_old_files(folder: Path, seconds: float) -> None:
+    """Removes the files of a folder and its subfolders that were not changed for so long."""
+    for file in folder.rglob("*"):
+        # Others may remove it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            if file.is_file() and time.time() - file.stat().st_mtime > seconds:
+                file.unlink()
 
 
 def load_models(args: argparse.Namespace) -> dict[str, ServedModel]:
     """The models that the arguments name, by what the page calls them."""
-    draw = args.draw - set(EXTRAS)
-    models = {first_name(args): ServedModel.of(build_predictor(args), draw)}
+    models = {first_name(args): _served(args)}
     for model in args.model:
         own = {"config_file": model.config, "weights": model.weights, "opts": []}
-        predictor = build_predictor(argparse.Namespace(**vars(args) | own))
-        models[model.name] = ServedModel.of(predictor, draw)
+        models[model.name] = _served(argparse.Namespace(**vars(args) | own))
     return models
+
+
+def _served(args: argparse.Namespace) -> ServedModel:
+    predictor = build_predictor(args)
+    if args.keypoint_threshold is not None:
+        predictor.keypoint_threshold = args.keypoint_threshold
+    return ServedModel.of(predictor, args.draw)

@@ -41,6 +41,7 @@ def test_a_model_without_name_or_weights_is_refused(model, capsys):
     ("words", "message"),
     [
         (["--web", "a.jpg"], "--web takes its images from the browser"),
+        (["--web", "--draw", "maps"], "--draw maps is for files: the page shows it"),
         (["--web", "--webcam"], "--webcam is for files and streams"),
         (["--web", "--save-json", "a.json"], "--save-json is for files and streams"),
         (["--web", "--model", "a=1.pth", "--model", "a=2.pth"], "Two models are called 'a'"),

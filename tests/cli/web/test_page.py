@@ -153,3 +153,21 @@ def test_a_file_that_is_no_image_is_refused_in_words(page, tmp_path):
     broken.write_bytes(b"\x89PNG\r\n\x1a\n broken")
     page.set_input_files("#photo input[type=file]", str(broken))
     playwright.expect(page.get_by_test_id("toast-body")).to_contain_text("broken.png")
+
+
+def test_a_photo_that_cannot_be_read_leaves_nobody_of_the_one_before(page, photo, folder):
+    page.set_input_files("#photo input[type=file]", str(photo))
+    playwright.expect(page.locator("#summary")).to_contain_text("1 person")
+    cut = folder / "cut.jpg"
+    buffer = io.BytesIO()
+    Image.fromarray(astronaut()).save(buffer, "JPEG")
+    cut.write_bytes(buffer.getvalue()[:5000])
+    page.locator("#photo button[aria-label='Clear']").or_(
+        page.locator("#photo button[aria-label='Remove Image']")
+    ).first.click()
+    page.set_input_files("#photo input[type=file]", str(cut))
+    message = page.get_by_text("cannot be read")
+    playwright.expect(message).to_be_visible()
+    assert str(folder) not in message.inner_text() and "/" not in message.inner_text()
+    playwright.expect(page.locator("#summary")).not_to_contain_text("person")
+    assert page.locator("#result img").count() == 0
