@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,8 @@ class KeypointEvaluator(COCOEvaluator):
     """Detectron2's ``COCOEvaluator`` on labels as :mod:`querypose.data.datasets.labels` reads them.
 
     Images have the ids of the label file, also in the saved results. Every metric is NaN if no
-    person was predicted or the file has no annotations.
+    person was predicted or the file has no annotations. Of a model that predicts boxes without
+    keypoints the task ``bbox`` alone is evaluated.
 
     Args:
         dataset_name: a keypoint dataset.
@@ -102,6 +104,18 @@ class KeypointEvaluator(COCOEvaluator):
             for task in self._tasks or self.metric_names
         }
 
+    def _eval_predictions(
+        self, predictions: Sequence[dict[str, Any]], img_ids: Sequence[int] | None = None
+    ) -> None:
+        wanted = self._tasks
+        # Only predictions tell: neither Detectron2's keys nor an architecture of one's own does.
+        if wanted and not _may_have_keypoints(predictions):
+            self._tasks = _without_keypoints(wanted)
+        try:
+            super()._eval_predictions(predictions, img_ids=img_ids)
+        finally:
+            self._tasks = wanted
+
 
 def evaluate_coco(annotation_file: str | Path, results_file: str | Path) -> dict[str, float]:
     """Evaluates a file of results by COCO's definition, on any keypoints.
@@ -153,6 +167,22 @@ def _empty_dataset() -> Iterator[str]:
             yield folder
         finally:
             MetadataCatalog.remove(folder)
+
+
+def _may_have_keypoints(predictions: Sequence[dict[str, Any]]) -> bool:
+    """Whether a person was predicted with keypoints, or nobody at all."""
+    people = [person for image in predictions for person in image["instances"]]
+    return not people or any("keypoints" in person for person in people)
+
+
+def _without_keypoints(tasks: Sequence[str]) -> list[str]:
+    remaining = [task for task in tasks if task != "keypoints"]
+    if not remaining:
+        raise ValueError(
+            "The model predicts no keypoints: evaluate its boxes, with tasks=('bbox',)."
+        )
+    logging.getLogger(__name__).info("The model predicts no keypoints: %s alone.", remaining)
+    return remaining
 
 
 def _check_finite(instances: Instances, image_id: int | str) -> None:

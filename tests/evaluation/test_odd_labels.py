@@ -149,6 +149,29 @@ def test_some_images_by_their_own_ids(content, build, image_ids, is_perfect):
     assert (evaluator.evaluate(image_ids)["keypoints"]["AP"] > 99) == is_perfect
 
 
+def test_of_a_model_without_keypoints_the_boxes_are_evaluated(content, build):
+    evaluator = build(content)
+    for image in content["images"]:
+        people = people_of(content, image["id"])
+        people.remove("pred_keypoints")
+        evaluator.process([{"image_id": image["id"]}], [{"instances": people}])
+    results = evaluator.evaluate()
+    assert list(results) == ["bbox"]
+    assert results["bbox"]["AP"] == pytest.approx(100)
+    # The next model may predict some.
+    evaluator.reset()
+    assert set(evaluate_own(evaluator, content)) == {"bbox", "keypoints"}
+
+
+def test_nothing_is_left_to_evaluate_of_a_model_without_keypoints(content, build):
+    evaluator = build(content, ("keypoints",))
+    people = people_of(content, 1)
+    people.remove("pred_keypoints")
+    evaluator.process([{"image_id": 1}], [{"instances": people}])
+    with pytest.raises(ValueError, match=r"predicts no keypoints: evaluate its boxes"):
+        evaluator.evaluate()
+
+
 @pytest.mark.parametrize("field", ["pred_keypoints", "scores", "pred_boxes"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_predictions_that_are_not_finite_are_refused(content, build, field, value):
