@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from querypose.evaluation.ground_truth import count_matches, warn_of_no_annotati
 
 _FIELDS = ("image_id", "category_id", "keypoints", "score")
 # Its size decides whether a person counts as a medium or a large one, as in Detectron2's evaluator.
-# pycocotools looks for it in the first result alone.
+# pycocotools looks for it in the first result alone, and a box without an extent is of no size that
+# it counts: such a person would be wrong nowhere.
 _BOX = "bbox"
 
 
@@ -32,7 +34,7 @@ def read_results(
 
     Returns:
         The results with these fields only, and with ``bbox`` if all have x, y, width and height
-        there.
+        there, and the last two are above 0.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -50,9 +52,24 @@ def read_results(
         if fault:
             raise ValueError(f"{results_file}: result {index} {fault}.")
     check_image_ids([result["image_id"] for result in results], labels)
-    have_boxes = all(are_numbers(result.get(_BOX), 4) for result in results)
-    fields = (*_FIELDS, _BOX) if have_boxes else _FIELDS
+    fields = (*_FIELDS, _BOX) if _have_boxes(results, results_file) else _FIELDS
     return [{field: result[field] for field in fields} for result in results]
+
+
+def _have_boxes(results: Sequence[Mapping[str, Any]], results_file: str | Path) -> bool:
+    """Whether all results have boxes that count; logs a warning if some of their boxes do not."""
+    boxes = [result.get(_BOX) for result in results]
+    given = [box for box in boxes if box is not None]
+    sound = [box for box in given if are_numbers(box, 4) and min(box[2:]) > 0]
+    if len(sound) < len(given):
+        logging.getLogger(__name__).warning(
+            "%s: %d of %d boxes are not x, y, width and height, the last two above 0; so sizes of "
+            "persons are those of their keypoints.",
+            results_file,
+            len(given) - len(sound),
+            len(given),
+        )
+    return len(sound) == len(results)
 
 
 def match_results(

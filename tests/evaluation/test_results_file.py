@@ -98,6 +98,24 @@ def test_sizes_of_persons_are_those_of_the_evaluator(label_content, write_labels
     assert medium["with"] == pytest.approx(medium["without"] / 2)
 
 
+@pytest.mark.parametrize("extent", [[-1, 64], [24, -1], [0, 64], [0, 0]])
+def test_boxes_without_an_extent_do_not_count(label_content, write_labels, caplog, extent):
+    content = label_content()
+    json_file = write_labels(content, "labels.json")
+    person = content["annotations"][0]
+    found = {key: person[key] for key in ("image_id", "category_id", "keypoints")} | {"score": 0.9}
+    nobody = found | {"score": 0.95, "keypoints": [100, 70, 2, *[110, 80, 2] * 4]}
+    without = evaluate_coco(json_file, write_labels([found, nobody], "without.json"))
+    assert not caplog.records
+    flat = [
+        result | {"bbox": box}
+        for result, box in ((found, person["bbox"]), (nobody, [85, 55, *extent]))
+    ]
+    flat_file = write_labels(flat, "flat.json")
+    assert evaluate_coco(json_file, flat_file) == pytest.approx(without, nan_ok=True)
+    assert f"{flat_file}: 1 of 2 boxes are not x, y, width and height" in caplog.text
+
+
 def test_results_of_any_keypoints_are_evaluated_as_coco_does(
     monkeypatch, label_content, write_labels, register_labels, capsys
 ):
