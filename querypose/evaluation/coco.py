@@ -117,12 +117,15 @@ class KeypointEvaluator(COCOEvaluator):
             self._tasks = wanted
 
 
-def evaluate_coco(annotation_file: str | Path, results_file: str | Path) -> dict[str, float]:
+def evaluate_coco(
+    annotation_file: str | Path, results_file: str | Path, skeleton: Skeleton | None = None
+) -> dict[str, float]:
     """Evaluates a file of results by COCO's definition, on any keypoints.
 
     Args:
-        annotation_file: labels in COCO's format, whose category lists the keypoints.
+        annotation_file: labels in COCO's format.
         results_file: results in COCO's format.
+        skeleton: the keypoints and their OKS sigmas; None takes those of the labels' category.
 
     Returns:
         AP, AP50, AP75, APm, APl and AR in percent; NaN if there are no results, or no persons that
@@ -132,7 +135,7 @@ def evaluate_coco(annotation_file: str | Path, results_file: str | Path) -> dict
         FileNotFoundError: a file does not exist.
         ValueError: the labels contradict themselves, or a result does not fit them.
     """
-    skeleton = declared_skeleton(str(annotation_file))
+    skeleton = skeleton or declared_skeleton(str(annotation_file))
     labels = read_labels(str(annotation_file), skeleton)
     evaluation = match_results(results_file, labels, skeleton.sigmas)
     if evaluation is None:

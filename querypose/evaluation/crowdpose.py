@@ -26,7 +26,7 @@ from querypose.data.datasets.labels import (
 from querypose.evaluation.coco import KeypointEvaluator
 from querypose.evaluation.percent import in_percent
 from querypose.evaluation.results_file import match_results
-from querypose.skeleton import CROWDPOSE_SKELETON
+from querypose.skeleton import CROWDPOSE_SKELETON, Skeleton
 
 # Indices into pycocotools' summary of keypoint metrics.
 _STATS = {"AP": 0, "AP50": 1, "AP75": 2, "AR": 5, "AR50": 6, "AR75": 7}
@@ -101,12 +101,17 @@ class CrowdPoseEvaluator(KeypointEvaluator):
         return results
 
 
-def evaluate_crowdpose(annotation_file: str | Path, results_file: str | Path) -> dict[str, float]:
+def evaluate_crowdpose(
+    annotation_file: str | Path,
+    results_file: str | Path,
+    skeleton: Skeleton = CROWDPOSE_SKELETON,
+) -> dict[str, float]:
     """Evaluates a file of results.
 
     Args:
         annotation_file: CrowdPose's annotations of the split.
         results_file: results in COCO's format, with fourteen keypoints.
+        skeleton: the keypoints and their OKS sigmas; by default the benchmark's own.
 
     Returns:
         The metrics of :class:`CrowdPoseEvaluator`, in percent; NaN if there are no results.
@@ -116,9 +121,9 @@ def evaluate_crowdpose(annotation_file: str | Path, results_file: str | Path) ->
         ValueError: the annotations contradict themselves, an image has no ``crowdIndex``, or a
             result does not fit the annotations.
     """
-    labels = read_labels(str(annotation_file), CROWDPOSE_SKELETON, areas_from_boxes=True)
+    labels = read_labels(str(annotation_file), skeleton, areas_from_boxes=True)
     _check_crowd_indices(labels)
-    evaluation = match_results(results_file, labels, CROWDPOSE_SKELETON.sigmas)
+    evaluation = match_results(results_file, labels, skeleton.sigmas)
     if evaluation is None:
         return dict.fromkeys(METRICS, math.nan)
     return _crowdpose_metrics(evaluation)

@@ -10,8 +10,10 @@ import pytest
 from detectron2.data import MetadataCatalog
 
 from querypose.evaluation import evaluate_coco
-from querypose.skeleton import CROWDPOSE_SKELETON
+from querypose.evaluation.ground_truth import count_matches
+from querypose.skeleton import CROWDPOSE_SKELETON, Skeleton
 from querypose.tools import score_threshold
+from querypose.tools.judged_results import read_dataset_results
 
 POINTS = [30, 20, 2] * 14
 SOUND = {"image_id": 1, "category_id": 1, "keypoints": POINTS, "score": 0.5}
@@ -40,10 +42,17 @@ BAD = {
 }
 
 
-def evaluation_command(monkeypatch, name, results):
+def evaluation_command(monkeypatch, name, results, *options):
     json_file = MetadataCatalog.get(name).json_file
-    monkeypatch.setattr(sys, "argv", ["querypose.evaluation", json_file, str(results)])
+    monkeypatch.setattr(sys, "argv", ["querypose.evaluation", json_file, str(results), *options])
     runpy.run_module("querypose.evaluation", run_name="__main__")
+
+
+def judged_ap(name, results):
+    """As the score tools count, by the skeleton that the dataset is registered with."""
+    judged = read_dataset_results(name, results)
+    labels = judged.annotations.labels
+    return count_matches(labels, judged.results, judged.sigmas).stats[0]
 
 
 def threshold_command(monkeypatch, name, results):
@@ -132,6 +141,57 @@ def test_results_of_any_keypoints_are_evaluated_as_coco_does(
     runpy.run_module("querypose.evaluation", run_name="__main__")
     assert "| 25.743 |" in capsys.readouterr().out
     assert math.isnan(evaluate_coco(json_file, write_labels([], "none.json"))["AP"])
+
+
+@pytest.mark.parametrize("names", [("nose", "left_ear", "tail"), CROWDPOSE_SKELETON.keypoints])
+def test_the_command_counts_by_the_sigmas_of_the_skeleton_file(
+    monkeypatch, label_content, write_labels, register_labels, capsys, tmp_path, names
+):
+    skeleton = Skeleton(names, sigmas=(0.005,) * len(names))
+    skeleton_file = tmp_path / "skeleton.yaml"
+    skeleton_file.write_text(skeleton.to_yaml())
+    content = label_content(names)
+    name = register_labels(content, skeleton)
+    results = write_labels(
+        [
+            {"image_id": person["image_id"], "category_id": 1, "score": 0.9}
+            | {"keypoints": [v + 0.2 * (i % 3 == 0) for i, v in enumerate(person["keypoints"])]}
+            for person in content["annotations"]
+        ],
+        "results.json",
+    )
+
+    def printed_ap(*options):
+        evaluation_command(monkeypatch, name, results, *options)
+        values = capsys.readouterr().out.splitlines()[2]
+        return float(values.split("|")[1])
+
+    expected = pytest.approx(100 * judged_ap(name, results), abs=0.001)
+    assert 0 < expected.expected < 100
+    assert printed_ap("--skeleton", str(skeleton_file)) == expected
+    by_sigmas = printed_ap("--sigmas", *["0.005"] * len(names))
+    # CrowdPose's definition has other areas.
+    assert by_sigmas == expected or names == CROWDPOSE_SKELETON.keypoints
+    assert 0 < by_sigmas < 100
+    assert printed_ap() == pytest.approx(100)
+
+
+def test_the_command_says_whose_sigmas_it_takes(
+    monkeypatch, label_content, write_labels, register_labels, capsys, tmp_path
+):
+    name = register_labels(label_content(("nose", "left_ear", "tail")))
+    found = {"image_id": 1, "category_id": 1, "keypoints": [30, 20, 2] * 3, "score": 0.5}
+    results = write_labels([found], "results.json")
+    evaluation_command(monkeypatch, name, results)
+    assert "OKS sigmas: 0.067 for each keypoint, since" in capsys.readouterr().out
+    skeleton_file = tmp_path / "skeleton.yaml"
+    skeleton_file.write_text("keypoints: [nose, left_ear, tail]")
+    evaluation_command(monkeypatch, name, results, "--skeleton", str(skeleton_file))
+    assert f"OKS sigmas: those of {skeleton_file}.\n" in capsys.readouterr().out
+    evaluation_command(monkeypatch, name, results, "--sigmas", "0.1", "0.1", "0.2")
+    assert "OKS sigmas: those of --sigmas.\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"skeleton has 3 keypoints but 2 sigmas"):
+        evaluation_command(monkeypatch, name, results, "--sigmas", "0.1", "0.1")
 
 
 def test_a_metric_of_sizes_that_no_person_has_is_nan(label_content, write_labels):
