@@ -58,6 +58,11 @@ class RatedPersons(NamedTuple):
         return self.where(np.argsort(-self.scores, kind="stable")[:count])
 
     @property
+    def share_of_duplicates(self) -> float:
+        """0 to 1; NaN of nobody."""
+        return float(self.duplicates.mean()) if len(self.duplicates) else float("nan")
+
+    @property
     def rank_correlation(self) -> float:
         """Spearman's correlation of scores and OKS; NaN if one of them is constant."""
         if len(self.scores) < 2 or np.ptp(self.scores) == 0 or np.ptp(self.oks) == 0:
@@ -169,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     print(
         f"Found a second time: {persons.duplicates.sum()} of {len(persons.scores)} persons "
-        f"({persons.duplicates.mean():.1%})"
+        f"({persons.share_of_duplicates:.1%})"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+from querypose.skeleton import COCO_SKELETON
 from querypose.tools.benchmark.cost import Cost
 from querypose.tools.benchmark.setting import Setting
 from querypose.tools.benchmark.worker import Measurement
@@ -90,6 +93,24 @@ def test_a_model_that_predicts_nobody_has_a_row(compared, tmp_path):
     [row] = table_rows(table)
     assert row["AP"] == row["box AP"] == row["duplicates %"] == "0.00"
     assert row["score-OKS correlation"] == "-"
+
+
+def test_a_test_set_without_labeled_keypoints_has_no_metrics(
+    label_content, register_labels, tmp_path
+):
+    content = label_content(COCO_SKELETON.keypoints)
+    for person in content["annotations"]:
+        person |= {"keypoints": [0] * 51, "num_keypoints": 0}
+    name = register_labels(content)
+    training = Training("quick/tiny", 1, 8, tmp_path / "out", ("DATASETS.TEST", f"('{name}',)"))
+    training.results_file().parent.mkdir(parents=True)
+    found = {"image_id": 1, "category_id": 1, "score": 0.9, "keypoints": [50, 50, 1] * 17}
+    training.results_file().write_text(json.dumps([found]))
+    evaluated = {"iteration": 8, "keypoints/AP": math.nan, "bbox/AP": 5.0}
+    (training.folder / "metrics.json").write_text(json.dumps(evaluated))
+    [row] = table_rows(comparison_table(compare([[training]])))
+    assert row["box AP"] == "5.0"
+    assert row["AP"] == row["AP50"] == row["AR"] == row["duplicates %"] == "-"
 
 
 def tiny(output: Path) -> Training:

@@ -10,6 +10,7 @@ import numpy as np
 from tabulate import tabulate
 
 from querypose.evaluation.ground_truth import count_matches
+from querypose.evaluation.percent import in_percent
 from querypose.tools.benchmark.setting import Setting
 from querypose.tools.benchmark.worker import Measurement, measure
 from querypose.tools.compare_trainings.training import Training
@@ -99,13 +100,13 @@ def _judge(training: Training) -> dict[str, float]:
     except NobodyPredictedError:
         return _OF_NOBODY
     labels = results.annotations.labels
-    stats = 100 * count_matches(labels, results.results, results.sigmas).stats
+    stats = count_matches(labels, results.results, results.sigmas).stats
     persons = rate_persons(*results)
     num_labeled = sum(person["num_keypoints"] > 0 for person in labels.content["annotations"])
     values = (
-        *stats[[_AP, _AP50, _AR]],
+        *map(in_percent, stats[[_AP, _AP50, _AR]]),
         training.curve()[-1].metrics["bbox/AP"],
-        100 * persons.best(num_labeled).duplicates.mean(),
+        100 * persons.best(num_labeled).share_of_duplicates,
         persons.where(persons.nearest).rank_correlation,
     )
     return dict(zip(_METRICS, map(float, values), strict=True))
