@@ -1,4 +1,4 @@
-"""Precision and recall above a score: ``python -m querypose.tools.score_threshold``.
+"""Precision and recall from a score on: ``python -m querypose.tools.score_threshold``.
 
 Helps to choose ``DEMO.CONFIDENCE_THRESHOLD`` for a model, from the results file of its evaluation,
 and prints its ``DEMO.SCORE_PRECISION``.
@@ -44,22 +44,27 @@ class JudgedPeople(NamedTuple):
     correct: np.ndarray
     num_labeled: int
 
-    def above(self, threshold: float) -> tuple[int, float, float]:
-        """Number of people above a score, their precision (1 if there are none) and recall."""
-        kept = self.correct[self.scores > threshold]
+    def at_least(self, threshold: float) -> tuple[int, float, float]:
+        """Number of people whom a threshold keeps, their precision (1 of nobody) and recall."""
+        kept = self.correct[self.scores >= threshold]
         precision = float(kept.mean()) if len(kept) else 1.0
         return len(kept), precision, float(kept.sum()) / max(self.num_labeled, 1)
 
     def lowest_threshold(self, precision: float) -> float | None:
-        """The lowest threshold above which people have at least this precision; None without."""
+        """A threshold that keeps most people of at least this precision; None if none does.
+
+        It is between two scores, with three decimals or as many as tell it from both.
+        """
         precisions = self.correct.cumsum() / np.arange(1, len(self.correct) + 1)
         # No threshold is between people of one score.
         separable = np.diff(self.scores, append=-np.inf) < 0
         sufficient = np.flatnonzero(separable & (precisions >= precision))
         if not len(sufficient):
             return None
-        following = sufficient[-1] + 1
-        return float(self.scores[following]) if following < len(self.scores) else 0.0
+        last = sufficient[-1]
+        if last + 1 == len(self.scores):
+            return 0.0
+        return _between(float(self.scores[last + 1]), float(self.scores[last]))
 
     def score_precision(self) -> list[list[float]]:
         """Points for ``DEMO.SCORE_PRECISION``, see :class:`querypose.inference.score_scale`.
@@ -81,6 +86,14 @@ class JudgedPeople(NamedTuple):
             if share >= _LOWEST_PRECISION and point[0] > previous[0] and point[1] > previous[1]:
                 points.append(point)
         return points
+
+
+def _between(low: float, high: float) -> float:
+    """A number above one score and below another, of few decimals."""
+    middle = (low + high) / 2
+    rounded = (round(middle, decimals) for decimals in range(3, 18))
+    # Nothing is between neighboring floats.
+    return next((number for number in rounded if low < number < high), high)
 
 
 def judge_people(
@@ -105,7 +118,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prints precision and recall by threshold, and the lowest threshold for a precision."""
     parser = argparse.ArgumentParser(
         prog="python -m querypose.tools.score_threshold",
-        description="Print the precision and recall of people above each score, at an OKS of 0.5.",
+        description="Print precision and recall of the people whom each threshold keeps, at an OKS "
+        "of 0.5.",
     )
     parser.add_argument("--precision", type=float, default=0.7, help="wanted, in 0..1 (0.7)")
     add_results_arguments(parser)
@@ -115,18 +129,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"score_threshold: {error}")
     thresholds = np.arange(0, people.scores.max(initial=0), _STEP)
-    rows = [(threshold, *people.above(threshold)) for threshold in thresholds]
-    header = ("score above", "people", "precision", "recall")
+    rows = [(threshold, *people.at_least(threshold)) for threshold in thresholds]
+    header = ("score at least", "people", "precision", "recall")
     print(tabulate(rows, header, tablefmt="pipe", floatfmt=(".2f", "d", ".3f", ".3f")))
     if points := people.score_precision():
         print(f"DEMO.SCORE_PRECISION: {points}")
     lowest = people.lowest_threshold(arguments.precision)
     if lowest is None:
-        print(f"Above no score people have a precision of {arguments.precision:g}.")
+        print(f"No threshold has a precision of {arguments.precision:g}.")
         return
-    *_, recall = people.above(lowest)
+    *_, recall = people.at_least(lowest)
     print(
-        f"The lowest threshold with a precision of {arguments.precision:g}: {lowest:.3f}, "
+        f"The lowest threshold with a precision of {arguments.precision:g}: {lowest}, "
         f"with a recall of {recall:.3f}"
     )
 

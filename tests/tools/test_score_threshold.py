@@ -86,18 +86,19 @@ def test_people_are_counted_as_by_hand(dataset, tmp_path):
     assert people.scores.tolist() == [0.91, 0.8, 0.7, 0.6]
     assert people.correct.tolist() == [True, False, True, False]
     assert people.num_labeled == 3
-    assert people.above(0.0) == (4, 0.5, pytest.approx(2 / 3))
-    assert people.above(0.65) == (3, pytest.approx(2 / 3), pytest.approx(2 / 3))
-    assert people.above(0.91) == (0, 1.0, 0.0)
+    assert people.at_least(0.0) == (4, 0.5, pytest.approx(2 / 3))
+    assert people.at_least(0.65) == (3, pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert people.at_least(0.91) == (1, 1.0, pytest.approx(1 / 3))
+    assert people.at_least(0.92) == (0, 1.0, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("precision", "threshold"), [(0.9, 0.8), (0.66, 0.6), (0.5, 0.0), (0.0, 0.0)]
+    ("precision", "threshold"), [(0.9, 0.855), (0.66, 0.65), (0.5, 0.0), (0.0, 0.0)]
 )
 def test_lowest_threshold(precision, threshold):
     people = JudgedPeople(np.array([0.91, 0.8, 0.7, 0.6]), np.array([1, 0, 1, 0], bool), 3)
     assert people.lowest_threshold(precision) == threshold
-    assert people.above(threshold)[1] >= precision
+    assert people.at_least(threshold)[1] >= precision
 
 
 def test_lowest_threshold_if_the_best_person_is_wrong():
@@ -110,8 +111,22 @@ def test_no_threshold_is_between_people_of_one_score():
     people = JudgedPeople(np.array([0.9, 0.5, 0.5, 0.5]), np.array([0, 1, 1, 0], bool), 2)
     assert people.lowest_threshold(0.6) is None
     people = JudgedPeople(np.array([0.9, 0.5, 0.5, 0.4]), np.array([1, 1, 0, 0], bool), 2)
-    assert people.lowest_threshold(0.8) == 0.5
-    assert people.lowest_threshold(0.6) == 0.4
+    assert people.lowest_threshold(0.8) == 0.7
+    assert people.lowest_threshold(0.6) == 0.45
+
+
+def test_a_named_threshold_keeps_people_of_the_precision_asked_for():
+    """Models keep those whose score is the threshold, too."""
+    people = JudgedPeople(np.array([0.9] + [0.5] * 9), np.array([1] + [0] * 9, bool), 1)
+    kept = people.scores >= people.lowest_threshold(0.7)
+    assert kept.sum() == 1 and people.correct[kept].mean() >= 0.7
+
+
+@pytest.mark.parametrize("gap", [1e-4, 1e-9, np.spacing(0.5)])
+def test_a_named_threshold_has_the_decimals_that_scores_need(gap):
+    people = JudgedPeople(np.array([0.5 + gap, 0.5]), np.array([1, 0], bool), 1)
+    threshold = float(str(people.lowest_threshold(1.0)))
+    assert (people.scores >= threshold).tolist() == [True, False]
 
 
 def test_nobody_counts():
@@ -133,8 +148,8 @@ def test_the_precision_of_a_score_is_that_of_its_neighbors_and_increases():
 def test_command(dataset, tmp_path, capsys):
     score_threshold.main([dataset, write(tmp_path, RESULTS), "--precision", "0.66"])
     printed = capsys.readouterr().out
-    assert "|          0.65 |        3 |       0.667 |    0.667 |" in printed
-    last_line = "The lowest threshold with a precision of 0.66: 0.600, with a recall of 0.667\n"
+    assert "|             0.65 |        3 |       0.667 |    0.667 |" in printed
+    last_line = "The lowest threshold with a precision of 0.66: 0.65, with a recall of 0.667\n"
     assert printed.endswith(last_line)
 
 
@@ -142,9 +157,9 @@ def test_sigmas_are_those_of_the_evaluation(dataset, tmp_path, capsys):
     results = write(tmp_path, [found(1, 2, 0.9)])
     command = [dataset, results, "--config-file", "quick/tiny"]
     score_threshold.main(command)
-    assert "|          0.00 |        1 |       1.000 |" in capsys.readouterr().out
+    assert "|             0.00 |        1 |       1.000 |" in capsys.readouterr().out
     score_threshold.main([*command, "--opts", "TEST.KEYPOINT_OKS_SIGMAS", str([0.001] * 17)])
-    assert "|          0.00 |        1 |       0.000 |" in capsys.readouterr().out
+    assert "|             0.00 |        1 |       0.000 |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
