@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 
 from detectron2.config import CfgNode
 
 from querypose.checkpoint.download import read_at
 from querypose.cli.collection import Collection
+from querypose.engine.kept_settings import digest_of
 from querypose.engine.resumed_settings import Settings, settings_by_key
 from querypose.version import __version__
 
@@ -37,7 +37,7 @@ def run_settings(cfg: CfgNode, args: argparse.Namespace, collection: Collection)
     return {
         "version of querypose": __version__,
         "collection": collection.digest(),
-        "content of the weights": read_at(cfg.MODEL.WEIGHTS, _digest),
+        "content of the weights": read_at(cfg.MODEL.WEIGHTS, digest_of),
         "--shard-size": args.shard_size,
         "--confidence-threshold": (
             cfg.DEMO.CONFIDENCE_THRESHOLD if threshold is None else threshold
@@ -45,8 +45,3 @@ def run_settings(cfg: CfgNode, args: argparse.Namespace, collection: Collection)
         "--precision": precision or cfg.MODEL.INFERENCE.PRECISION,
         **settings,
     }
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import cv2
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from querypose.skeleton import COCO_SKELETON
 from querypose.tools.benchmark.cost import Cost
 from querypose.tools.benchmark.setting import Setting
 from querypose.tools.benchmark.worker import Measurement
 from querypose.tools.compare_trainings.__main__ import main
+from querypose.tools.compare_trainings.checks import check_trainings
 from querypose.tools.compare_trainings.comparison import Row, compare, comparison_table
 from querypose.tools.compare_trainings.training import Training
 
@@ -144,6 +146,57 @@ def test_a_folder_of_another_training_is_refused(compared, arguments, sentence):
     command, opts = arguments[:2], arguments[3:]
     with pytest.raises(SystemExit, match=sentence):
         main([str(compared), "--config-files", "quick/tiny", *command, "--opts", *_OPTS, *opts])
+
+
+@pytest.fixture
+def begin(label_content, write_labels, tmp_path):
+    """``begin(folder)``: begins or continues one comparison on the files of a folder."""
+    name = f"compared_{tmp_path.name}"
+    write_labels(label_content())
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+
+    def check(folder, *opts):
+        dataset = [name, str(folder / "people.json"), str(folder)]
+        files = ("DATASETS.REGISTER", str([dataset]), "MODEL.WEIGHTS", str(folder / "weights.pth"))
+        names = ("DATASETS.TRAIN", f"('{name}',)", "DATASETS.TEST", f"('{name}',)")
+        training = Training("quick/tiny", 1, 8, tmp_path / "output", (*files, *names, *opts))
+        try:
+            check_trainings([training])
+        finally:
+            # The next command registers it again.
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+    check(tmp_path)
+    return check
+
+
+@pytest.fixture
+def moved(begin, tmp_path):
+    """A copy of the files of a begun comparison."""
+    folder = tmp_path / "moved"
+    folder.mkdir()
+    for file in ("people.json", "1.png", "2.png", "weights.pth"):
+        shutil.copy(tmp_path / file, folder)
+    return folder
+
+
+def test_a_comparison_goes_on_wherever_its_files_are(begin, moved):
+    begin(moved, "MODEL.DEVICE", "cuda", "DATALOADER.NUM_WORKERS", "0")
+    with pytest.raises(ValueError, match=r"other settings: SOLVER\.BASE_LR is 0\.5, but"):
+        begin(moved, "SOLVER.BASE_LR", "0.5")
+
+
+def test_a_comparison_does_not_go_on_with_other_weights(begin, moved):
+    (moved / "weights.pth").write_bytes(b"others")
+    with pytest.raises(ValueError, match="other settings: content of the weights is"):
+        begin(moved)
+
+
+def test_a_comparison_does_not_go_on_with_other_labels(begin, moved, label_content):
+    (moved / "people.json").write_text(json.dumps(label_content() | {"info": {}}))
+    with pytest.raises(ValueError, match=r"other settings: content of the labels of compared_"):
+        begin(moved)
 
 
 @pytest.mark.slow

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.utils.file_io import PathManager
 
-from querypose.checkpoint.download import fetch
+from querypose.checkpoint.download import fetch, read_at
 from querypose.data.datasets.coco import check_configured_datasets, register_configured_datasets
 from querypose.engine.dataset_agreement import check_datasets
-from querypose.engine.kept_settings import begin_or_continue
-from querypose.engine.resumed_settings import settings_by_key, training_settings
+from querypose.engine.kept_settings import begin_or_continue, digest_of
+from querypose.engine.resumed_settings import Settings, settings_by_key, training_settings
 from querypose.tools.compare_trainings.training import Training, images_per_iteration
 
 # What the command decides, by the argument that does.
@@ -20,6 +22,12 @@ _DECIDED = {
     "SEED": "--seeds",
     "SOLVER.MAX_ITER": "--images",
 }
+# More images continue a training; what computes changes nothing but rounding; and of files the
+# content counts.
+_FREE = (
+    *("SOLVER.MAX_ITER", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS"),
+    *("MODEL.WEIGHTS", "MODEL.WEIGHTS_ONLY", "DATASETS.REGISTER"),
+)
 
 
 def check_trainings(trainings: Sequence[Training]) -> None:
@@ -70,8 +78,8 @@ def _check_weights(cfg: CfgNode, name: str) -> None:
 def _begin_or_continue(training: Training) -> None:
     cfg = training.read_config()
     settings = training_settings(cfg) | settings_by_key(cfg, ["TEST"])
-    # More images continue a training.
-    del settings["SOLVER.MAX_ITER"]
+    settings = {key: value for key, value in settings.items() if key not in _FREE}
+    settings |= _contents(cfg)
     training.folder.mkdir(parents=True, exist_ok=True)
     begin_or_continue(training.folder / "settings.json", settings)
     curve = training.curve()
@@ -80,3 +88,15 @@ def _begin_or_continue(training: Training) -> None:
             f"{training.folder} has seen {curve[-1].num_images:,} images: name as many by "
             "--images, or another output folder."
         )
+
+
+def _contents(cfg: CfgNode) -> Settings:
+    """Stands for the content of the files that a training reads, wherever they are."""
+    weights = cfg.MODEL.WEIGHTS
+    contents = {"content of the weights": read_at(weights, digest_of) if weights else ""}
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        json_file = MetadataCatalog.get(name).get("json_file")
+        if json_file:
+            path = PathManager.get_local_path(str(json_file))
+            contents[f"content of the labels of {name}"] = digest_of(path)
+    return contents
