@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from querypose.data.datasets.records import load_training_records
+from querypose.data.ignore_mask import check_regions
 from querypose.engine.dataset_agreement import check_flips, check_unnamed_classes
 from querypose.engine.seeding import mixed_seed, seed_everything
 
@@ -111,8 +112,8 @@ class ResumableTrainLoader:
         Raises:
             FileNotFoundError: a label file does not exist.
             ValueError: the batch cannot be divided among the processes, there is no image to train
-                on, the dataset has other classes or mirror images than the model, or a label file
-                contradicts itself.
+                on, the dataset has other classes or mirror images than the model, a region has
+                another size than its image, or a label file contradicts itself.
         """
         keypoint_head = cfg.MODEL.ROI_KEYPOINT_HEAD
         loaded = load_training_records(
@@ -122,6 +123,8 @@ class ResumableTrainLoader:
         )
         check_unnamed_classes(cfg, loaded)
         check_flips(cfg)
+        if getattr(mapper, "ignore_regions", False):
+            check_regions(loaded)
         # Serialized, so that worker processes share it.
         records = DatasetFromList(loaded, copy=False)
         build = partial(

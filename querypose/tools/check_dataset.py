@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from querypose.data.datasets.labels import Labels, examine_registered_labels
+from querypose.data.ignore_mask import is_unlabeled, wrong_size
 from querypose.data.image import read_image
 from querypose.tools.dataset_arguments import (
     add_dataset_arguments,
@@ -101,14 +102,23 @@ def _image_problems(image: _Image) -> Iterator[str]:
 
 
 def _people_problems(image: _Image) -> Iterator[str]:
-    """Values that a training accepts, but that are probably mistakes."""
+    """Values that most trainings accept, but that are probably mistakes."""
     for name, person in image.people.items():
+        yield from (f"{name} {fault}" for fault in _region_faults(person, image.size))
         if person["iscrowd"]:
             continue
         yield from (f"{name} {fault}" for fault in _box_faults(person["bbox"], image.size))
         yield from (
             f"{name} {fault}" for fault in _keypoint_faults(person["keypoints"], image.size)
         )
+
+
+def _region_faults(person: dict[str, Any], size: tuple[int, int]) -> Iterator[str]:
+    """What a dense method would refuse: it ignores the regions of people without labels."""
+    width, height = size
+    fault = wrong_size(person.get("segmentation"), (height, width))
+    if fault and is_unlabeled(person):
+        yield f"has {fault}"
 
 
 def _box_faults(box: Sequence[float], size: Sequence[float]) -> Iterator[str]:

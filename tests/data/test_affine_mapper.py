@@ -179,7 +179,7 @@ def test_regions_follow_polygons_and_runs():
     ("segmentation", "message"),
     [
         ({"counts": [4, 4], "size": [4, 2]}, "an image of 2 x 4, but the image has 120 x 90"),
-        ({"size": [4, 2]}, "a segmentation is broken"),
+        ({"size": [HEIGHT, WIDTH]}, "a segmentation is broken"),
         ([["x"] * 8], "a segmentation is broken"),
     ],
 )

@@ -135,3 +135,17 @@ def test_areas_of_a_set_that_detectron2_registered_arrive(
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+def test_a_region_of_another_size_matters_where_it_is_read(
+    tiny_config, label_content, register_labels
+):
+    content = label_content()
+    content["annotations"][1] |= {"iscrowd": 1, "segmentation": {"size": [4, 2], "counts": [8]}}
+    cfg = tiny_config("DATASETS.TRAIN", (register_labels(content),))
+    ResumableTrainLoader(cfg, build_train_mapper(cfg))
+    cfg.INPUT.MAPPER = "PoseAffineMapper"
+    with pytest.raises(ValueError, match=r"1\.png: a crowd or a person without labels has a segm"):
+        ResumableTrainLoader(cfg, build_train_mapper(cfg))
+    cfg.INPUT.AFFINE.IGNORE_REGIONS = False
+    ResumableTrainLoader(cfg, build_train_mapper(cfg))

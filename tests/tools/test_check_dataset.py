@@ -78,6 +78,14 @@ def test_a_probable_mistake_is_reported(tmp_path, changes, fault):
     assert faults(tmp_path, content([person(**changes)])) == [f"a.png: annotation 1 {fault}"]
 
 
+@pytest.mark.parametrize("who", [{"iscrowd": 1}, {"keypoints": [0] * 51, "num_keypoints": 0}])
+def test_a_region_of_another_size_is_reported(tmp_path, who):
+    """Dense methods alone read it, and no evaluation."""
+    written = content([person(**who, segmentation={"size": [4, 2], "counts": [8]})])
+    sentence = "has a segmentation of an image of 2 x 4, but the image has 40 x 30 pixels; correct"
+    assert faults(tmp_path, written)[0].startswith(f"a.png: annotation 1 {sentence}")
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -75,7 +75,7 @@ def _is_credible(area: float, box_area: float, person: Row) -> bool:
     return _LEAST_AREA * box_area <= area <= _MOST_AREA * box_area
 
 
-def _segmentation(person: Row, _: Context) -> bool:
+def _polygons(person: Row, _: Context) -> bool:
     segmentation = person.get("segmentation")
     if not isinstance(segmentation, list):
         return False
@@ -86,6 +86,18 @@ def _segmentation(person: Row, _: Context) -> bool:
     return True
 
 
+def _run_length_code(person: Row, context: Context) -> bool:
+    """Only the regions of crowds and of persons without labels are read: dense methods do."""
+    segmentation = person.get("segmentation")
+    is_region = person["iscrowd"] or not any(flag > 0 for flag in person["keypoints"][2::3])
+    if is_region or not isinstance(segmentation, dict):
+        return False
+    if tuple(segmentation["size"]) == context.image_sizes[person["image_id"]]:
+        return False
+    del person["segmentation"]
+    return True
+
+
 DERIVED: Mapping[str, Callable[[Row, Context], bool]] = {
     "iscrowd is missing: it is 0": _iscrowd,
     "keypoints are missing: the person has no labels": _keypoints,
@@ -93,6 +105,9 @@ DERIVED: Mapping[str, Callable[[Row, Context], bool]] = {
     "the box has no extent: it is the extent of the labeled keypoints": _bbox,
     "the area is missing, 0 or absurd for the box: "
     f"it is {PERSON_AREA_PER_BOX_AREA} of the box": _area,
-    "a polygon has less than three points: it is dropped, the person stays": _segmentation,
+    "a polygon has less than three points: it is dropped, the person stays": _polygons,
+    "a run-length code has another size than the image: it is dropped, the person stays": (
+        _run_length_code
+    ),
 }
 """The rules by their log message, in order: later rules rely on earlier ones."""

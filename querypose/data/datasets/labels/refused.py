@@ -151,21 +151,13 @@ def _no_crowd_flag(annotation: Row, _: Context) -> str:
     return f"has the iscrowd {annotation['iscrowd']!r:.50}; write 0 or 1"
 
 
-def _no_segmentation(annotation: Row, context: Context) -> str:
+def _no_segmentation(annotation: Row, _: Context) -> str:
     segmentation = annotation.get("segmentation")
-    if not segmentation or _are_polygons(segmentation):
+    if not segmentation or _are_polygons(segmentation) or _is_rle(segmentation):
         return ""
-    if _is_rle(segmentation):
-        size, found = context.image_sizes.get(annotation.get("image_id")), segmentation["size"]
-        if size is None or tuple(found) == size:
-            return ""
-        return (
-            f"has a segmentation of {found[0]} x {found[1]} pixels (height, width), but its image "
-            f"has {size[0]} x {size[1]}; correct it or leave it out"
-        )
     return (
         "has a segmentation that is neither a list of polygons [x, y, x, y, ...] in finite numbers "
-        "nor a run-length code of its image; correct it or leave it out"
+        "nor a run-length code; correct it or leave it out"
     )
 
 

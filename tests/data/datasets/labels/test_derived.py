@@ -65,6 +65,11 @@ def changed(content, number, **changes):
             {"segmentation": [[1, 1, 5, 5, 9, 1]]},
             "a polygon has less than three points",
         ),
+        (
+            {"segmentation": {"size": [32, 32], "counts": [1024]}},
+            {"segmentation": None, "num_keypoints": 5},
+            "a run-length code has another size than the image",
+        ),
     ],
 )
 def test_an_annotation_is_completed(
