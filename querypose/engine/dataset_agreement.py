@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, RetinaNet
 
 from querypose.data.datasets.coco import set_classes
 from querypose.data.datasets.labels import Labels
@@ -18,7 +18,7 @@ from querypose.data.datasets.records import load_records
 from querypose.data.image import read_image
 from querypose.evaluation.build import evaluator_class
 from querypose.evaluation.coco import oks_sigmas
-from querypose.modeling.pose_model import skeleton_from_config
+from querypose.modeling.pose_model import PoseModel, skeleton_from_config
 from querypose.skeleton import Skeleton
 
 
@@ -27,7 +27,8 @@ def check_datasets(cfg: CfgNode) -> None:
 
     Labels and models identify keypoints and classes by position only. So every training and test
     set must have the model's keypoints and classes, in number, names and order. A dataset may have
-    more categories than the model if no annotation uses them. The labels of test sets are read,
+    more categories than the model if no annotation uses them. Classes are not compared with an
+    architecture that does not tell their number. The labels of test sets are read,
     from files or records, and their first images; the label files of training sets may be missing,
     since an evaluation does not need them.
 
@@ -64,6 +65,8 @@ def check_unnamed_classes(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> No
     if all(MetadataCatalog.get(name).get("thing_classes") for name in cfg.DATASETS.TRAIN):
         return
     classes = _classes_of_model(cfg)
+    if classes is None:
+        return
     for record in records:
         for annotation in _persons(record):
             if annotation["category_id"] >= classes.number:
@@ -93,6 +96,13 @@ def check_flips(cfg: CfgNode) -> None:
             )
 
 
+# Where Detectron2's architectures have their number of classes.
+_DETECTORS = {
+    GeneralizedRCNN: "MODEL.ROI_HEADS.NUM_CLASSES",
+    RetinaNet: "MODEL.RETINANET.NUM_CLASSES",
+}
+
+
 class _Classes(NamedTuple):
     """How many classes a model has, and what to call that number."""
 
@@ -100,14 +110,17 @@ class _Classes(NamedTuple):
     name: str
 
 
-def _classes_of_model(cfg: CfgNode) -> _Classes:
+def _classes_of_model(cfg: CfgNode) -> _Classes | None:
+    """The number of classes, or None if the architecture does not tell it."""
     architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
-    key = getattr(architecture, "num_classes_key", None)
-    if isinstance(architecture, type) and issubclass(architecture, GeneralizedRCNN):
-        key = "MODEL.ROI_HEADS.NUM_CLASSES"
-    if key is None:
+    bases = architecture.__mro__ if isinstance(architecture, type) else ()
+    keys = [_DETECTORS[base] for base in bases if base in _DETECTORS]
+    key = keys[0] if keys else getattr(architecture, "num_classes_key", None)
+    if key is not None:
+        return _Classes(attrgetter(key)(cfg), key)
+    if PoseModel in bases:
         return _Classes(1, f"the number of classes of {architecture.__name__}")
-    return _Classes(attrgetter(key)(cfg), key)
+    return None
 
 
 def _check_keypoints(cfg: CfgNode) -> None:
@@ -126,7 +139,7 @@ def _check_keypoints(cfg: CfgNode) -> None:
 def _check_number_of_classes(cfg: CfgNode, name: str, labels: Labels) -> None:
     """Checks a test set that names no classes: predictions are matched by their number alone."""
     classes, number = _classes_of_model(cfg), len(labels.category_ids)
-    if number != classes.number:
+    if classes is not None and number != classes.number:
         raise ValueError(
             f"{name!r} in DATASETS.TEST names no classes, and the highest category_id of its "
             f"annotations is {number - 1}, but {classes.name} is {classes.number}; set "
@@ -156,7 +169,10 @@ def _first_image(name: str, labels: Labels) -> str:
 
 
 def _check_classes(cfg: CfgNode) -> None:
-    num_classes, number_name = _classes_of_model(cfg)
+    classes_of_model = _classes_of_model(cfg)
+    if classes_of_model is None:
+        return
+    num_classes, number_name = classes_of_model
     if num_classes > 1:
         _read_classes(cfg.DATASETS.TRAIN)
     learned: Sequence[str] = ()

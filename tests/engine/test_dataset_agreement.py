@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 import runpy
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import nn
 
 from querypose.engine import QueryPoseTrainer
 from querypose.engine.dataset_agreement import check_datasets
@@ -145,12 +148,41 @@ def test_a_method_of_one_class_whatever_the_key_of_another_says(
         check_datasets(cfg)
 
 
-def test_a_detector_of_two_classes_learns_two_categories(label_content, register_labels, cfg_of):
+@pytest.mark.parametrize(
+    ("architecture", "key"),
+    [
+        ("GeneralizedRCNN", "MODEL.ROI_HEADS.NUM_CLASSES"),
+        ("RetinaNet", "MODEL.RETINANET.NUM_CLASSES"),
+    ],
+)
+def test_a_detector_of_two_classes_learns_two_categories(
+    label_content, register_labels, cfg_of, architecture, key
+):
     two = register_labels(with_dogs(label_content(), dog_id=2, annotated=True))
-    detector = {"MODEL__META_ARCHITECTURE": "GeneralizedRCNN"}
-    check_datasets(cfg_of(two, two, **detector, MODEL__ROI_HEADS__NUM_CLASSES=2))
-    with pytest.raises(ValueError, match=r"MODEL\.ROI_HEADS\.NUM_CLASSES is 1; make both"):
-        check_datasets(cfg_of(two, two, **detector, MODEL__ROI_HEADS__NUM_CLASSES=1))
+    detector = {"MODEL__META_ARCHITECTURE": architecture}
+    check_datasets(cfg_of(two, two, **detector, **{key: 2}))
+    with pytest.raises(ValueError, match=rf"{re.escape(key)} is 1; make both"):
+        check_datasets(cfg_of(two, two, **detector, **{key: 1}))
+
+
+class ModelOfOnesOwn(nn.Module):
+    """Says nothing of its classes."""
+
+
+@pytest.mark.parametrize("thing_classes", [[], ["person", "dog"]])
+def test_classes_of_an_architecture_that_does_not_tell_their_number(
+    label_content, records_of, register_records, cfg_of, thing_classes
+):
+    records = records_of(label_content())
+    records[0]["annotations"][0]["category_id"] = 1
+    name = register_records(records, FIVE, thing_classes=thing_classes)
+    META_ARCH_REGISTRY._do_register("ModelOfOnesOwn", ModelOfOnesOwn)
+    try:
+        cfg = cfg_of(name, name, MODEL__META_ARCHITECTURE="ModelOfOnesOwn")
+        check_datasets(cfg)
+        QueryPoseTrainer.build_train_loader(cfg)
+    finally:
+        META_ARCH_REGISTRY._obj_map.pop("ModelOfOnesOwn")
 
 
 @pytest.mark.parametrize("architecture", ["QueryPose", "GeneralizedRCNN"])
