@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 
 from querypose import model_zoo
-from querypose.checkpoint import QueryPoseCheckpointer, read_description
+from querypose.checkpoint import ModelDescription, QueryPoseCheckpointer, read_description
 from querypose.config import config_from_json, default_config, merge_options, read_config
 from querypose.data.datasets.coco import register_configured_datasets, trained_category_ids
 from querypose.inference.acceleration import prepare_for_inference
@@ -75,10 +75,15 @@ def find_config(
 
 def _described_category_ids(cfg: CfgNode) -> tuple[int | str, ...]:
     """What the weights say, where the label file of their training is not."""
-    if not cfg.MODEL.WEIGHTS:
-        return ()
-    description = read_description(cfg.MODEL.WEIGHTS, weights_only=cfg.MODEL.WEIGHTS_ONLY)
+    description = _description(cfg) if cfg.MODEL.WEIGHTS else None
     return () if description is None else description.category_ids
+
+
+def _description(cfg: CfgNode) -> ModelDescription | None:
+    """What ``MODEL.WEIGHTS`` say of their model; None of an ONNX file, which is no checkpoint."""
+    if cfg.MODEL.WEIGHTS.endswith(".onnx"):
+        return None
+    return read_description(cfg.MODEL.WEIGHTS, weights_only=cfg.MODEL.WEIGHTS_ONLY)
 
 
 def _described_config(
@@ -132,7 +137,7 @@ def take_skeleton(cfg: CfgNode) -> None:
         skeleton_from_config(cfg)
     except (FileNotFoundError, ValueError):
         # The datasets of the training need not be here.
-        description = read_description(cfg.MODEL.WEIGHTS, weights_only=cfg.MODEL.WEIGHTS_ONLY)
+        description = _description(cfg)
         if description is None or description.skeleton is None:
             raise
         cfg.MODEL.SKELETON = description.skeleton.to_yaml()

@@ -18,7 +18,7 @@ from querypose.cli.predict import main as predict
 from querypose.config import config_from_json, config_to_json, read_config
 from querypose.data.datasets.coco import register_configured_datasets
 from querypose.engine import QueryPoseTrainer
-from querypose.inference.model_loading import find_config
+from querypose.inference.model_loading import find_config, take_skeleton
 from querypose.tools.export_weights import export_weights
 
 TINY = Path(__file__).parents[1] / "engine" / "tiny.yaml"
@@ -118,6 +118,16 @@ def test_category_ids_are_those_of_the_checkpoint_where_no_labels_are(trained, i
     predictor = PosePredictor.from_config(cfg, weights=weights)
     assert predictor.category_ids == (18,)
     assert predictor(image).to_coco(1)[0]["category_id"] == 18
+
+
+def test_an_onnx_file_is_not_read_as_a_checkpoint(trained, tmp_path):
+    cfg, _ = trained
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"\x08\x07onnx")
+    cfg, category_ids = find_config(cfg, opts=["MODEL.WEIGHTS", str(file)])
+    assert category_ids == ()
+    with pytest.raises(FileNotFoundError, match="There is no annotation file"):
+        take_skeleton(cfg)
 
 
 def test_a_collection_needs_the_checkpoint_alone(trained, tmp_path):
