@@ -77,6 +77,30 @@ def check_unnamed_classes(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> No
                 )
 
 
+def check_trained_classes(cfg: CfgNode, trained: Sequence[str]) -> None:
+    """Checks that test sets have the classes that the weights were trained on, in their order.
+
+    Args:
+        cfg: of the evaluation.
+        trained: names of the classes, as the weights tell them; empty if they do not.
+
+    Raises:
+        ValueError: a test set has others, or another order.
+    """
+    classes = _classes_of_model(cfg)
+    # A single class cannot be mixed up, whatever its name.
+    if not trained or classes is None or classes.number == 1:
+        return
+    expected = list(trained[: classes.number])
+    for name in cfg.DATASETS.TEST:
+        found = list(MetadataCatalog.get(name).get("thing_classes") or expected)
+        if found[: classes.number] != expected:
+            raise ValueError(
+                f"{name!r} in DATASETS.TEST has the categories {found}, but {cfg.MODEL.WEIGHTS} "
+                f"was trained on {expected}, in this order; renumber its categories."
+            )
+
+
 def check_flips(cfg: CfgNode) -> None:
     """Checks that mirrored training images exchange the keypoints that the model exchanges.
 
@@ -125,6 +149,14 @@ def _classes_of_model(cfg: CfgNode) -> _Classes | None:
 
 def _check_keypoints(cfg: CfgNode) -> None:
     expected = skeleton_from_config(cfg).keypoints
+    head = cfg.MODEL.ROI_KEYPOINT_HEAD
+    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    is_detector = isinstance(architecture, type) and issubclass(architecture, GeneralizedRCNN)
+    if is_detector and cfg.MODEL.KEYPOINT_ON and len(expected) != head.NUM_KEYPOINTS:
+        raise ValueError(
+            f"The datasets have {len(expected)} keypoints, but "
+            f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {head.NUM_KEYPOINTS}; make both the same."
+        )
     for key in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             found = Skeleton.from_metadata(MetadataCatalog.get(name)).keypoints

@@ -13,7 +13,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
 from querypose.engine import QueryPoseTrainer
-from querypose.engine.dataset_agreement import check_datasets
+from querypose.engine.dataset_agreement import check_datasets, check_trained_classes
 from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON, Skeleton
 
 NAMES = ["nose", "left_hand", "right_hand", "left_foot", "right_foot"]
@@ -159,7 +159,7 @@ def test_a_detector_of_two_classes_learns_two_categories(
     label_content, register_labels, cfg_of, architecture, key
 ):
     two = register_labels(with_dogs(label_content(), dog_id=2, annotated=True))
-    detector = {"MODEL__META_ARCHITECTURE": architecture}
+    detector = {"MODEL__META_ARCHITECTURE": architecture, "MODEL__KEYPOINT_ON": False}
     check_datasets(cfg_of(two, two, **detector, **{key: 2}))
     with pytest.raises(ValueError, match=rf"{re.escape(key)} is 1; make both"):
         check_datasets(cfg_of(two, two, **detector, **{key: 1}))
@@ -315,3 +315,29 @@ def test_test_images_are_looked_for_before_the_training(
             start(cfg_of(train, name))
         sentence = f"There is no image nowhere/1.png. It is the first image of '{name}' in DATASETS"
         assert str(missing.value).startswith(sentence)
+
+
+def test_a_detector_has_the_keypoints_of_its_datasets(label_content, register_labels, cfg_of):
+    name = register_labels(label_content())
+    opts = {"MODEL__META_ARCHITECTURE": "GeneralizedRCNN", "MODEL__ROI_HEADS__NUM_CLASSES": 1}
+    with pytest.raises(ValueError, match=r"have 5 keypoints, but .*NUM_KEYPOINTS is 17; make"):
+        check_datasets(cfg_of(name, name, **opts))
+    check_datasets(cfg_of(name, name, **opts, MODEL__ROI_KEYPOINT_HEAD__NUM_KEYPOINTS=5))
+
+
+@pytest.mark.parametrize(
+    ("trained", "fits"),
+    [(("horse", "foal"), True), ((), True), (("foal", "horse"), False), (("cat", "dog"), False)],
+)
+def test_weights_know_their_classes(label_content, register_labels, cfg_of, trained, fits):
+    content = label_content()
+    content["categories"][0]["name"] = "horse"
+    content["categories"].append(content["categories"][0] | {"id": 2, "name": "foal"})
+    name = register_labels(content)
+    cfg = cfg_of(name, name, MODEL__QUERYPOSE__NUM_CLASSES=2)
+    check_datasets(cfg)
+    if fits:
+        check_trained_classes(cfg, trained)
+        return
+    with pytest.raises(ValueError, match=r"\['horse', 'foal'\], but .* was trained on"):
+        check_trained_classes(cfg, trained)
