@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from querypose.modeling.dense.sampling import extent_of, sample_maps
+from querypose.modeling.finite import refuse_infinite
 from querypose.modeling.pose_nms import group_in_turns
 
 SORT_KEYS = ("pose_score", "part_score")
@@ -81,7 +82,11 @@ class PoseFusion:
             poses: (n, K, 2).
             keypoint_scores: (n, K).
             part_scores: (n,), of the parts that proposed the poses.
+
+        Raises:
+            FloatingPointError: a keypoint or its score is NaN or infinite.
         """
+        refuse_infinite("keypoints or their scores", poses, keypoint_scores)
         if len(poses) == 0:
             nobody = poses.new_zeros(0, dtype=torch.int64)
             return FusedPoses(poses.new_zeros(0, poses.shape[1], 3), poses.new_zeros(0), nobody)

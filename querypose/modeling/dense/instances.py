@@ -9,6 +9,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from querypose.modeling.dense.cells import cells_to_pixels
+from querypose.modeling.finite import refuse_infinite
 from querypose.modeling.pose_model import PeopleBatch, rescale_instances, wanted_size
 
 
@@ -45,7 +46,11 @@ def poses_to_instances(keypoints: Tensor, scores: Tensor, given: dict[str, Any])
         scores: (n,).
         given: the image's dictionary, see :meth:`querypose.modeling.pose_model.PoseModel.forward`:
             of ``score_threshold``, ``height`` and ``width`` what is there counts.
+
+    Raises:
+        FloatingPointError: a keypoint or a score is NaN or infinite.
     """
+    refuse_infinite("keypoints or their scores", keypoints, scores)
     order = scores.argsort(descending=True, stable=True)
     if "score_threshold" in given:
         order = order[scores[order] >= given["score_threshold"]]

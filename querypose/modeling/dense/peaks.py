@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from querypose.modeling.finite import refuse_infinite
+
 MIN_PEAK_VALUE = 0.01
 """Peaks must be higher (DEKR's published code)."""
 
@@ -89,7 +91,11 @@ def find_peaks(scores: Tensor, *, kernel: int, max_peaks: int) -> Tensor:
 
     Returns:
         (n, 3) int64: map, row and column; map after map.
+
+    Raises:
+        FloatingPointError: a score is NaN or infinite.
     """
+    refuse_infinite("score maps", scores)
     highest = F.max_pool2d(scores, kernel, stride=1, padding=kernel // 2)
     is_peak = _are_peaks(scores, highest)
     by_value = scores[is_peak].argsort(descending=True, stable=True)

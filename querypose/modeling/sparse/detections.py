@@ -8,6 +8,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from querypose.modeling.finite import refuse_infinite
 from querypose.modeling.pose_model import PeopleBatch
 from querypose.modeling.sparse.readout import DecodedPeople
 
@@ -50,7 +51,7 @@ def detect_people(
     Raises:
         FloatingPointError: a logit, a box, a keypoint or a quality is NaN or infinite.
     """
-    _refuse_unless(logits.isfinite().all() & boxes.isfinite().all(), "class scores or boxes")
+    refuse_infinite("class scores or boxes", logits, boxes)
     class_scores, classes = logits.float().sigmoid().max(dim=-1)
     thresholds = class_scores.new_tensor(score_thresholds)[:, None]
     clipped = _clip(boxes, torch.as_tensor(image_sizes))
@@ -123,14 +124,6 @@ def detect_at_most(
     )
 
 
-def _refuse_unless(finite: Tensor, what: str) -> None:
-    if not finite:
-        raise FloatingPointError(
-            f"The model's {what} are NaN or infinite: use weights from a training that has not "
-            "diverged, images with finite pixels, and float32 if half precision overflows."
-        )
-
-
 def _clip(boxes: Tensor, image_sizes: Tensor) -> Tensor:
     """Clips (B, N, 4) boxes to their images, whose heights and widths are (B, 2)."""
     corner = image_sizes.to(boxes).flip(-1).repeat(1, 2)
@@ -176,8 +169,7 @@ def _decode_best(
         if decoded and not any(len(index) for index in query_indices):
             return standing, decoded
         people = decode(query_indices)
-        finite = people.keypoints.isfinite().all() & people.quality.isfinite().all()
-        _refuse_unless(finite, "keypoints or their scores")
+        refuse_infinite("keypoints or their scores", people.keypoints, people.quality)
         images = torch.cat(
             [torch.full_like(index, image) for image, index in enumerate(query_indices)]
         )

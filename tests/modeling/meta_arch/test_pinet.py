@@ -269,6 +269,23 @@ def test_maps_and_proposals_come_on_request(pinet, training_image):
         assert (own - keypoints[:, :2]).abs().amax(dim=-1).amin(dim=0).max() < 1e-2
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    ("convolution", "named"),
+    [("parts", "score maps"), ("heatmaps", "keypoints or"), ("offsets", "keypoints or")],
+)
+@torch.no_grad()
+def test_a_diverged_head_is_an_error(convolution, named, bad, pinet, training_image):
+    """One of its maps alone, whatever the others are."""
+    model = pinet().eval()
+    nn.init.normal_(model.head.parts.weight, std=0.1)
+    given = [{"image": training_image(0)["image"]}]
+    assert len(model(given)[0]["instances"]) > 0
+    nn.init.constant_(getattr(model.head, convolution).bias, bad)
+    with pytest.raises(FloatingPointError, match=f"{named}.* are NaN or infinite"):
+        model(given)
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [

@@ -193,6 +193,20 @@ class TestInference:
             (best,) = model([{"image": image, "score_threshold": threshold}])
         assert len(best["instances"]) == 2
 
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+    @pytest.mark.parametrize(
+        ("convolution", "named"),
+        [("score_branch.score", "score maps"), ("keypoint_decoder.keypoint", "keypoints or their")],
+    )
+    def test_a_diverged_head_is_an_error(self, convolution, named, bad, small_model):
+        model = small_model().eval()
+        model.head.get_submodule(convolution).bias.data[0] = bad
+        with (
+            torch.no_grad(),
+            pytest.raises(FloatingPointError, match=f"{named}.* are NaN or infinite"),
+        ):
+            model([{"image": labeled(0)["image"]}])
+
     def test_a_score_map_without_peaks_finds_nobody(self, small_model):
         model = small_model().eval()
         nn.init.constant_(model.head.score_branch.score.bias, -100.0)
