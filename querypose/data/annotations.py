@@ -25,11 +25,16 @@ def count_keypoint_numbers(annotation: Annotation) -> int:
     return 0 if keypoints is None else np.size(keypoints)
 
 
+def count_labeled_keypoints(annotation: Annotation) -> int:
+    """How many keypoints have a visibility above 0; the numbers may be flat or (K, 3)."""
+    if not count_keypoint_numbers(annotation):
+        return 0
+    return int((np.ravel(annotation["keypoints"])[2::3] > 0).sum())
+
+
 def has_labeled_keypoint(annotation: Annotation) -> bool:
     """Whether any keypoint has a visibility above 0."""
-    if not count_keypoint_numbers(annotation):
-        return False
-    return bool((np.reshape(annotation["keypoints"], (-1, 3))[:, 2] > 0).any())
+    return count_labeled_keypoints(annotation) > 0
 
 
 def check_keypoints(annotation: Annotation, num_keypoints: int, file_name: str) -> None:

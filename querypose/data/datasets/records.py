@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog, print_instances_class_histogram
-from detectron2.data.build import (
-    filter_images_with_few_keypoints,
-    filter_images_with_only_crowd_annotations,
-)
+from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.data.detection_utils import check_metadata_consistency
 
+from querypose.data.annotations import count_labeled_keypoints
 from querypose.data.datasets.coco import load_coco_keypoints
 from querypose.data.datasets.labels.from_records import (
     PERSON_FIELDS,
@@ -73,7 +71,7 @@ def load_training_records(
     if filter_empty:
         records = filter_images_with_only_crowd_annotations(records)
     if min_keypoints > 0:
-        records = filter_images_with_few_keypoints(records, min_keypoints)
+        records = _with_enough_keypoints(records, min_keypoints)
     classes = [MetadataCatalog.get(name).get("thing_classes") for name in names]
     if records and all(classes):
         check_metadata_consistency("thing_classes", names)
@@ -98,6 +96,19 @@ def _load_labeled_records(name: str) -> list[Record]:
                     f"{name}: annotation {number} of {record_name(index, record)} {lacks}."
                 )
     return records
+
+
+def _with_enough_keypoints(records: list[Record], least: int) -> list[Record]:
+    """Does what Detectron2's filter does, which reads flat keypoints alone and no None."""
+    kept = [
+        record
+        for record in records
+        if sum(map(count_labeled_keypoints, record["annotations"])) >= least
+    ]
+    logging.getLogger(__name__).info(
+        "Removed %d images with fewer than %d keypoints.", len(records) - len(kept), least
+    )
+    return kept
 
 
 def _with_text_path(record: Record) -> Record:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, register_coco_instances
@@ -124,6 +125,34 @@ def test_images_without_enough_labels_are_left_out(register, content):
     unlabeled["annotations"][3]["keypoints"] = None
     assert len(training_records(register(unlabeled), min_keypoints=17)) == 2
     assert len(training_records(register(unlabeled), min_keypoints=18)) == 1
+
+
+@pytest.mark.parametrize(
+    "shaped",
+    [
+        lambda flat: flat,
+        np.array,
+        lambda flat: np.reshape(flat, (-1, 3)),
+        lambda flat: np.reshape(flat, (-1, 3)).tolist(),
+    ],
+    ids=["list", "array", "(K, 3)", "nested"],
+)
+def test_keypoints_count_in_whatever_shape_they_come(register, content, shaped):
+    labeled = {"all": [2, 2, 2, 2], "three": [2, 2, 0, 2], "one": [1, 0, 0, 0], "none": [0] * 4}
+    records = [
+        {
+            "file_name": name,
+            "annotations": [
+                PERSON | {"keypoints": shaped([x for flag in flags for x in (5, 5, flag)])},
+                PERSON | {"keypoints": None},
+            ],
+        }
+        for name, flags in labeled.items()
+    ]
+    name = register(content, "json_file", loader=lambda: records)
+    for least, expected in {1: ["all", "three", "one"], 3: ["all", "three"]}.items():
+        kept = training_records(name, min_keypoints=least)
+        assert [record["file_name"] for record in kept] == expected
 
 
 def test_several_sets_are_joined_in_order(register, content):
