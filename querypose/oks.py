@@ -17,6 +17,9 @@ PERSON_AREA_PER_BOX_AREA = 0.53
 # 8,800 labeled persons of COCO and CrowdPose with ten keypoints or more, one in a thousand is
 # narrower.
 _MIN_ASPECT = 0.1
+# Of a person who is a point: the side of a square by the shorter side of the image. A guess, by
+# which a tracked point may be a twentieth of the image from where it is expected.
+_POINT_SIDE = 0.1
 # Of a person, in square pixels: similarities of an empty box are 0 or 1 rather than NaN.
 _MIN_AREA = 1e-6
 
@@ -109,6 +112,26 @@ def pose_areas(poses: Tensor, boxes_xyxy: Tensor | None = None) -> Tensor:
     if poses.shape[-2] <= 2:
         return largest
     return torch.where(spanned <= least, largest, spanned)
+
+
+def boxes_with_extent(boxes_xyxy: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Widens boxes that are lines or points, by which persons could not be compared.
+
+    A box may enclose the keypoints alone, which lie in a line or are a single one. Then its shorter
+    side is set by its longer one, and that of a point by the image: nothing else tells its size.
+
+    Args:
+        boxes_xyxy: (..., 4), in pixels.
+        image_size: (height, width) in pixels.
+
+    Returns:
+        (..., 4); all other boxes as they are.
+    """
+    sides = boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]
+    longer = sides.amax(dim=-1, keepdim=True)
+    least = torch.where(longer > 0, _MIN_ASPECT * longer, _POINT_SIDE * min(image_size))
+    missing = (least - sides).clamp(min=0) / 2
+    return boxes_xyxy + torch.cat([-missing, missing], dim=-1)
 
 
 def pairwise_pose_oks(

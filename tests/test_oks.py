@@ -10,6 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from querypose.oks import (
+    boxes_with_extent,
     expected_oks,
     paired_oks,
     pairwise_oks,
@@ -147,6 +148,14 @@ def test_keypoints_that_span_an_area_have_it_whatever_the_box() -> None:
     pose = IN_LINE + torch.tensor([[0.0, 0.0], [20.0, 0.0], [0.0, 0.0]])
     for boxes in (None, torch.tensor([0.0, 0.0, 200.0, 200.0])):
         assert pose_areas(pose, boxes).item() == 20 * 100
+
+
+def test_boxes_that_are_lines_or_points_are_widened() -> None:
+    boxes = torch.tensor([[0.1, 0.2, 30.3, 90.7], [50, 10, 50, 110], [0, 7, 40, 7], [5, 5, 5, 5]])
+    widened = boxes_with_extent(boxes, (480, 640))
+    assert torch.equal(widened[0], boxes[0])
+    expected = torch.tensor([[45.0, 10, 55, 110], [0, 5, 40, 9], [-19, -19, 29, 29]])
+    torch.testing.assert_close(widened[1:], expected)
 
 
 def test_expected_oks_is_the_mean_over_normal_errors() -> None:

@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import box_area, box_iou
 
-from querypose.oks import paired_oks
+from querypose.oks import boxes_with_extent, paired_oks
 
 # The fraction of the error in the predicted motion that corrects the velocity.
 _VELOCITY_GAIN = 0.5
@@ -55,7 +55,8 @@ class PoseTracker:
     """Gives people ids that stay the same through one video.
 
     Tracks move at constant velocity. They are matched with the people of a frame so that the sum of
-    the similarities, each the mean of box IoU and OKS, is highest (Hungarian method).
+    the similarities, each the mean of box IoU and OKS, is highest (Hungarian method). A box without
+    width or height counts as wider, see :func:`querypose.oks.boxes_with_extent`.
 
     Args:
         sigmas: OKS deviation per keypoint, (K,); see :class:`querypose.Skeleton`.
@@ -81,7 +82,8 @@ class PoseTracker:
         Returns:
             (n,) int64, the id of each person, from 1.
         """
-        boxes = instances.pred_boxes.tensor.cpu().numpy().astype(float)
+        boxes = boxes_with_extent(instances.pred_boxes.tensor, instances.image_size)
+        boxes = boxes.cpu().numpy().astype(float)
         keypoints = instances.pred_keypoints.cpu().numpy().astype(float)
         for track in self._tracks:
             track.advance()
@@ -128,5 +130,4 @@ def _similarity(
     weights = (known[:, None, :, 2] * found[None, :, :, 2]).clamp(min=_MIN_WEIGHT)
     areas = box_area(boxes)[None].expand(len(known), -1)
     oks = paired_oks(known[:, None, :, :2], found[None, :, :, :2], areas, sigmas, weights)
-    # The IoU of two empty boxes is NaN.
-    return (box_iou(known_boxes, boxes).nan_to_num() + oks) / 2
+    return (box_iou(known_boxes, boxes) + oks) / 2

@@ -8,7 +8,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from querypose.oks import pairwise_pose_oks
+from querypose.oks import boxes_with_extent, pairwise_pose_oks
 
 # Less similar poses are of different persons.
 _MIN_OKS = 0.5
@@ -56,7 +56,7 @@ def merge_views(views: Sequence[Instances], sigmas: Tensor) -> Instances:
 def _group(people: Instances, view_of: list[int], sigmas: Tensor) -> list[list[int]]:
     """Rows of the same person in different views; the highest score of each group comes first."""
     positions = people.pred_keypoints[..., :2]
-    boxes = people.pred_boxes.tensor
+    boxes = boxes_with_extent(people.pred_boxes.tensor, people.image_size)
     similarity = pairwise_pose_oks(positions, positions, sigmas, boxes=boxes, other_boxes=boxes)
     same_class = people.pred_classes[:, None] == people.pred_classes
     similarity = torch.where(same_class, similarity, 0).cpu()

@@ -90,6 +90,32 @@ def test_poses_move_with_their_boxes_during_a_gap(tracker):
     assert tracker.update(walkers(13, (2, 1))).tolist() == [2, 1]
 
 
+@pytest.mark.parametrize(
+    "pose",
+    [
+        [[0, 0]],
+        [[0, 0], [0, 200]],
+        [[0, 0], [0, 100], [0, 200]],
+        [[0, 0], [0.01, 100], [0, 200]],
+        [[0, 0], [200, 0]],
+    ],
+    ids=["point", "two upright", "line", "almost a line", "two lying"],
+)
+def test_people_whose_keypoints_span_nothing_keep_their_ids(pose):
+    """The box of a dense model encloses the keypoints alone."""
+    tracker = PoseTracker([0.067] * len(pose))
+    for step in range(6):
+        places = torch.tensor([pose, pose]).float()
+        places += torch.tensor([[100.0 + 4 * step, 100], [400 - 4 * step, 300]])[:, None]
+        boxes = Boxes(torch.cat([places.amin(dim=1), places.amax(dim=1)], dim=1))
+        keypoints = torch.cat([places, torch.full_like(places[..., :1], 0.9)], dim=-1)
+        people = Instances((480, 640), pred_boxes=boxes, pred_keypoints=keypoints)
+        assert tracker.update(people).tolist() == [1, 2]
+    moved = keypoints + torch.tensor([300.0, 0, 0])
+    far = Instances((480, 640), pred_boxes=Boxes(boxes.tensor + 300), pred_keypoints=moved)
+    assert tracker.update(far).tolist() == [3, 4]
+
+
 def test_a_distant_person_gets_a_new_id(tracker):
     tracker.update(frame(person(100, 200)))
     assert tracker.update(frame(person(260, 200))).tolist() == [2]

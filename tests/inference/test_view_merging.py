@@ -98,6 +98,19 @@ def test_keypoints_that_span_no_area_are_of_one_person(keypoints):
     assert len(merge_views(views, SIGMAS[: len(keypoints)])) == 1
 
 
+@pytest.mark.parametrize(("shift", "expected"), [(0.5, 1), (30, 2)])
+def test_single_keypoints_with_boxes_about_themselves_may_be_of_one_person(shift, expected):
+    """A dense model knows no other box; the image, 100 x 120, says what is near."""
+    views = []
+    for x in (10.0, 10 + shift):
+        view = people([[x, 20, x, 20]], [0.8])
+        view.pred_keypoints = torch.tensor([[[x, 20, 0.8]]])
+        views.append(view)
+    merged = merge_views(views, SIGMAS[:1])
+    assert len(merged) == expected
+    assert (merged.pred_boxes.tensor[:, 2:] == merged.pred_boxes.tensor[:, :2]).all()
+
+
 def test_the_order_of_views_does_not_matter():
     first, second = people(BOXES, [0.9, 0.5, 0.3]), people(BOXES[:2], [0.85, 0.6])
     one, other = merge_views([first, second], SIGMAS), merge_views([second, first], SIGMAS)
