@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from detectron2.utils.logger import log_first_n
 
@@ -65,11 +65,15 @@ def flips_by_name(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
 def find_flips(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Like :func:`flips_by_name`, and warns, once per set of names, if pairs may be missing.
 
-    That is the case if there is no pair at all, or if a name with a side has no partner.
+    That is the case if there is no pair at all, if a name with a side has no partner, or if names
+    without a partner differ in a number alone: most numbered points lie on both sides of a face.
     """
     flips = flips_by_name(names)
     paired = {name for pair in flips for name in pair}
     unpaired = [name for name in sides_by_name(names) if name not in paired]
+    if flips:
+        known = {*paired, *unpaired}
+        unpaired += _numbered(name for name in names if name not in known)
     if (flips or len(names) < 2) and not unpaired:
         return flips
     doubtful = [repr(name) for name in unpaired or names]
@@ -83,6 +87,17 @@ def find_flips(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
         key="message",
     )
     return flips
+
+
+def _numbered(names: Iterable[str]) -> list[str]:
+    """The names that differ from another one in a number alone."""
+    alike: dict[Words, list[str]] = defaultdict(list)
+    for name in names:
+        words = _words(name)
+        rest = tuple(word for word in words if not word.isdecimal())
+        if rest != words:
+            alike[rest].append(name)
+    return [name for group in alike.values() if len(group) > 1 for name in group]
 
 
 def sides_by_name(names: Sequence[str]) -> dict[str, str]:

@@ -135,7 +135,18 @@ class TestWarning:
         find_flips([f"point {number}" for number in range(133)])
         assert "'point 4', 'point 5', ... by their names" in caplog.text
 
-    @pytest.mark.parametrize("names", [["nose"], ["nose", "l_eye", "r_eye"]])
+    def test_numbered_points_beside_pairs_are_said(self, caplog):
+        """As the face of COCO-WholeBody beside its hands, which are numbered, too."""
+        face = [f"face-{number}" for number in range(68)]
+        hands = [f"{side}_thumb{number}" for side in ("left", "right") for number in range(1, 5)]
+        assert len(find_flips(["nose", *face, *hands])) == 4
+        assert "for the keypoints 'face-0', 'face-1', 'face-2'" in caplog.text
+        assert "..." in caplog.text and "thumb" not in caplog.text and "nose" not in caplog.text
+
+    @pytest.mark.parametrize(
+        "names",
+        [["nose"], ["nose", "l_eye", "r_eye"], ["nose1", "tail", "tail2", "l_eye1", "r_eye1"]],
+    )
     def test_nothing_is_said_of_a_sound_skeleton(self, names, caplog):
         find_flips(names)
         assert not caplog.records
