@@ -39,7 +39,8 @@ def _add_pinet(cfg: CfgNode) -> None:
 
     # Inference
 
-    # Average the outputs for the image and its mirror image.
+    # Average the outputs for the image and its mirror image; a part of one side needs another part
+    # that is its mirror image.
     node.FLIP_TEST = True
     # Most poses that one part may propose per image.
     node.MAX_PEAKS = 30

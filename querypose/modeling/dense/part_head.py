@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -60,9 +61,15 @@ class PartCells(NamedTuple):
         """Some of the cells, by (m,) indices that keep the images in order."""
         return PartCells(*(field[indices] for field in self))
 
-    def mirrored(self, width: int) -> PartCells:
-        """The same places in the mirrored image's map of ``width`` columns."""
-        return self._replace(columns=width - 1 - self.columns)
+    def mirrored(self, width: int, partners: Sequence[int]) -> PartCells:
+        """The same places in the mirrored image's map.
+
+        Args:
+            width: of the map, in columns.
+            partners: for every part, the one that shows the same in the mirrored image.
+        """
+        parts = self.parts.new_tensor(partners)[self.parts]
+        return self._replace(parts=parts, columns=width - 1 - self.columns)
 
 
 class PartHead(nn.Module):

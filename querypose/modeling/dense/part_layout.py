@@ -71,6 +71,32 @@ _DECLARED: dict[Names, tuple[dict[str, Names], tuple[tuple[str, str], ...]]] = {
 }
 
 
+def mirrored_parts(
+    names: Sequence[str], parts: Sequence[Sequence[int]], flip_indices: Sequence[int]
+) -> tuple[int, ...]:
+    """For every part, the one that shows the same in the mirrored image.
+
+    Args:
+        names: of the parts.
+        parts: keypoint indices of every part.
+        flip_indices: for every keypoint, the one that shows the same in the mirrored image.
+
+    Raises:
+        ValueError: there is no such part.
+    """
+    members = [set(part) for part in parts]
+    partners = []
+    for index, (name, part) in enumerate(zip(names, members, strict=True)):
+        mirrored = {flip_indices[keypoint] for keypoint in part}
+        if mirrored not in members:
+            raise ValueError(
+                f"MODEL.PINET.FLIP_TEST averages {name!r} of MODEL.PINET.PARTS with its keypoints' "
+                "mirror images, which are no part: add them as one, or set FLIP_TEST False."
+            )
+        partners.append(index if mirrored == part else members.index(mirrored))
+    return tuple(partners)
+
+
 def part_layout(skeleton: Skeleton, parts: Sequence[Sequence[str]] = ()) -> PartLayout:
     """Finds the parts and the graph of a skeleton.
 

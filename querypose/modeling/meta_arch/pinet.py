@@ -21,7 +21,7 @@ from querypose.modeling.dense.fusion import FusedPoses, PoseFusion, score_keypoi
 from querypose.modeling.dense.instances import poses_to_batch, poses_to_instances
 from querypose.modeling.dense.part_criterion import PartCriterion
 from querypose.modeling.dense.part_head import PartCells, PartHead, PartMaps
-from querypose.modeling.dense.part_layout import part_layout
+from querypose.modeling.dense.part_layout import mirrored_parts, part_layout
 from querypose.modeling.dense.part_targets import PartTargetBuilder, PartTargets
 from querypose.modeling.dense.peaks import (
     find_peaks,
@@ -85,6 +85,9 @@ class PINet(PoseModel):
         fusion: combines the poses of each person.
         flip_test: average the outputs for an image and its mirror image.
         max_peaks: poses that one part proposes at most.
+
+    Raises:
+        ValueError: the flip test finds no mirror image of a part.
     """
 
     @configurable
@@ -118,6 +121,11 @@ class PINet(PoseModel):
         self.criterion = criterion
         self.fusion = fusion
         self.flip_test = flip_test
+        self.part_partners = (
+            mirrored_parts(part_names, target_builder.parts, skeleton.flip_indices)
+            if flip_test
+            else None
+        )
         self.max_peaks = max_peaks
         self._fixed_count: int | None = None
         # Detectron2's own predictor and checkpointer may load a released or backbone's file, too.
@@ -233,7 +241,7 @@ class PINet(PoseModel):
         if mirrored is not None:
             swapped = self.skeleton.flip_indices
             heatmaps = average_maps(heatmaps, mirrored.maps.heatmaps, swapped)
-            part_maps = average_maps(part_maps, mirrored.maps.parts)
+            part_maps = average_maps(part_maps, mirrored.maps.parts, self.part_partners)
         return heatmaps, part_maps
 
     def _find_persons(self, view: View, mirrored: View | None) -> list[FoundPersons]:
@@ -271,7 +279,7 @@ class PINet(PoseModel):
         if mirrored is None:
             return poses
         width = view.features.shape[-1]
-        others = self._poses(mirrored, cells.mirrored(width))
+        others = self._poses(mirrored, cells.mirrored(width, self.part_partners))
         return (poses + mirror_poses(others, self.skeleton.flip_indices, width)) / 2
 
     def _poses(self, view: View, cells: PartCells) -> Tensor:

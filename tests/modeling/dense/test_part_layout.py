@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from querypose.modeling.dense.part_layout import part_layout
+from querypose.modeling.dense.part_layout import mirrored_parts, part_layout
 from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON, Skeleton
 
 
@@ -40,6 +40,21 @@ def test_parts_may_be_named():
     assert not layout.center_only
     assert not part_layout(SKELETON, [["a"]]).center_only
     assert part_layout(COCO_SKELETON, [COCO_SKELETON.keypoints]).center_only
+
+
+@pytest.mark.parametrize("skeleton", [COCO_SKELETON, CROWDPOSE_SKELETON, SKELETON])
+def test_the_declared_parts_are_their_own_mirror_images(skeleton):
+    names, parts, *_ = part_layout(skeleton)
+    assert mirrored_parts(names, parts, skeleton.flip_indices) == tuple(range(len(parts)))
+
+
+def test_parts_of_one_side_are_mirror_images():
+    chosen = [["left_hip", "left_knee"], ["nose", "left_hip", "right_hip"]]
+    chosen += [["right_knee", "right_hip"], ["left_hip", "nose", "right_hip"]]
+    names, parts, *_ = part_layout(COCO_SKELETON, chosen)
+    assert mirrored_parts(names, parts, COCO_SKELETON.flip_indices) == (2, 1, 0, 3)
+    with pytest.raises(ValueError, match=r"FLIP_TEST averages 'part 1' of .* set FLIP_TEST False"):
+        mirrored_parts(names[:2], parts[:2], COCO_SKELETON.flip_indices)
 
 
 @pytest.mark.parametrize("parts", [[["a", "d"]], [["a"], []]])

@@ -128,4 +128,5 @@ def test_cells_read_maps():
     assert torch.equal(read[0], offsets[0, 4:, 2, 1].view(2, 2))
     assert torch.equal(read[1], offsets[1, :4, 0, 3].view(2, 2))
     assert cells.positions.tolist() == [[1.0, 2.0], [3.0, 0.0]]
-    assert cells.mirrored(10).columns.tolist() == [8, 6]
+    mirrored = cells.mirrored(10, (2, 1, 0))
+    assert mirrored.columns.tolist() == [8, 6] and mirrored.parts.tolist() == [1, 2]

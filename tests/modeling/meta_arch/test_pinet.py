@@ -15,6 +15,7 @@ from querypose.config import read_config
 from querypose.evaluation import KeypointEvaluator
 from querypose.inference.acceleration import accelerate_inference
 from querypose.modeling.dense.cells import map_size
+from querypose.modeling.dense.flip import mirror_poses
 from querypose.modeling.dense.part_head import PartMaps
 from querypose.modeling.dense.part_targets import PartTargets
 from querypose.modeling.meta_arch.pinet import PINet, View
@@ -183,6 +184,31 @@ def test_two_persons_whose_bodies_share_a_center_are_two(without_refinement):
     assert len(keypoints) == 2
     order = keypoints[:, 0, 0].argsort()
     torch.testing.assert_close(keypoints[order, :, :2], person)
+
+
+ARMS = [[f"{side}_{joint}" for joint in ("shoulder", "wrist")] for side in ("left", "right")]
+
+
+@torch.no_grad()
+def test_the_flip_test_exchanges_parts_of_one_side(pinet):
+    """An ideal head sees the same person in both views."""
+    model = pinet("MODEL.PINET.PARTS", ARMS, "MODEL.PINET.FLIP_TEST", True)
+    model.refinement = None
+    torch.manual_seed(0)
+    person = 10 + 20 * torch.rand(1, 17, 2)
+    mirrored = mirror_poses(person, model.skeleton.flip_indices, 48)
+    view, mirrored_view = (drawn_view(model, pose, (40, 48)) for pose in (person, mirrored))
+    _, parts = model._averaged_maps(view, mirrored_view)
+    torch.testing.assert_close(parts, view.maps.parts)
+    (found,) = model._find_persons(view, mirrored_view)
+    assert found.poses.shape == (2, 17, 2)
+    torch.testing.assert_close(found.poses, person.expand(2, -1, -1))
+
+
+def test_a_part_without_a_mirror_image_has_no_flip_test(pinet):
+    pinet("MODEL.PINET.PARTS", ARMS[:1], "MODEL.PINET.FLIP_TEST", False)
+    with pytest.raises(ValueError, match=r"FLIP_TEST averages 'part 1'"):
+        pinet("MODEL.PINET.PARTS", ARMS[:1], "MODEL.PINET.FLIP_TEST", True)
 
 
 @torch.no_grad()
