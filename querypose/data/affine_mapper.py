@@ -20,7 +20,7 @@ from querypose.data.annotations import (
     has_labeled_keypoint,
     shared_skeleton,
 )
-from querypose.data.augmentation import build_photometric_augmentations
+from querypose.data.augmentation import build_photometric_augmentations, is_mirrored
 from querypose.data.ignore_mask import unlabeled_regions
 from querypose.data.image import read_image
 from querypose.data.mapper_registry import MAPPER_REGISTRY
@@ -178,7 +178,7 @@ class PoseAffineMapper:
         points = transforms.apply_coords(keypoints[..., :2].reshape(-1, 2))
         transformed = np.dstack([points.reshape(*keypoints.shape[:2], 2), keypoints[..., 2]])
         transformed[transformed[..., 2] == 0] = 0
-        if any(isinstance(transform, T.HFlipTransform) for transform in transforms.transforms):
+        if is_mirrored(transforms):
             transformed = transformed[:, self.flip_indices]
         return transformed.astype(np.float32)
 

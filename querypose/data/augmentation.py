@@ -120,6 +120,15 @@ class RandomErasing(T.Augmentation):
         return EraseTransform(rectangles, np.random.randint(0, 256, (self.count, 3)))
 
 
+def is_mirrored(transforms: T.TransformList) -> bool:
+    """Whether what was left is right afterwards.
+
+    An image upside down is a mirror image, too; one that is flipped both ways is only turned.
+    """
+    flips = T.HFlipTransform, T.VFlipTransform
+    return sum(isinstance(each, flips) for each in transforms.transforms) % 2 == 1
+
+
 def build_train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     """Detectron2's flip and resize, and the augmentations that ``INPUT`` turns on.
 

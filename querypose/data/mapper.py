@@ -14,7 +14,11 @@ from detectron2.data import detection_utils as utils
 from detectron2.structures import Instances, Keypoints
 
 from querypose.data.annotations import check_keypoints, count_keypoint_numbers, shared_skeleton
-from querypose.data.augmentation import build_crop_augmentations, build_train_augmentations
+from querypose.data.augmentation import (
+    build_crop_augmentations,
+    build_train_augmentations,
+    is_mirrored,
+)
 from querypose.data.image import read_image
 from querypose.data.mapper_registry import MAPPER_REGISTRY
 from querypose.skeleton import Skeleton
@@ -111,6 +115,8 @@ class QueryPoseDatasetMapper:
         file_name: str,
     ) -> Instances:
         people = []
+        # Detectron2 exchanges sides where an image is flipped horizontally alone.
+        unexchanged = np.arange(self.num_keypoints)
         for annotation in annotations:
             if annotation.get("iscrowd", 0):
                 continue
@@ -120,11 +126,14 @@ class QueryPoseDatasetMapper:
                 annotation["keypoints"] = [0.0] * 3 * self.num_keypoints
             people.append(
                 utils.transform_instance_annotations(
-                    annotation, transforms, image_size, keypoint_hflip_indices=self.flip_indices
+                    annotation, transforms, image_size, keypoint_hflip_indices=unexchanged
                 )
             )
         # Detectron2 would omit the field for an image without people.
         keypoints = np.array([person.pop("keypoints") for person in people], dtype=np.float32)
+        keypoints = keypoints.reshape(-1, self.num_keypoints, 3)
+        if is_mirrored(transforms):
+            keypoints = keypoints[:, self.flip_indices]
         instances = utils.annotations_to_instances(people, image_size)
-        instances.gt_keypoints = Keypoints(keypoints.reshape(-1, self.num_keypoints, 3))
+        instances.gt_keypoints = Keypoints(keypoints)
         return utils.filter_empty_instances(instances)

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data.transforms import HFlipTransform, TransformList
+from detectron2.data.transforms import TransformList
 from detectron2.modeling import DatasetMapperTTA
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
+from querypose.data.augmentation import is_mirrored
 from querypose.inference.view_merging import merge_views
 from querypose.modeling.pose_model import skeleton_from_config
 from querypose.skeleton import Skeleton
@@ -89,7 +90,7 @@ class PoseModelWithTTA(nn.Module):
         keypoints = people.pred_keypoints.clone()
         positions = inverse.apply_coords(keypoints[..., :2].flatten(0, 1).cpu().numpy())
         keypoints[..., :2] = torch.as_tensor(positions).to(keypoints).view_as(keypoints[..., :2])
-        if any(isinstance(transform, HFlipTransform) for transform in transforms.transforms):
+        if is_mirrored(transforms):
             keypoints = keypoints[:, list(self.skeleton.flip_indices)]
         moved = Instances(size, **people.get_fields())
         moved.pred_boxes = Boxes(torch.as_tensor(boxes, dtype=torch.float32, device=device))

@@ -166,6 +166,18 @@ class TestAnnotations:
         assert found[1, 2] == 0
         assert found[0].tolist() == pytest.approx([WIDTH - 60.5, 40.5, 2])
 
+    @pytest.mark.parametrize("both", [False, True])
+    def test_an_image_upside_down_is_a_mirror_image_too(self, both, make_record):
+        """Flipped both ways it is only turned."""
+        vertical = T.RandomFlip(prob=1.0, horizontal=False, vertical=True)
+        flips = [vertical, T.RandomFlip(prob=1.0)] if both else [vertical]
+        found = _mapper(*flips)(make_record())["instances"].gt_keypoints.tensor[0, :, :2]
+        expected = torch.tensor(POINTS)
+        expected[:, 1] = HEIGHT - expected[:, 1]
+        if both:
+            expected[:, 0] = WIDTH - expected[:, 0]
+        torch.testing.assert_close(found if both else found[FLIPPED], expected)
+
     def test_keypoints_outside_the_crop_become_unlabeled(self, make_record):
         mapper = _mapper(crop_augmentations=[T.CropTransform(50, 30, 60, 50)], crop_probability=1.0)
         instances = mapper(make_record())["instances"]
