@@ -290,6 +290,8 @@ class PosePredictor:
         predictions = {}
         for index, output in zip(batch, outputs, strict=True):
             people = output["instances"].to("cpu")
+            # Boxes of dense models enclose keypoints, which may be beyond the image.
+            people.pred_boxes.clip(people.image_size)
             attention = None if stage is None else PartAttention.pop(people, stage)
             maps = _maps_of(output) if extras.maps else None
             predictions[index] = PosePrediction(

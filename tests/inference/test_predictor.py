@@ -8,9 +8,12 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
 from detectron2.structures import Boxes
 from PIL import Image
+from torch import nn
 
+from querypose.config import read_config
 from querypose.inference.acceleration import check_precision
 from querypose.inference.predictor import PosePredictor
 from querypose.skeleton import COCO_SKELETON
@@ -109,6 +112,28 @@ def test_a_list_keeps_its_order_and_shares_batches_by_size(tiny_cfg, weights):
     for prediction, index in zip(found, (0, 3, 1, 2, 4), strict=True):
         assert_same(prediction, expected[index])
     assert predictor([]) == []
+
+
+@pytest.mark.parametrize("method", ["pinet", "quality_pose"])
+def test_boxes_end_at_the_image_though_keypoints_do_not(method):
+    torch.manual_seed(0)
+    small = ("MODEL.TIMM.NAME", "test_resnet", "MODEL.TIMM.PRETRAINED", False)
+    model = build_model(read_config(f"quick/{method}_lite0", [*small, "MODEL.DEVICE", "cpu"]))
+    head = model.head
+    scores, offsets = (
+        (head.parts, head.offsets)
+        if method == "pinet"
+        else (head.score_branch.score, head.keypoint_decoder.keypoint)
+    )
+    nn.init.constant_(scores.bias, 0.5)
+    nn.init.uniform_(offsets.bias, -30, 30)
+    found = PosePredictor(model, min_size=96, confidence_threshold=0)(random_image())
+    assert len(found) > 0 and (found.keypoints[..., :2] < 0).any()
+    boxes = found.boxes_xyxy
+    assert (boxes >= 0).all() and (boxes <= [80, 60, 80, 60]).all()
+    inside = found.keypoints[..., :2].clip(0, [80, 60])
+    expected = np.concatenate([inside.min(axis=1), inside.max(axis=1)], axis=1)
+    np.testing.assert_allclose(boxes, expected)
 
 
 def test_only_confident_people_are_returned(tiny_cfg, weights, predictor):
