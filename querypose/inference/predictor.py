@@ -71,7 +71,7 @@ class PosePredictor:
             :class:`~querypose.inference.prediction.PosePrediction`. Empty takes those of the
             checkpoint.
         score_scale: for drawings, which write scores as people read them
-            (``DEMO.SCORE_PRECISION``).
+            (``DEMO.SCORE_PRECISION``); with a ``tta_mapper`` None is a scale that nobody measured.
 
     Raises:
         FileNotFoundError: the checkpoint does not exist.
@@ -110,7 +110,8 @@ class PosePredictor:
         if keypoint_threshold is None:
             keypoint_threshold = cfg.DEMO.KEYPOINT_THRESHOLD
         if score_scale is None:
-            score_scale = ScoreScale(cfg.DEMO.SCORE_PRECISION)
+            # It was measured without test-time augmentation, which changes scores.
+            score_scale = ScoreScale(() if tta_mapper else cfg.DEMO.SCORE_PRECISION)
         self.min_size = cfg.INPUT.MIN_SIZE_TEST if min_size is None else min_size
         self.max_size = cfg.INPUT.MAX_SIZE_TEST if max_size is None else max_size
         check_arguments(image_format, confidence_threshold, batch_size)
@@ -187,7 +188,6 @@ class PosePredictor:
             batch_size=batch_size,
             tta_mapper=build_tta_mapper(cfg) if cfg.TEST.AUG.ENABLED else None,
             category_ids=category_ids,
-            # It was measured without test-time augmentation, which changes scores.
             score_scale=ScoreScale(() if cfg.TEST.AUG.ENABLED else cfg.DEMO.SCORE_PRECISION),
         )
 

@@ -7,6 +7,7 @@ from detectron2.modeling import DatasetMapperTTA
 
 from querypose import PosePredictor, model_zoo
 from querypose.data.image import read_image
+from querypose.inference.score_scale import ScoreScale
 from querypose.inference.tta import PoseModelWithTTA
 from querypose.synthetic import SyntheticPeople
 
@@ -30,6 +31,14 @@ def with_views(predictor, *sizes, flip):
         confidence_threshold=predictor.confidence_threshold,
         tta_mapper=mapper,
     )
+
+
+def test_scores_are_no_chances_that_were_measured_without_it():
+    mapper = DatasetMapperTTA(min_sizes=[384], max_size=576, flip=True)
+    assert PosePredictor().score_scale.is_measured
+    assert not PosePredictor(tta_mapper=mapper).score_scale.is_measured
+    scale = ScoreScale([(0.1, 0.5)])
+    assert PosePredictor(tta_mapper=mapper, score_scale=scale).score_scale is scale
 
 
 def test_one_view_of_the_usual_size_changes_nothing(packaged, crowd):
