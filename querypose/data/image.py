@@ -151,10 +151,20 @@ def image_to_array(image: ImageLike, channel_order: str, image_format: str) -> n
             )
         return read_image(str(image), image_format)
     if isinstance(image, Image.Image):
+        _load(image)
         return _reordered(pillow_to_array(image), "RGB", image_format)
     if isinstance(image, np.ndarray):
         return _reordered(_numpy_to_array(image), channel_order, image_format)
     raise ValueError(f"An image is a path, a Pillow image or an array, got {type(image).__name__}.")
+
+
+def _load(image: Image.Image) -> None:
+    """Decodes an image that Pillow has opened; until then a broken file may look sound."""
+    try:
+        image.load()
+    except Exception as error:
+        named = f"The Pillow image {getattr(image, 'filename', '')}".rstrip()
+        raise ValueError(f"{named} cannot be read: {why_unreadable(error)}.") from error
 
 
 def pillow_to_array(image: Image.Image) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps, features
 
-from querypose.data.image import read_image
+from querypose.data.image import image_to_array, read_image
 
 NAN, INF = float("nan"), float("inf")
 
@@ -206,6 +206,21 @@ def test_broken_files_are_read_or_named(suffix, broken, tmp_path):
         assert read_image(str(file), "RGB").shape[2] == 3
     except ValueError as error:
         assert f"broken{suffix} cannot be read: " in str(error)
+
+
+def test_a_pillow_image_that_is_not_decoded_yet_may_be_broken(tmp_path):
+    file = tmp_path / "cut.jpg"
+    file.write_bytes(cut(as_jpeg(exif("<"))))
+    with (
+        Image.open(file) as image,
+        pytest.raises(ValueError, match=rf"^The Pillow image {file} cannot be read: .*trunc.*\.$"),
+    ):
+        image_to_array(image, "RGB", "RGB")
+    with (
+        Image.open(io.BytesIO(file.read_bytes())) as image,
+        pytest.raises(ValueError, match=r"^The Pillow image cannot be read: "),
+    ):
+        image_to_array(image, "RGB", "RGB")
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".tif", ".webp"])
