@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from querypose.atomic_files import PartialFile
+from querypose.cli.sound import Sound, may_have_sound
 
 # Of a second; a multiple of all usual frame rates.
 _TIME_BASE = Fraction(1, 90_000)
@@ -41,7 +42,7 @@ class H264Writer:
         self.target = target
         self._rate = max(Fraction(frame_rate).limit_denominator(1001), _SLOWEST)
         self._sound_of = sound_of
-        self._sound: _Sound | None = None
+        self._sound: Sound | None = None
         self._size = (0, 0)
         self._file: PartialFile | None = None
         self._container: av.container.OutputContainer | None = None
@@ -81,6 +82,8 @@ class H264Writer:
     def changes(self) -> Iterator[str]:
         """Sentences on what of the input the video lacks."""
         yield from self._changes
+        if self._sound is not None and self._sound.loss:
+            yield f"{self.target} lacks parts of the sound: {self._sound.loss}."
 
     def _frame(self, image: np.ndarray, tick: int) -> av.VideoFrame:
         if image.shape[1::-1] != self._size:
@@ -98,14 +101,11 @@ class H264Writer:
         self._stream.width, self._stream.height = (length // 2 * 2 for length in self._size)
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = _TIME_BASE
-        if self._sound_of is not None:
-            self._open_sound(self._sound_of)
-
-    def _open_sound(self, source: str) -> None:
-        try:
-            self._sound = _Sound.open(source, self._container)
-        except (OSError, ValueError) as error:
-            self._changes.append(f"{self.target} has no sound: {error}")
+        if self._sound_of is not None and may_have_sound(self._sound_of):
+            try:
+                self._sound = Sound(self._sound_of, self._container)
+            except (av.FFmpegError, ValueError) as error:
+                self._changes.append(f"{self.target} has no sound: {error}")
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
         for packet in self._stream.encode(frame):
@@ -131,55 +131,3 @@ class H264Writer:
             if self._sound is not None:
                 self._sound.close()
             self._file.discard()
-
-
-class _Sound:
-    """Copies the sound of a video, packet by packet, without decoding it."""
-
-    @classmethod
-    def open(cls, source: str, output: av.container.OutputContainer) -> _Sound | None:
-        """None if the source has no sound.
-
-        Raises:
-            ValueError: the output cannot hold its codec.
-        """
-        container = av.open(source)
-        # Animations have no sound.
-        if not (container.streams.audio and container.streams.video):
-            container.close()
-            return None
-        codec = container.streams.audio[0].codec_context.name
-        if codec not in output.supported_codecs:
-            container.close()
-            raise ValueError(f"{output.format.name} cannot hold its codec {codec}.")
-        return cls(container, output)
-
-    def __init__(
-        self, container: av.container.InputContainer, output: av.container.OutputContainer
-    ) -> None:
-        stream = container.streams.audio[0]
-        video = container.streams.video[0]
-        start = (video.start_time or 0) * video.time_base
-        self._container = container
-        self._output = output
-        # Times of frames count from the start of the video.
-        self._offset = round(start / stream.time_base)
-        self._packets = container.demux(stream)
-        self._stream = output.add_stream_from_template(stream)
-        self._next: av.Packet | None = next(self._packets, None)
-
-    def copy_until(self, seconds: float) -> None:
-        """Copies what is heard before a time."""
-        while self._next is not None and self._next.pts is not None:
-            pts = self._next.pts - self._offset
-            if float(pts * self._next.time_base) >= seconds:
-                return
-            if pts >= 0:
-                self._next.pts = self._next.dts = pts
-                self._next.stream = self._stream
-                self._output.mux(self._next)
-            self._next = next(self._packets, None)
-
-    def close(self) -> None:
-        """Closes the source."""
-        self._container.close()
