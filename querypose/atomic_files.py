@@ -9,6 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
+# In bytes. File systems allow 255 for a name, and the hidden folder adds 18 to what it keeps of it.
+_LONGEST_PREFIX = 64
+
 
 class PartialFile:
     """An unfinished file in a hidden folder beside its target; missing parent folders are made.
@@ -21,7 +24,7 @@ class PartialFile:
     def __init__(self, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._folder = TemporaryDirectory(
-            dir=target.parent, prefix=f".{target.name}.", suffix=".partial"
+            dir=target.parent, prefix=f".{_beginning(target.name)}.", suffix=".partial"
         )
         self.target = target
         self.path = Path(self._folder.name, target.name)
@@ -33,6 +36,10 @@ class PartialFile:
     def discard(self) -> None:
         """Removes the hidden folder with whatever is in it."""
         self._folder.cleanup()
+
+
+def _beginning(name: str) -> str:
+    return os.fsencode(name)[:_LONGEST_PREFIX].decode(errors="ignore")
 
 
 @contextmanager

@@ -17,6 +17,15 @@ def test_a_file_appears_at_the_end_or_not_at_all(tmp_path):
     assert target.read_text() == "one" and list(target.parent.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("letter", ["x", "山"])
+def test_names_may_be_as_long_as_the_file_system_allows(letter, tmp_path):
+    name = letter * (250 // len(letter.encode())) + ".txt"
+    with atomic_file(tmp_path / name) as path:
+        path.write_text("one")
+        assert path.name == name
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
 def test_a_replacement_that_fails_leaves_the_old_file(tmp_path):
     target = tmp_path / "model.pth"
     replace_file(target, lambda file: file.write(b"one"))
