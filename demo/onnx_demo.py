@@ -115,7 +115,8 @@ def frames_of(path):
             sys.exit(f"onnx_demo: {path} is no image that OpenCV reads.")
         yield image, 0
         return
-    video = cv2.VideoCapture(path)
+    # FFmpeg takes "12:" at the start of a path for a protocol.
+    video = cv2.VideoCapture(str(Path(path).absolute()))
     if not video.isOpened():
         sys.exit(f"onnx_demo: {path} is no video that OpenCV reads.")
     while (read := video.read())[0]:
@@ -141,7 +142,8 @@ def main():
         else:
             if writer is None:
                 code = cv2.VideoWriter_fourcc(*"mp4v")
-                writer = cv2.VideoWriter(args.output, code, rate, image.shape[1::-1])
+                target = str(Path(args.output).absolute())
+                writer = cv2.VideoWriter(target, code, rate, image.shape[1::-1])
             written = writer.isOpened()
             writer.write(image)
         if not written:

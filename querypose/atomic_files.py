@@ -18,13 +18,16 @@ class PartialFile:
 
     Attributes:
         target: where the finished file goes.
-        path: where to write it. It has the target's name, since encoders go by the suffix.
+        path: where to write it. It has the target's name, since encoders go by the suffix, and is
+            absolute, since FFmpeg takes "12:" at the start of a path for a protocol.
     """
 
     def __init__(self, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         self._folder = TemporaryDirectory(
-            dir=target.parent, prefix=f".{_beginning(target.name)}.", suffix=".partial"
+            dir=target.parent.absolute(),
+            prefix=f".{_beginning(target.name)}.",
+            suffix=".partial",
         )
         self.target = target
         self.path = Path(self._folder.name, target.name)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import io
 import math
+from pathlib import Path
 
 import av
+
+
+def _open(source: str) -> av.container.InputContainer:
+    # FFmpeg takes "12:" at the start of a path for a protocol.
+    return av.open(str(Path(source).absolute()))
 
 
 def may_have_sound(source: str) -> bool:
     """Whether a video has sound, or cannot be read by PyAV so that nobody knows."""
     try:
-        with av.open(source) as container:
+        with _open(source) as container:
             return bool(container.streams.audio and container.streams.video)
     except av.FFmpegError:
         return True
@@ -19,7 +25,7 @@ def may_have_sound(source: str) -> bool:
 
 def _check_held(source: str, format_name: str) -> None:
     """Copies one packet: some formats refuse a codec, or a variant of it, only at the end."""
-    with av.open(source) as container:
+    with _open(source) as container:
         stream = container.streams.audio[0]
         try:
             with av.open(io.BytesIO(), "w", format_name) as trial:
@@ -50,7 +56,7 @@ class Sound:
         self.loss = ""
         self._output = output
         _check_held(source, output.format.name)
-        self._source = av.open(source)
+        self._source = _open(source)
         stream = self._source.streams.audio[0]
         video = self._source.streams.video[0]
         self._stream = output.add_stream_from_template(stream)

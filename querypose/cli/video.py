@@ -57,7 +57,8 @@ class VideoReader:
 
     def __init__(self, source: str | int) -> None:
         self._live = isinstance(source, int)
-        self._capture = cv2.VideoCapture(source)
+        # FFmpeg takes "12:" at the start of a path for a protocol.
+        self._capture = cv2.VideoCapture(source if self._live else str(Path(source).absolute()))
         if not self._capture.isOpened():
             what = f"webcam {source}" if self._live else f"video {source}"
             raise ValueError(f"The {what} cannot be read.")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -564,6 +565,12 @@ def test_a_video_that_fails_midway_leaves_the_previous_one(tmp_path):
         writer.write(image())
         raise RuntimeError("the model failed")
     assert len(read_video(target)[1]) == 3 and not leftovers(tmp_path)
+
+
+def test_opencv_takes_names_like_web_addresses_for_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = write_video(Path("12:30.mp4"), 3)
+    assert len(read_video(source)[1]) == 3
 
 
 def test_without_the_codec_a_video_becomes_motion_jpeg(tmp_path, monkeypatch):

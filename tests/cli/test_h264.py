@@ -140,6 +140,14 @@ def test_the_sound_of_the_input_is_copied(name, film, run_demo, tmp_path, capsys
     assert [t for t, _ in after] == pytest.approx([t for t, _ in before[: len(after)]], abs=0.002)
 
 
+def test_names_like_web_addresses_are_files(film, run_demo, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    film("12:30.mkv")
+    assert run_demo("12:30.mkv", "--output", "12:31.mp4")[0] == 0
+    assert "querypose-demo:" not in capsys.readouterr().err
+    assert opened(tmp_path / "12:31.mp4")[0].name == "h264" and sound_packets("./12:31.mp4")
+
+
 def test_sound_counts_from_the_first_frame(film, run_demo, tmp_path):
     source = film("source.mkv", start=0.5)
     run_demo(source, "--output", tmp_path / "a.mp4", "--confidence-threshold", "1")
