@@ -29,19 +29,20 @@ class GifWriter:
         self.target = target
         self._frames: list[Image.Image] = []
         self._starts: list[int] = []
-        self._last_duration = 0
+        self._num_lost = 0
+        self._seconds = self._end = 0.0
 
     def __enter__(self) -> GifWriter:
         return self
 
     def write(self, image: np.ndarray, seconds: float, duration: float | None = None) -> None:
         """Shows an RGB frame; see :meth:`querypose.cli.pacing.PacedWriter.write`."""
+        self._end = seconds + (seconds - self._seconds if duration is None else duration)
+        self._seconds = seconds
         start = round(seconds / _UNIT)
-        if self._starts:
-            start = max(start, self._starts[-1] + _SHORTEST)
-            self._last_duration = start - self._starts[-1]
-        if duration is not None:
-            self._last_duration = round(duration / _UNIT)
+        if self._starts and start < self._starts[-1] + _SHORTEST:
+            self._num_lost += 1
+            return
         frame = Image.fromarray(image)
         if self._frames:
             frame = frame.resize(self._frames[0].size)
@@ -49,13 +50,17 @@ class GifWriter:
         self._starts.append(start)
 
     def changes(self) -> Iterator[str]:
-        """Nothing is lost but colors."""
-        yield from ()
+        """A sentence on frames that follow each other too fast; colors are lost anyway."""
+        if self._num_lost:
+            yield (
+                f"{self.target} lacks {self._num_lost} of the frames: at "
+                f"{1 / (_SHORTEST * _UNIT):g} frames a second they have no position of their own."
+            )
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if error is not None or not self._frames:
             return
-        end = self._starts[-1] + max(self._last_duration, _SHORTEST)
+        end = max(round(self._end / _UNIT), self._starts[-1] + _SHORTEST)
         milliseconds = (np.diff([*self._starts, end]) * round(1000 * _UNIT)).tolist()
         first, *others = self._frames
         with atomic_file(self.target) as path:

@@ -6,6 +6,7 @@ from PIL import Image, features
 
 from querypose.cli.animation import AnimationReader
 from querypose.cli.formats import Kind, detect_kind
+from querypose.cli.gif import GifWriter
 from querypose.cli.video import VideoReader
 
 DURATIONS = [100, 200, 300, 50, 400]
@@ -55,13 +56,29 @@ def test_the_name_of_the_output_chooses_its_format(
 
 
 def test_a_video_becomes_a_gif(write_matroska, run_demo, number_of, tmp_path):
-    times = [0, 0.1, 0.4, 0.405]
+    times = [0, 0.1, 0.4, 0.42]
     source, drawn = write_matroska(tmp_path / "film.mkv", times), tmp_path / "drawn.gif"
     assert run_demo(source, "--output", drawn, "--confidence-threshold", "1")[0] == 0
     frames = list(AnimationReader(str(drawn)))
     assert [number_of(frame.image) for frame in frames] == [0, 1, 2, 3]
-    # Browsers slow down frames that are shown for less than two hundredths of a second.
     assert [frame.seconds for frame in frames] == pytest.approx([0, 0.1, 0.4, 0.42])
+
+
+@pytest.mark.parametrize(("frame_rate", "num_lost"), [(60, 20), (120, 70)])
+def test_a_gif_of_a_fast_video_is_as_long_as_the_video(
+    frame_rate, num_lost, number_of, frame_of, tmp_path
+):
+    with GifWriter(tmp_path / "drawn.gif") as writer:
+        for index in range(frame_rate):
+            writer.write(frame_of(20 * index // frame_rate), index / frame_rate)
+    frames = list(AnimationReader(str(tmp_path / "drawn.gif")))
+    # Browsers slow down frames that are shown for less than two hundredths of a second.
+    assert min(frame.duration for frame in frames) >= 0.02
+    assert frames[-1].seconds + frames[-1].duration == pytest.approx(1, abs=0.01)
+    for frame in frames:
+        assert number_of(frame.image) == pytest.approx(20 * frame.seconds, abs=1.01)
+    [sentence] = writer.changes()
+    assert f"drawn.gif lacks {num_lost} of the frames: at 50 frames a second" in sentence
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
