@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ def find_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> FoundInputs:
             patterns of both, or "-" for one path per line of ``stdin``.
         stdin: lines.
     """
-    files: dict[Path, None] = {}
+    files: dict[Path, Path] = {}
     problems: list[str] = []
     remarks: dict[str, None] = {}
     for argument in _with_lines(arguments, stdin):
@@ -64,10 +65,11 @@ def find_inputs(arguments: Sequence[str], stdin: Iterable[str]) -> FoundInputs:
             found += media
             if others:
                 remarks[_ignored(path, others)] = None
-        files |= dict.fromkeys(found)
+        for path in found:
+            files.setdefault(_place(path), path)
         if not found:
             problems.append(_why_nothing(argument))
-    kinds = {file: detect_kind(file) for file in files}
+    kinds = {file: detect_kind(file) for file in files.values()}
     inputs = [Input(kind, str(file)) for file, (kind, _) in kinds.items()]
     return FoundInputs(inputs, problems, [*remarks, *(text for _, text in kinds.values() if text)])
 
@@ -94,10 +96,20 @@ def _split(path: Path) -> tuple[list[Path], list[Path]]:
     if not path.is_dir():
         return [path], []
     # Files whose names start with a dot are hidden.
-    files = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != ".")
+    files = sorted(file for file in path.iterdir() if _is_listed(file) and file.name[0] != ".")
     suffixes = image_suffixes() | VIDEO_SUFFIXES
     media = [file for file in files if file.suffix.lower() in suffixes]
     return media, [file for file in files if file.suffix.lower() not in suffixes]
+
+
+def _is_listed(file: Path) -> bool:
+    # Links that lead nowhere stay, so that the user hears of them.
+    return file.is_file() or (file.is_symlink() and not file.exists())
+
+
+def _place(path: Path) -> Path:
+    """The same for all paths of a file; a link is a file of its own."""
+    return Path(os.path.realpath(path.parent), path.name)
 
 
 def _ignored(folder: Path, files: Sequence[Path]) -> str:

@@ -70,10 +70,10 @@ def check_targets(targets: Iterable[Path], inputs: Sequence[Input]) -> None:
     Raises:
         ValueError: a file would replace an input or another result, or cannot be written.
     """
-    sources = {Path(item.source).resolve() for item in inputs if item.kind is not Kind.WEBCAM}
+    sources = {_place(item.source) for item in inputs if item.kind is not Kind.WEBCAM}
     taken: set[Path] = set()
     for target in targets:
-        place = target.resolve()
+        place = _place(target)
         if place in sources:
             raise ValueError(f"{target} would replace an input: name another output.")
         if place in taken:
@@ -86,6 +86,11 @@ def check_targets(targets: Iterable[Path], inputs: Sequence[Input]) -> None:
             raise ValueError(f"{folder} is a file, so {target} cannot lie in it.")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise ValueError(f"The folder {folder} is not writable: name another output.")
+
+
+def _place(path: str | Path) -> Path:
+    # Path.resolve fails at links that lead to themselves.
+    return Path(os.path.realpath(path))
 
 
 def _is_folder(output: str) -> bool:

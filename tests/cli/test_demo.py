@@ -509,6 +509,32 @@ def test_folders_list_media_once_and_in_order(images, tmp_path):
     assert not found.problems and "holds no images" in problem
 
 
+def test_a_file_with_several_paths_is_one_input(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(images)
+    (tmp_path / "link").symlink_to(images)
+    arguments = ["a.png", str(images / "a.png"), "../images/a.png", str(tmp_path / "link")]
+    sources = [item.source for item in find_inputs(arguments, ()).inputs]
+    assert sources == ["a.png", *(str(tmp_path / "link" / name) for name in ("b.jpg", "c.png"))]
+    # A link in a folder has a name of its own, under which its drawing is expected.
+    (images / "d.png").symlink_to("a.png")
+    assert len(find_inputs([str(images)], ()).inputs) == 4
+
+
+def test_links_of_a_folder_that_lead_nowhere_are_named(model, tmp_path, capsys):
+    folder, out = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    Image.fromarray(image()).save(folder / "a.png")
+    targets = {"b.jpg": "nowhere.jpg", "c.mp4": "nowhere.mp4", "d.png": "d.png"}
+    for name, target in targets.items():
+        (folder / name).symlink_to(target)
+    (folder / "further.png").symlink_to(tmp_path)
+    assert main([str(folder), "--output", str(out), *model]) == 1
+    errors = capsys.readouterr().err
+    assert all(f"{folder / name}" in errors for name in targets) and "further" not in errors
+    assert errors.count("Skipped: ") == 3
+    assert [path.name for path in out.iterdir()] == ["a.png"]
+
+
 def test_image_ids_count_unless_all_images_are_numbered():
     numbered = [Input(Kind.IMAGE, f"{index:012d}.jpg") for index in (139, 285)]
     assert [image_ids(numbered)(item, 5) for item in numbered] == [139, 285]
