@@ -54,10 +54,12 @@ class PacedWriter:
 
     Args:
         writer: of the video.
+        lacks_sound: whether the frames are of a video with sound, which OpenCV does not write.
     """
 
-    def __init__(self, writer: VideoWriter) -> None:
+    def __init__(self, writer: VideoWriter, lacks_sound: bool = False) -> None:
         self._writer = writer
+        self._lacks_sound = lacks_sound
         self._num_lost = 0
         self._num_cut = 0
         self._shown: np.ndarray | None = None
@@ -102,6 +104,11 @@ class PacedWriter:
         """Sentences on the file, and where its timing differs from that of the frames."""
         if self._writer.remark:
             yield self._writer.remark
+        if self._lacks_sound:
+            yield (
+                f"{self.target} has no sound: with PyAV (pip install av), .mkv, .mov and .mp4 "
+                "files keep it."
+            )
         if self._num_lost:
             yield (
                 f"{self.target} lacks {self._num_lost} of the frames: at "
@@ -119,9 +126,11 @@ class PacedWriter:
 
 
 @contextmanager
-def open_paced_writer(target: Path, frame_rate: float) -> Iterator[PacedWriter]:
+def open_paced_writer(
+    target: Path, frame_rate: float, lacks_sound: bool = False
+) -> Iterator[PacedWriter]:
     """A :class:`PacedWriter` for a video that appears when the block ends without an error."""
     with VideoWriter(target, frame_rate) as writer:
-        paced = PacedWriter(writer)
+        paced = PacedWriter(writer, lacks_sound)
         yield paced
         paced.finish()

@@ -141,7 +141,7 @@ class Demo:
                     target,
                     frame_rate=stream.frame_rate,
                     steady_frame_rate=lambda: self._steady_frame_rate(item, stream),
-                    sound_of=item.source if _can_be_read_again(item) else None,
+                    sound_of=item.source if _may_have_sound(item) else None,
                 )
                 writer = stack.enter_context(opening)
             for frame, prediction in frames:
@@ -213,6 +213,10 @@ class Demo:
         if tracker is not None:
             with self.progress.stopwatch.measure("track"):
                 prediction.instances.track_ids = tracker.update(prediction.instances)
+
+
+def _may_have_sound(item: Input) -> bool:
+    return item.kind is Kind.VIDEO and _can_be_read_again(item)
 
 
 def _can_be_read_again(item: Input) -> bool:

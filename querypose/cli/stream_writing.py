@@ -38,6 +38,17 @@ class StreamWriter(Protocol):
         """Sentences on what the file lacks, or what the user may not expect of it."""
 
 
+def _has_sound(video: str | None) -> bool:
+    if video is None:
+        return False
+    if find_spec("av") is None:
+        # OpenCV does not tell.
+        return True
+    from querypose.cli.sound import may_have_sound
+
+    return may_have_sound(video)
+
+
 @contextmanager
 def open_stream_writer(
     target: Path,
@@ -53,7 +64,7 @@ def open_stream_writer(
         frame_rate: of the input, frames a second.
         steady_frame_rate: finds the rate at which every frame has a position of its own, which
             OpenCV needs.
-        sound_of: a video whose sound is copied where PyAV is installed.
+        sound_of: a video whose sound is copied where PyAV is installed; None if there is no sound.
     """
     if target.suffix.lower() == ".gif":
         writer = GifWriter(target)
@@ -63,6 +74,6 @@ def open_stream_writer(
 
         writer = H264Writer(target, frame_rate, sound_of)
     else:
-        writer = open_paced_writer(target, steady_frame_rate())
+        writer = open_paced_writer(target, steady_frame_rate(), lacks_sound=_has_sound(sound_of))
     with writer as open_writer:
         yield open_writer

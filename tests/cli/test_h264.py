@@ -7,6 +7,7 @@ from itertools import accumulate
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from querypose.cli import stream_writing
 from querypose.cli.video import VideoReader
@@ -212,6 +213,26 @@ def test_damaged_sound_costs_its_packets_alone(film, frame_of, tmp_path):
     [sentence] = writer.changes()
     assert sentence.startswith(f"{drawn} lacks parts of the sound: ")
     assert len(opened(drawn)[1]) == 10 and len(sound_packets(drawn)) >= 3
+
+
+@pytest.mark.parametrize("has_pyav", [True, False])
+def test_opencv_writes_no_sound_and_the_user_hears_of_it(
+    has_pyav, film, write_matroska, run_demo, tmp_path, capsys, monkeypatch
+):
+    if not has_pyav:
+        monkeypatch.setattr(stream_writing, "find_spec", lambda name: None)
+    assert run_demo(film("source.mkv"), "--output", tmp_path / "a.avi")[0] == 0
+    sentence = "a.avi has no sound: with PyAV (pip install av), .mkv, .mov and .mp4 files keep it."
+    assert sentence in capsys.readouterr().err
+    silent = write_matroska(tmp_path / "silent.mkv", [0.0, 0.1])
+    assert run_demo(silent, "--output", tmp_path / "b.avi")[0] == 0
+    # Without PyAV nobody knows whether there was sound.
+    assert ("has no sound" in capsys.readouterr().err) is not has_pyav
+    wave = tmp_path / "wave.gif"
+    frames = [Image.new("L", (60, 40), shade) for shade in (0, 100)]
+    frames[0].save(wave, save_all=True, append_images=frames[1:])
+    assert run_demo(wave, "--output", tmp_path / "c.avi")[0] == 0
+    assert "has no sound" not in capsys.readouterr().err
 
 
 def test_without_pyav_a_sentence_says_what_browsers_do_not_play(
