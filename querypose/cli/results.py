@@ -24,7 +24,14 @@ from querypose.visualization.sheet import sheet_tile
 
 # Two rows of four photos fill a sheet.
 _SHEET_ROW_HEIGHT = 300
+_LONGEST_SIDE = 65_500
+_LONGEST_SIDE_OF_WEBP = 16_383
 _QUALITY = {".jpg": 92, ".jpeg": 92, ".webp": 92}
+
+
+def longest_side(suffix: str) -> int:
+    """The most pixels of a sheet's side: what JPEG allows, and WebP less."""
+    return _LONGEST_SIDE_OF_WEBP if suffix.lower() == ".webp" else _LONGEST_SIDE
 
 
 class Results:
@@ -97,8 +104,10 @@ class Results:
     def save_sheet(self) -> None:
         """Writes the sheet of all images so far, if there are any."""
         if self._tiles:
-            sheet = pose_sheet(self._tiles, row_height=_SHEET_ROW_HEIGHT)
-            self._save(sheet, Path(self._options.sheet))
+            target = Path(self._options.sheet)
+            longest = longest_side(target.suffix)
+            sheet = pose_sheet(self._tiles, row_height=_SHEET_ROW_HEIGHT, longest_side=longest)
+            self._save(sheet, target)
 
     def _draw(self, frame: Frame, prediction: PosePrediction) -> np.ndarray:
         with self._progress.stopwatch.measure("draw"):

@@ -33,7 +33,11 @@ def sheet_tile(image: np.ndarray, row_height: int) -> np.ndarray:
 
 
 def pose_sheet(
-    images: Sequence[np.ndarray], *, width: int = 1600, row_height: int = 240
+    images: Sequence[np.ndarray],
+    *,
+    width: int = 1600,
+    row_height: int = 240,
+    longest_side: int = 65_500,
 ) -> np.ndarray:
     """Arranges images in rows of equal width, keeping their order.
 
@@ -42,9 +46,11 @@ def pose_sheet(
         width: of the sheet, in pixels.
         row_height: approximate, in pixels; rows are scaled to fit the width, to no less than five
             sixths of it unless a single image is wider than the sheet.
+        longest_side: that the sheet may have, by default in a JPEG file. A sheet that would be
+            higher gets wider; if that does not suffice, its images get smaller.
 
     Returns:
-        (H, width, 3) uint8 RGB on white.
+        (H, W, 3) uint8 RGB on white; W is ``width`` unless ``longest_side`` asks for another.
 
     Raises:
         ValueError: there are no images.
@@ -52,7 +58,15 @@ def pose_sheet(
     if not len(images):
         raise ValueError("A sheet needs at least one image.")
     tiles = [sheet_tile(image, row_height) for image in images]
-    rows = [_join_row(row, width) for row in _split_into_rows(tiles, width)]
+    width = min(width, longest_side)
+    split = _split_into_rows(tiles, width)
+    while sum(_row_height(row, width) + _GAP for row in split) > longest_side + _GAP:
+        if width < longest_side:
+            width = min(2 * width, longest_side)
+        else:
+            tiles = [sheet_tile(tile, max(1, tile.shape[0] // 2)) for tile in tiles]
+        split = _split_into_rows(tiles, width)
+    rows = [_join_row(row, width) for row in split]
     gap = np.full((_GAP, width, 3), 255, np.uint8)
     stacked = [piece for row in rows for piece in (row, gap)][:-1]
     return np.concatenate(stacked)
@@ -76,14 +90,19 @@ def _split_into_rows(tiles: Sequence[np.ndarray], width: int) -> list[list[np.nd
     ]
 
 
+def _zoom(tiles: Sequence[np.ndarray], width: int) -> float:
+    gaps = _GAP * (len(tiles) - 1)
+    zoom = (width - gaps) / sum(tile.shape[1] for tile in tiles)
+    return 1.0 if zoom > _LARGEST_ZOOM else zoom
+
+
+def _row_height(tiles: Sequence[np.ndarray], width: int) -> int:
+    return max(1, round(tiles[0].shape[0] * _zoom(tiles, width)))
+
+
 def _join_row(tiles: Sequence[np.ndarray], width: int) -> np.ndarray:
     """Puts tiles side by side, scaled together to the width or padded with white up to it."""
-    gaps = _GAP * (len(tiles) - 1)
-    total = sum(tile.shape[1] for tile in tiles)
-    zoom = (width - gaps) / total
-    if zoom > _LARGEST_ZOOM:
-        zoom = 1.0
-    height = max(1, round(tiles[0].shape[0] * zoom))
+    zoom, height = _zoom(tiles, width), _row_height(tiles, width)
     row = np.full((height, width, 3), 255, np.uint8)
     left = 0.0
     for tile in tiles:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from querypose.cli import stream_writing, video
+from querypose.cli import results, stream_writing, video
 from querypose.cli.demo import main
 from querypose.cli.frames import read_ahead
 from querypose.cli.inputs import Input, Kind, find_inputs, image_ids
@@ -409,6 +409,25 @@ def test_a_drawing_that_cannot_be_written_does_not_stop_the_others(model, images
     assert f"{out / 'long.jpg'} could not be written: " in capsys.readouterr().err
     assert [path.name for path in sorted(out.iterdir())] == ["a.png", "c.png"]
     assert len(read_json(records)[0]["frames"]) == 3
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_sheets_keep_to_the_longest_side_of_their_format(suffix, tmp_path):
+    longest = results.longest_side(suffix)
+    Image.new("RGB", (1, longest)).save(tmp_path / f"sheet{suffix}")
+    with pytest.raises((OSError, ValueError)):
+        Image.new("RGB", (1, longest + 1)).save(tmp_path / f"sheet{suffix}")
+
+
+def test_a_sheet_keeps_to_the_longest_side(model, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for index in range(14):
+        Image.new("RGB", (30, 10)).save(tmp_path / "in" / f"{index}.png")
+    # So that few photos are too many.
+    monkeypatch.setattr(results, "_LONGEST_SIDE", 1700)
+    arguments = [*model, "--confidence-threshold", "1"]
+    assert main([str(tmp_path / "in"), "--sheet", str(tmp_path / "sheet.jpg"), *arguments]) == 0
+    assert max(Image.open(tmp_path / "sheet.jpg").size) <= 1700
 
 
 def test_results_from_before_the_memory_ran_out_are_kept(predictor, tmp_path, monkeypatch):

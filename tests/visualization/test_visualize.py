@@ -348,6 +348,15 @@ def test_rows_of_a_sheet_are_filled_evenly(count, rows):
     assert (sheet == 255).all(axis=2).mean() < (0.5 if count == 4 else 0.08)
 
 
+@pytest.mark.parametrize("count", [10, 60, 150, 240])
+def test_a_sheet_of_many_images_is_wider_or_they_are_smaller(count):
+    images = [np.full((30, 40, 3), index + 1, np.uint8) for index in range(count)]
+    sheet = pose_sheet(images, width=100, row_height=30, longest_side=300)
+    height, width = sheet.shape[:2]
+    assert height <= 300 and width in ((100,) if count == 10 else (200, 300))
+    assert set(np.unique(sheet)) >= set(range(1, count + 1))
+
+
 def test_a_sheet_of_one_wide_image_fits_and_of_none_is_refused():
     assert pose_sheet([np.zeros((10, 500, 3), np.uint8)], width=100, row_height=50).shape[1] == 100
     with pytest.raises(ValueError, match="at least one image"):
