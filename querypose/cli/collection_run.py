@@ -35,6 +35,7 @@ from querypose.engine.kept_settings import begin_or_continue
 from querypose.inference.model_loading import find_config
 from querypose.inference.prediction import PosePrediction
 from querypose.inference.predictor import PosePredictor
+from querypose.printing import print_text
 
 
 class _Plan(NamedTuple):
@@ -90,7 +91,7 @@ def _plan(args: argparse.Namespace) -> _Plan:
         raise ValueError(f"{args.output} holds results of something else: name another --output.")
     begin_or_continue(folder.settings_file, run_settings(cfg, args, collection))
     if folder.is_merged:
-        print(f"{folder.results_file} is complete already.")
+        print_text(f"{folder.results_file} is complete already.")
         return _Plan(collection, [])
     return _Plan(collection, folder.missing())
 
@@ -109,13 +110,13 @@ def _merge(folder: ShardFolder, collection: Collection) -> None:
     merged = folder.merge(collection.images)
     if merged.num_skipped:
         report(f"Skipped images: {merged.num_skipped}, see {folder.skipped_file}.", COMMAND)
-    print(
+    print_text(
         f"Written: {folder.results_file}, {merged.num_people} people in "
         f"{len(collection.images)} images"
     )
     if collection.label_file:
         files = f"{collection.label_file} {folder.results_file}"
-        print(f"Evaluate: python -m querypose.evaluation {files}")
+        print_text(f"Evaluate: python -m querypose.evaluation {files}")
 
 
 def _shard_folder(args: argparse.Namespace, collection: Collection) -> ShardFolder:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from querypose.config_arguments import add_config_file, add_config_options
+from querypose.printing import print_text
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"{parser.prog}: {error}")
     difference = report.difference
-    print(
+    print_text(
         f"{report.path}: {report.num_bytes / 1e6:.1f} MB. onnx.checker finds no fault. On a "
         f"generated image it differs from PyTorch by {difference.pixels:.2g} pixels and "
         f"{difference.scores:.2g} of a score at most, over {difference.people} people."

@@ -18,6 +18,7 @@ from querypose.cli.window import Window
 from querypose.drawable import EXTRAS
 from querypose.freed_memory import keep_freed_memory
 from querypose.plugin import PosePredictor
+from querypose.printing import print_text
 
 _MOST_NAMED = 4
 
@@ -91,6 +92,6 @@ def report_written(files: Sequence[Path]) -> None:
     """Says where the results are: each file of a few, the folders of many."""
     if len(files) > _MOST_NAMED:
         folders = ", ".join(dict.fromkeys(f"{file.parent}/" for file in files))
-        print(f"Written: {len(files)} files in {folders}")
+        print_text(f"Written: {len(files)} files in {folders}")
     elif files:
-        print(f"Written: {', '.join(map(str, files))}")
+        print_text(f"Written: {', '.join(map(str, files))}")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from querypose.data.datasets.labels import Labels, examine_registered_labels
 from querypose.data.ignore_mask import is_unlabeled, wrong_size
 from querypose.data.image import read_image
+from querypose.printing import print_text
 from querypose.tools.dataset_arguments import (
     add_dataset_arguments,
     register_datasets,
@@ -158,9 +159,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in arguments.names:
             problems = find_problems(name, show_progress=True)
             for file_name, faults in problems.items():
-                print(*(f"{file_name}: {fault}" for fault in faults), sep="\n")
+                for fault in faults:
+                    print_text(f"{file_name}: {fault}")
             count = sum(map(len, problems.values()))
-            print(f"{name}: problems: {count}, files with problems: {len(problems)}")
+            print_text(f"{name}: problems: {count}, files with problems: {len(problems)}")
             num_problems += count
     except (OSError, ValueError) as error:
         sys.exit(f"{parser.prog}: {error}")

@@ -105,6 +105,20 @@ def command(repository, *arguments):
     )
 
 
+def test_a_file_name_that_is_no_utf_8_is_drawn_and_named(model, tmp_path, monkeypatch):
+    source = tmp_path / os.fsdecode(b"caf\xe9.png")
+    try:
+        Image.fromarray(image()).save(source)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    output = io.TextIOWrapper(io.BytesIO(), "utf-8", "strict", write_through=True)
+    monkeypatch.setattr(sys, "stdout", output)
+    out = tmp_path / "out"
+    assert main([str(source), "--output", str(out), *model]) == 0
+    assert (out / source.name).is_file()
+    assert output.buffer.getvalue().decode() == f"Written: {out}/caf\\udce9.png\n"
+
+
 def test_a_folder_with_a_broken_file(repository, model, predictor, images, tmp_path):
     out, records = tmp_path / "out", tmp_path / "poses.json"
     process = command(
