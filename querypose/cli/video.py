@@ -39,6 +39,16 @@ class TimedFrame(NamedTuple):
     duration: float | None = None
 
 
+def _check_utf_8(path: Path) -> None:
+    """Raises an error at paths that make OpenCV end the process."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"The path of the video {path} is not in UTF-8, which OpenCV needs: rename it."
+        ) from error
+
+
 class VideoReader:
     """Frames of a video file or a webcam.
 
@@ -52,11 +62,13 @@ class VideoReader:
         source: a path, or the number of a webcam.
 
     Raises:
-        ValueError: it cannot be opened.
+        ValueError: it cannot be opened, or OpenCV cannot take its path.
     """
 
     def __init__(self, source: str | int) -> None:
         self._live = isinstance(source, int)
+        if not self._live:
+            _check_utf_8(Path(source))
         # FFmpeg takes "12:" at the start of a path for a protocol.
         self._capture = cv2.VideoCapture(source if self._live else str(Path(source).absolute()))
         if not self._capture.isOpened():
@@ -148,7 +160,7 @@ class VideoWriter:
         """Appends an RGB frame; the first one sets the video's size.
 
         Raises:
-            ValueError: this OpenCV has no codec for the file.
+            ValueError: this OpenCV has no codec for the file, or cannot take its path.
         """
         if self._writer is None:
             self._size = image.shape[1::-1]
@@ -160,6 +172,7 @@ class VideoWriter:
 
     def _open(self) -> None:
         wanted = self.target
+        _check_utf_8(wanted)
         for target in dict.fromkeys([wanted, wanted.with_suffix(".avi")]):
             file = PartialFile(target)
             codec = CODECS[target.suffix.lower()]

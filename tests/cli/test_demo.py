@@ -632,6 +632,20 @@ def test_opencv_takes_names_like_web_addresses_for_files(tmp_path, monkeypatch):
     assert len(read_video(source)[1]) == 3
 
 
+def test_paths_of_videos_that_opencv_cannot_take_are_refused(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    source = write_video(tmp_path / "film.avi", 1)
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    source.rename(folder / "film.avi")
+    for work in (read_video, lambda path: write_video(path, 1)):
+        with pytest.raises(ValueError, match=r"film\.avi is not in UTF-8, which OpenCV needs"):
+            work(folder / "film.avi")
+    assert len(list(folder.iterdir())) == 1
+
+
 def test_without_the_codec_a_video_becomes_motion_jpeg(tmp_path, monkeypatch):
     monkeypatch.setitem(video.CODECS, ".mp4", "ZZZZ")
     write_video(tmp_path / "film.mp4", 3)
