@@ -123,6 +123,15 @@ def frames_of(path):
         yield read[1], video.get(cv2.CAP_PROP_FPS) or 25
 
 
+def check_targets(source, targets):
+    """Ends the command if a result would replace the input, or has no folder to go to."""
+    for target in map(Path, targets):
+        if target.resolve() == Path(source).resolve():
+            sys.exit(f"onnx_demo: {target} is the input: name another output.")
+        if not target.parent.is_dir():
+            sys.exit(f"onnx_demo: there is no folder {target.parent}: make it first.")
+
+
 def main():
     """Runs the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -131,6 +140,7 @@ def main():
     parser.add_argument("output", help="the same with poses")
     parser.add_argument("--save-json", metavar="FILE.json", help="the people of every frame")
     args = parser.parse_args()
+    check_targets(args.input, [args.output, *filter(None, [args.save_json])])
     poses, writer, found = Poses(args.model), None, []
     for image, rate in frames_of(args.input):
         boxes, scores, keypoints = poses(image)

@@ -9,8 +9,9 @@ class FrameClock:
     """Times frames by the stamps of the decoder, or by the frame rate if the stamps are invalid.
 
     Some containers and decoders give no stamps, or the same one for all frames; in files that were
-    joined, the stamps start again. A stamp is valid if it is finite and later than all before it.
-    Frames after the last valid stamp are one frame interval apart. Times never decrease.
+    joined, the stamps start again. A stamp is valid if it is finite and later than all before it,
+    or if it follows that of the frame before, from where both started again. Frames after the last
+    valid stamp are one frame interval apart. Times never decrease.
 
     Attributes:
         longest_gap: longest time between two frames so far, in seconds; at least one frame
@@ -24,6 +25,10 @@ class FrameClock:
         self._interval = 1 / frame_rate
         self._known_index = 0
         self._known_seconds = 0.0
+        self._known_stamp = 0.0
+        self._previous_stamp = math.inf
+        # What is added to stamps that started again.
+        self._offset = 0.0
         self._seconds = 0.0
         self.longest_gap = self._interval
 
@@ -34,8 +39,13 @@ class FrameClock:
             index: of the frame; must increase from call to call.
             stamp: of the decoder, in seconds.
         """
-        if math.isfinite(stamp) and stamp > self._known_seconds:
-            self._known_index, self._known_seconds = index, stamp
+        if self._previous_stamp < stamp <= self._known_stamp:
+            self._offset = self._seconds - self._previous_stamp
+            self._known_stamp = self._previous_stamp
+        if math.isfinite(stamp) and stamp > self._known_stamp:
+            self._known_index, self._known_stamp = index, stamp
+            self._known_seconds = stamp + self._offset
+        self._previous_stamp = stamp if math.isfinite(stamp) else math.inf
         counted = self._known_seconds + (index - self._known_index) * self._interval
         self.longest_gap = max(self.longest_gap, counted - self._seconds)
         self._seconds = max(self._seconds, counted)

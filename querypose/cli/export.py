@@ -12,7 +12,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from querypose.cli.formats import Kind
+from querypose.cli.inputs import Input
+from querypose.cli.outputs import check_targets
 from querypose.config_arguments import add_config_file, add_config_options
 from querypose.printing import print_text
 
@@ -22,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _build_parser()
     args = parser.parse_args(arguments)
     try:
+        inputs = [Input(Kind.IMAGE, args.weights)] if args.weights else []
+        check_targets([Path(args.output)], inputs)
         # Not before the arguments are known to be right: PyTorch takes seconds to load.
         from querypose.export import export_onnx
 

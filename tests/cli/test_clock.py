@@ -41,6 +41,12 @@ def test_between_stamps_times_follow_the_frame_rate():
 def test_times_go_on_if_stamps_start_again():
     once = [0.1 * index for index in range(10)]
     assert times([*once, *once]) == pytest.approx([0.1 * index for index in range(20)])
+    # The second recording is longer than the first, and has another frame rate.
+    short, long = [0, 0.1, 0.2], [0, 0.2, 0.4, 0.6, 0.8]
+    assert times([*short, *long]) == pytest.approx([*short, 0.3, 0.5, 0.7, 0.9, 1.1])
+    assert times([*long, *short, *long]) == pytest.approx(
+        [*long, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0]
+    )
 
 
 def test_skipped_indices_take_time():

@@ -79,7 +79,8 @@ def test_a_video_keeps_its_frames(run, exports, tmp_path):
     [
         ("text.png", "b.png", "is no image that OpenCV reads"),
         ("nowhere.mp4", "b.mp4", "is no video that OpenCV reads"),
-        ("photo.png", "nowhere/b.png", "cannot write"),
+        ("photo.png", "nowhere/b.png", "there is no folder"),
+        ("photo.png", "photo.png", "is the input: name another output"),
         ("photo.png", "b.unknown", "cannot write"),
     ],
 )

@@ -29,6 +29,16 @@ def test_wrong_arguments_end_the_command(options, message, tmp_path):
     assert not output.exists()
 
 
+def test_wrong_targets_end_the_command_before_the_work(tmp_path):
+    weights = tmp_path / "model.pth"
+    weights.write_bytes(b"weights")
+    with pytest.raises(SystemExit, match="is a folder, so no file can go there"):
+        main(["--output", str(tmp_path)])
+    with pytest.raises(SystemExit, match="would replace an input"):
+        main(["--output", str(weights), "--weights", str(weights)])
+    assert weights.read_bytes() == b"weights"
+
+
 @pytest.mark.parametrize("missing", ["onnxscript", "onnxruntime"])
 def test_the_missing_extra_is_named(missing, tmp_path):
     """In a process of its own, in which Python does not find the package."""
