@@ -76,7 +76,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", help="path or URL of a checkpoint; default: MODEL.WEIGHTS of the config"
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
+    parser.add_argument(
+        "--device",
+        help="cpu, cuda, cuda:1, ...; default: MODEL.DEVICE, or the CPU if there is no GPU",
+    )
     parser.add_argument(
         "--precision",
         choices=("fp32", "bf16", "fp16"),

@@ -156,7 +156,9 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--datasets", nargs="+", metavar="NAME", help="default: DATASETS.TEST of the config"
     )
-    parser.add_argument("--device", help="cpu, cuda, ...; default: a GPU if there is one")
+    parser.add_argument(
+        "--device", help="cpu, cuda, ...; default: MODEL.DEVICE, or the CPU if there is no GPU"
+    )
     parser.add_argument("--num-gpus", type=int, default=1, help="processes, one for each GPU (1)")
     add_config_options(parser)
     parser.set_defaults(

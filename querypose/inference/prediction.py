@@ -36,7 +36,10 @@ class PartAttention:
             ValueError: the model has no part attention or no such stage.
         """
         if not people.has("pred_attention"):
-            raise ValueError("This model has no part attention: leave return_attention off.")
+            raise ValueError(
+                "This model has no part attention: leave return_attention (--draw attention) off, "
+                "or try maps."
+            )
         maps, boxes = people.pred_attention, people.attention_boxes
         num_stages = maps.shape[1]
         if not -num_stages <= stage < num_stages:

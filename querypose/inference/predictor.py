@@ -302,5 +302,7 @@ class PosePredictor:
 
 def _maps_of(output: dict[str, Any]) -> dict[str, Any]:
     if "maps" not in output:
-        raise ValueError("This model has no maps: leave return_maps off.")
+        raise ValueError(
+            "This model has no maps: leave return_maps (--draw maps) off, or try attention."
+        )
     return {name: value for name, value in output.items() if name != "instances"}

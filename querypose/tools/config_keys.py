@@ -17,8 +17,8 @@ _INTRODUCTION = """\
 # Configuration keys
 
 These keys are added to those of Detectron2, which its own documentation explains. Any of them may
-stand in a config file, or behind a command as `KEY VALUE`. `python -m querypose keys` prints this
-page.
+stand in a config file, as `KEY VALUE` behind `querypose-train`, and behind `--opts` of the other
+commands. `python -m querypose keys` prints this page.
 """
 
 

@@ -155,11 +155,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         persons = rate_persons(*read_named_results(arguments))
-        persons = persons.where(persons.scores > arguments.score_above)
+        persons = persons.where(persons.scores >= arguments.score_above)
         if not len(persons.scores):
             raise ValueError(
-                f"{arguments.results} names nobody of a score above {arguments.score_above:g} who "
-                "counts in COCO's evaluation."
+                f"{arguments.results} names nobody of a score of {arguments.score_above:g} or "
+                "above who counts in COCO's evaluation."
             )
         if arguments.output is not None:
             plot_score_quality(persons, arguments.name).savefig(arguments.output, dpi=150)

@@ -114,6 +114,12 @@ def judge_people(
     return JudgedPeople(scores[~ignored][order], correct[~ignored][order], num_labeled)
 
 
+def _why_unmeasured(people: JudgedPeople) -> str:
+    if len(people.scores) < _GROUP_SIZE:
+        return f"not measured, {len(people.scores)} people are fewer than {_GROUP_SIZE}"
+    return f"not measured, of no {_GROUP_SIZE} people in a row enough are right"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints precision and recall by threshold, and the lowest threshold for a precision."""
     parser = argparse.ArgumentParser(
@@ -132,8 +138,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = [(threshold, *people.at_least(threshold)) for threshold in thresholds]
     header = ("score at least", "people", "precision", "recall")
     print(tabulate(rows, header, tablefmt="pipe", floatfmt=(".2f", "d", ".3f", ".3f")))
-    if points := people.score_precision():
-        print(f"DEMO.SCORE_PRECISION: {points}")
+    points = people.score_precision()
+    print(f"DEMO.SCORE_PRECISION: {points or _why_unmeasured(people)}")
     lowest = people.lowest_threshold(arguments.precision)
     if lowest is None:
         print(f"No threshold has a precision of {arguments.precision:g}.")

@@ -141,5 +141,5 @@ def test_a_plot_that_cannot_be_written(output, sentence, dataset, tmp_path):
 
 def test_results_with_ignored_persons_only(dataset, tmp_path):
     results = write_results(tmp_path, (1, 600, 0.9))
-    with pytest.raises(SystemExit, match="names nobody of a score above 0"):
+    with pytest.raises(SystemExit, match="names nobody of a score of 0 or above who"):
         score_quality.main([dataset, str(results)])
