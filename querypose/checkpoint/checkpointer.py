@@ -170,7 +170,9 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
                 self._path,
             )
             return state_dict
-        return {name: value for name, value in checkpoint["ema"].items() if name != "n_averaged"}
+        averaged = checkpoint["ema"]
+        # Earlier versions averaged indices, too.
+        return {n: averaged[n] for n in averaged if n != "n_averaged" and not is_computed(n)}
 
     def _to_our_names(
         self, state_dict: StateDict, checkpoint: dict[str, Any]

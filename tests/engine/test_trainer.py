@@ -196,6 +196,22 @@ def test_an_average_that_warms_up_forgets_the_beginning():
         assert averaged.module.weight.item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("warm_up", [True, False])
+def test_indices_are_not_averaged(warm_up):
+    """Rounded down, an average of equal indices is another index."""
+    cfg = default_config()
+    cfg.SOLVER.EMA.ENABLED, cfg.SOLVER.EMA.WARM_UP = True, warm_up
+    cfg.SOLVER.EMA.DECAY = 0.9995
+    model = nn.BatchNorm1d(3)
+    model.register_buffer("part_of_keypoint", torch.arange(17), persistent=False)
+    averaged = build_averaged_model(cfg, model)
+    for count in range(300):
+        model.num_batches_tracked.fill_(count)
+        averaged.update_parameters(model)
+    assert torch.equal(averaged.module.part_of_keypoint, torch.arange(17))
+    assert averaged.module.num_batches_tracked == 299
+
+
 def test_checkpoint_without_averaged_weights(tiny_config, start):
     trainer = start(tiny_config(*NO_TEST, "SOLVER.MAX_ITER", 1))
     trainer.train()
