@@ -116,7 +116,7 @@ def frames_of(path):
         yield image, 0
         return
     # FFmpeg takes "12:" at the start of a path for a protocol.
-    video = cv2.VideoCapture(str(Path(path).absolute()))
+    video = cv2.VideoCapture(path if "://" in path else str(Path(path).absolute()))
     if not video.isOpened():
         sys.exit(f"onnx_demo: {path} is no video that OpenCV reads.")
     while (read := video.read())[0]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 Pair = tuple[str, str]
@@ -37,10 +38,18 @@ def groups_from(
     Raises:
         ValueError: a group is not a list, or a number is not a keypoint's.
     """
-    if not isinstance(groups or (), (list, tuple)):
+    groups = _listed(groups) or ()
+    if not isinstance(groups, (list, tuple)):
         raise ValueError(f"groups of keypoints are a list of lists, not {groups!r:.50}")
     has_number_names = any(name.isdecimal() for name in names)
-    return tuple(_group_from(group, names, has_number_names) for group in groups or ())
+    return tuple(_group_from(_listed(group), names, has_number_names) for group in groups)
+
+
+def _listed(values: Any) -> Any:
+    """An array, a set or an iterator as a list; other values as they are."""
+    if isinstance(values, Iterable) and not isinstance(values, (str, list, tuple)):
+        return list(values)
+    return values
 
 
 def _group_from(group: Any, names: Sequence[str], has_number_names: bool) -> tuple[str, ...]:
@@ -96,4 +105,4 @@ def distinct_pairs(pairs: Sequence[Sequence[Any]]) -> tuple[Pair, ...]:
 
 
 def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -68,8 +68,8 @@ class Skeleton:
         for groups in ("flips", "edges", "parts"):
             named = groups_from(getattr(self, groups), self.keypoints)
             object.__setattr__(self, groups, named)
-        if not self.sigmas:
-            object.__setattr__(self, "sigmas", (DEFAULT_SIGMA,) * self.num_keypoints)
+        sigmas = () if self.sigmas is None else tuple(map(float, self.sigmas))
+        object.__setattr__(self, "sigmas", sigmas or (DEFAULT_SIGMA,) * self.num_keypoints)
         if not self.parts:
             object.__setattr__(self, "parts", tuple((name,) for name in self.keypoints))
         self._check_names("flips", self.flips)
@@ -156,7 +156,7 @@ class Skeleton:
         return cls(
             keypoints=fields["keypoints"],
             flips=fields.get("flips"),
-            sigmas=tuple(float(sigma) for sigma in fields.get("sigmas") or ()),
+            sigmas=fields.get("sigmas"),
             edges=fields.get("edges"),
             parts=fields.get("parts"),
         )
@@ -262,7 +262,7 @@ class Skeleton:
         return cls(
             keypoints=names,
             flips=None if flips is None else distinct_pairs(flips),
-            sigmas=tuple(metadata.get("keypoint_oks_sigmas") or ()),
+            sigmas=metadata.get("keypoint_oks_sigmas"),
             edges=tuple((start, end) for start, end, *_ in rules),
             parts=tuple(tuple(part) for part in declared_parts or ()),
         )

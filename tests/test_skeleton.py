@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import yaml
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
@@ -42,6 +44,17 @@ class TestDeclaration:
         assert skeleton.edges == (("nose", "right_hand"),)
         assert skeleton.parts == (("nose",), ("left_hand", "right_hand"))
         assert Skeleton((2, 1, 0), edges=((0, 2),)).edges == (("0", "2"),)
+
+    def test_arrays_sets_and_iterators_are_lists(self):
+        skeleton = Skeleton(
+            NAMES,
+            flips=zip(["left_hand"], ["right_hand"], strict=True),
+            edges=np.array([[0, 2]]),
+            parts=[{"nose"}, {"left_hand"}, {"right_hand"}],
+            sigmas=np.array([0.1, 0.2, 0.2]),
+        )
+        assert skeleton == Skeleton(NAMES, edges=((0, 2),), sigmas=(0.1, 0.2, 0.2))
+        assert hash(skeleton) == hash(dataclasses.replace(skeleton))
 
     def test_indices_follow_the_names(self):
         skeleton = Skeleton(

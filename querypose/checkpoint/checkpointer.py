@@ -120,12 +120,13 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         state_dict = inner_weights(checkpoint.pop("model"))
         if not is_state_dict(state_dict):
             raise ValueError(f"{self._path} is not a checkpoint: it does not map names to tensors.")
-        if not self.new_heads:
-            self._compare_keypoints(ModelDescription.from_checkpoint(checkpoint, self._path))
+        self._compare_keypoints(ModelDescription.from_checkpoint(checkpoint, self._path))
         if self.averaged:
             state_dict = self._averaged_weights(state_dict, checkpoint)
         self._convert_ndarray_to_tensor(state_dict)
-        _strip_prefix_if_present(state_dict, "module.")
+        # Names of models that were compiled, distributed, or both.
+        for prefix in ("module.", "_orig_mod.", "module."):
+            _strip_prefix_if_present(state_dict, prefix)
         state_dict, backbone_only = self._to_our_names(state_dict, checkpoint)
         self.loaded_backbone_only = backbone_only
         for name in self._check_fit(state_dict, self.model.state_dict(), backbone_only):
@@ -138,21 +139,21 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
         """Compares the keypoints of the file with the model's; shapes do not tell equal numbers.
 
         Raises:
-            ValueError: they have another order.
+            ValueError: they have another order, and no training follows.
         """
         if description is None or description.skeleton is None or self.skeleton is None:
             return
         trained, expected = description.skeleton.keypoints, self.skeleton.keypoints
         if trained == expected:
             return
-        if sorted(trained) == sorted(expected):
+        if sorted(trained) == sorted(expected) and not self.new_heads:
             raise ValueError(
                 f"{self._path} was trained on the keypoints {list(trained)}, in another order than "
                 f"the configured model's, {list(expected)}: set MODEL.SKELETON to the first."
             )
         if len(trained) == len(expected):
             self.logger.warning(
-                "%s was trained on the keypoints %s; the config calls them %s.",
+                "%s was trained on the keypoints %s; here, in their places, are %s.",
                 self._path,
                 list(trained),
                 list(expected),
@@ -185,12 +186,13 @@ class QueryPoseCheckpointer(DetectionCheckpointer):
                 c2_conversion=checkpoint.get("__author__") == "Caffe2",
             )
             return {k: v for k, v in aligned.items() if k.startswith(BACKBONE)}, True
-        file_format = find_format(state_dict)
-        if file_format is not None:
-            return file_format.convert(state_dict, self.model), file_format.backbone_only
+        # First, since timm's Swins share names with the ImageNet files of Swin's authors.
         timm_backbone = timm_weights(state_dict, self.model)
         if timm_backbone is not None:
             return timm_backbone, True
+        file_format = find_format(state_dict)
+        if file_format is not None:
+            return file_format.convert(state_dict, self.model), file_format.backbone_only
         return dict(state_dict), False
 
     def _check_fit(

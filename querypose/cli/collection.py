@@ -119,7 +119,7 @@ def _walk(folder: Path) -> Iterator[str]:
 
     for root, folders, files in os.walk(folder, onerror=pass_over, followlinks=True):
         place = os.path.realpath(root)
-        if place in visited or _leads_back(root, top):
+        if place in visited or (place != top and _leads_back(root, top)):
             folders.clear()
             continue
         visited.add(place)
@@ -136,7 +136,12 @@ def _leads_back(path: str, top: str) -> bool:
         return False
     place = Path(os.path.realpath(path))
     parent = os.path.realpath(os.path.dirname(path))
-    return place.is_relative_to(top) or any(Path(p).is_relative_to(place) for p in (top, parent))
+    if any(Path(inside).is_relative_to(place) for inside in (top, parent)):
+        return True
+    # What is hidden is shown by the link alone.
+    return place.is_relative_to(top) and not any(
+        name.startswith(".") for name in place.relative_to(top).parts
+    )
 
 
 def _numbered(root: Path, names: Iterator[str], why_nothing: str) -> Collection:

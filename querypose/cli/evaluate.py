@@ -20,7 +20,6 @@ from detectron2.utils import comm
 from torch import nn
 
 from querypose.checkpoint import QueryPoseCheckpointer
-from querypose.checkpoint.description import read_description
 from querypose.checkpoint.download import fetch
 from querypose.cli.processes import run_in_processes
 from querypose.config_arguments import add_config_file, add_config_options
@@ -50,8 +49,6 @@ def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
         ValueError: a dataset or the weights do not fit the model.
     """
     check_datasets(cfg)
-    if not _is_onnx(cfg.MODEL.WEIGHTS):
-        check_trained_classes(cfg, _trained_class_names(cfg))
     keep_freed_memory()
     model = _onnx_detector(cfg) if _is_onnx(cfg.MODEL.WEIGHTS) else _load_model(cfg, resume)
     results = QueryPoseTrainer.test(cfg, model)
@@ -60,13 +57,6 @@ def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
     if comm.is_main_process():
         verify_results(cfg, results)
     return results
-
-
-def _trained_class_names(cfg: CfgNode) -> Sequence[str]:
-    if not cfg.MODEL.WEIGHTS:
-        return ()
-    description = read_description(cfg.MODEL.WEIGHTS, weights_only=cfg.MODEL.WEIGHTS_ONLY)
-    return () if description is None else description.class_names
 
 
 def _load_model(cfg: CfgNode, resume: bool) -> nn.Module:
@@ -78,7 +68,12 @@ def _load_model(cfg: CfgNode, resume: bool) -> nn.Module:
         averaged=cfg.TEST.EMA,
         skeleton=skeleton_from_config(cfg),
     )
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    weights = cfg.MODEL.WEIGHTS
+    if resume and checkpointer.has_checkpoint():
+        weights = checkpointer.get_checkpoint_file()
+    if weights:
+        check_trained_classes(cfg, weights)
+    checkpointer.load(weights)
     return accelerate_inference(model, cfg)
 
 

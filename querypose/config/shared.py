@@ -31,7 +31,8 @@ def _add_backbones(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM.PRETRAINED = False
     # Turn batch norms into fixed affine maps.
     cfg.MODEL.TIMM.FREEZE_BN = False
-    # Freeze the layers that lead to this many feature maps, from the finest on; 0 freezes none.
+    # Freeze the weights that lead to this many feature maps, from the finest on; 0 freezes none.
+    # Statistics of batch norms are frozen by FREEZE_BN alone.
     cfg.MODEL.TIMM.FREEZE_AT = 0
 
 

@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, RetinaNet
 
+from querypose.checkpoint.description import read_description
 from querypose.data.datasets.coco import set_classes
 from querypose.data.datasets.labels import Labels
 from querypose.data.datasets.records import load_records
@@ -77,17 +78,21 @@ def check_unnamed_classes(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> No
                 )
 
 
-def check_trained_classes(cfg: CfgNode, trained: Sequence[str]) -> None:
-    """Checks that test sets have the classes that the weights were trained on, in their order.
+def check_trained_classes(cfg: CfgNode, weights: str) -> None:
+    """Checks that test sets have the classes that weights were trained on, in their order.
 
     Args:
         cfg: of the evaluation.
-        trained: names of the classes, as the weights tell them; empty if they do not.
+        weights: address of a checkpoint, which may tell the names of its classes.
 
     Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be downloaded.
         ValueError: a test set has others, or another order.
     """
     classes = _classes_of_model(cfg)
+    description = read_description(weights, weights_only=cfg.MODEL.WEIGHTS_ONLY)
+    trained = () if description is None else description.class_names
     # A single class cannot be mixed up, whatever its name.
     if not trained or classes is None or classes.number == 1:
         return
@@ -96,7 +101,7 @@ def check_trained_classes(cfg: CfgNode, trained: Sequence[str]) -> None:
         found = list(MetadataCatalog.get(name).get("thing_classes") or expected)
         if found[: classes.number] != expected:
             raise ValueError(
-                f"{name!r} in DATASETS.TEST has the categories {found}, but {cfg.MODEL.WEIGHTS} "
+                f"{name!r} in DATASETS.TEST has the categories {found}, but {weights} "
                 f"was trained on {expected}, in this order; renumber its categories."
             )
 

@@ -34,7 +34,7 @@ def read_results(
 
     Returns:
         The results with these fields only, and with ``bbox`` if all have x, y, width and height
-        there, and the last two are above 0.
+        there, none of the last two is negative, and not all boxes are empty.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -60,16 +60,17 @@ def _have_boxes(results: Sequence[Mapping[str, Any]], results_file: str | Path) 
     """Whether all results have boxes that count; logs a warning if some of their boxes do not."""
     boxes = [result.get(_BOX) for result in results]
     given = [box for box in boxes if box is not None]
-    sound = [box for box in given if are_numbers(box, 4) and min(box[2:]) > 0]
-    if len(sound) < len(given):
+    sound = [box for box in given if are_numbers(box, 4) and min(box[2:]) >= 0]
+    only_empty = bool(sound) and not any(min(box[2:]) > 0 for box in sound)
+    if len(sound) < len(given) or only_empty:
         logging.getLogger(__name__).warning(
-            "%s: %d of %d boxes are not x, y, width and height, the last two above 0; so sizes of "
-            "persons are those of their keypoints.",
+            "%s: %s of %d boxes are not x, y, width and height; so sizes of persons are those of "
+            "their keypoints.",
             results_file,
-            len(given) - len(sound),
+            "all" if only_empty else len(given) - len(sound),
             len(given),
         )
-    return len(sound) == len(results)
+    return len(sound) == len(results) and not only_empty
 
 
 def match_results(

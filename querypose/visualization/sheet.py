@@ -53,7 +53,7 @@ def pose_sheet(
         (H, W, 3) uint8 RGB on white; W is ``width`` unless ``longest_side`` asks for another.
 
     Raises:
-        ValueError: there are no images.
+        ValueError: there are no images, or too many for the longest side.
     """
     if not len(images):
         raise ValueError("A sheet needs at least one image.")
@@ -63,6 +63,8 @@ def pose_sheet(
     while sum(_row_height(row, width) + _GAP for row in split) > longest_side + _GAP:
         if width < longest_side:
             width = min(2 * width, longest_side)
+        elif max(len(tile) for tile in tiles) == 1:
+            raise ValueError(f"{len(images)} images do not fit a sheet of {longest_side} pixels.")
         else:
             tiles = [sheet_tile(tile, max(1, tile.shape[0] // 2)) for tile in tiles]
         split = _split_into_rows(tiles, width)

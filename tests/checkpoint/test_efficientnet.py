@@ -78,3 +78,15 @@ def test_a_file_of_another_size_is_refused(tiny_model, tmp_path):
     )
     with pytest.raises(ValueError, match=r"lite2\.pth"):
         QueryPoseCheckpointer(model).load(str(tmp_path / "lite2.pth"))
+
+
+def test_a_swin_of_timm_loads(tiny_model, tmp_path):
+    """Some of its names are those of the files that Swin's authors published."""
+    name = "swin_tiny_patch4_window7_224"
+    weights = timm.create_model(name).state_dict()
+    torch.save(weights, tmp_path / "swin.pth")
+    model = tiny_model({"MODEL.BACKBONE.NAME": "build_timm_fpn_backbone", "MODEL.TIMM.NAME": name})
+    QueryPoseCheckpointer(model).load(str(tmp_path / "swin.pth"))
+    state = model.backbone.bottom_up.network.state_dict()
+    for weight in ("patch_embed.proj.weight", "layers.0.blocks.0.attn.qkv.weight"):
+        assert torch.equal(state[weight], weights[weight])

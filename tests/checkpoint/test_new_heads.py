@@ -7,7 +7,8 @@ import pytest
 import torch
 import yaml
 
-from querypose.checkpoint import QueryPoseCheckpointer
+from querypose.checkpoint import ModelDescription, QueryPoseCheckpointer
+from querypose.skeleton import Skeleton
 
 CROWDPOSE = {"DATASETS.TRAIN": ("crowdpose_train",)}
 
@@ -91,3 +92,16 @@ def test_crowdpose_weights_are_refused_by_a_coco_model(tiny_model, save):
     file = save(tiny_model(CROWDPOSE).state_dict())
     with pytest.raises(ValueError, match=r"heads\.\S+ is \(14, 2[\d, ]*\) instead of \(17, 2"):
         QueryPoseCheckpointer(tiny_model()).load(file)
+
+
+@pytest.mark.parametrize("order", ["abcde", "abced", "vwxyz"])
+def test_other_names_of_as_many_keypoints_are_told(order, tiny_model, tmp_path, caplog):
+    trained = Skeleton(tuple("abcde"))
+    model = tiny_model({"MODEL.SKELETON": trained.to_yaml()})
+    description = ModelDescription("{}", trained)
+    QueryPoseCheckpointer(model, str(tmp_path), description=description).save("model")
+    other = tiny_model({"MODEL.SKELETON": Skeleton(tuple(order)).to_yaml()}, seed=1)
+    with caplog.at_level(logging.WARNING, logger="querypose.checkpoint"):
+        QueryPoseCheckpointer(other, new_heads=True).load(str(tmp_path / "model.pth"))
+    told = f"here, in their places, are {list(order)}" in caplog.text
+    assert told == (order != "abcde")

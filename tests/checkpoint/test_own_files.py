@@ -75,3 +75,13 @@ def test_auxiliary_heat_maps_may_be_missing(small_model, save):
     model = small_model({"MODEL.QUERYPOSE.AUX_HEATMAP.ENABLED": True}, seed=1)
     QueryPoseCheckpointer(model).load(file)
     assert torch.equal(model.decoder.queries.weight, small_model().decoder.queries.weight)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."]
+)
+def test_names_of_compiled_and_distributed_models(small_model, save, assert_weights, prefix):
+    model, fresh = small_model(), small_model(seed=1)
+    file = save({prefix + name: value for name, value in model.state_dict().items()})
+    QueryPoseCheckpointer(fresh).load(file)
+    assert_weights(fresh, model.state_dict())

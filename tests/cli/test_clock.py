@@ -49,6 +49,12 @@ def test_times_go_on_if_stamps_start_again():
     )
 
 
+def test_frames_out_of_order_do_not_slow_a_video_down():
+    groups = [0.32 * index for index in range(10)]
+    found = times([group + step for group in groups for step in (0, 0.16, 0.08, 0.04, 0.12)], 25.0)
+    assert found[-1] == pytest.approx(9 * 0.32 + 0.16 + 3 * 0.04, abs=0.05)
+
+
 def test_skipped_indices_take_time():
     assert times([0, 0.1, 0.5], indices=[0, 1, 5]) == [0, 0.1, 0.5]
 

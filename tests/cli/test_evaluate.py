@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from querypose.cli.evaluate import main
+from querypose.cli.evaluate import evaluate, main
 from querypose.config import read_config
 from querypose.data.datasets.coco import register_configured_datasets
 from querypose.engine import QueryPoseTrainer
@@ -94,3 +94,11 @@ def test_something_must_be_named(capsys):
         main([])
     assert end.value.code == 2
     assert "--weights" in capsys.readouterr().err
+
+
+def test_the_last_checkpoint_is_judged_by_itself(trainer):
+    """The weights that the training started from need not be there."""
+    cfg = trainer.cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = "gone.pth"
+    assert "keypoints" in evaluate(cfg, resume=True)

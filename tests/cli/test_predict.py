@@ -221,6 +221,16 @@ def test_aliases_of_a_folder_add_nothing(tmp_path):
     (tmp_path / "photos" / "up").symlink_to("..")
     collection = find_collection(str(tmp_path / "photos"), None)
     assert [image.file_name for image in collection.images] == ["a.png", "run3/x.png"]
+    (tmp_path / "link").symlink_to("photos")
+    assert len(find_collection(str(tmp_path / "link"), None).images) == 2
+
+
+def test_a_link_shows_what_is_hidden_otherwise(tmp_path):
+    """As in volumes of containers, whose files change at once with such a link."""
+    write_images(tmp_path, ["photos/..2024/a.png", "photos/b.png"])
+    (tmp_path / "photos" / "current").symlink_to("..2024")
+    collection = find_collection(str(tmp_path / "photos"), None)
+    assert [image.file_name for image in collection.images] == ["b.png", "current/a.png"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="a folder that root cannot read is hard to make")

@@ -7,11 +7,13 @@ import re
 import runpy
 
 import pytest
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
+from querypose.checkpoint import ModelDescription
 from querypose.engine import QueryPoseTrainer
 from querypose.engine.dataset_agreement import check_datasets, check_trained_classes
 from querypose.skeleton import COCO_SKELETON, CROWDPOSE_SKELETON, Skeleton
@@ -329,15 +331,20 @@ def test_a_detector_has_the_keypoints_of_its_datasets(label_content, register_la
     ("trained", "fits"),
     [(("horse", "foal"), True), ((), True), (("foal", "horse"), False), (("cat", "dog"), False)],
 )
-def test_weights_know_their_classes(label_content, register_labels, cfg_of, trained, fits):
+def test_weights_know_their_classes(
+    label_content, register_labels, cfg_of, tmp_path, trained, fits
+):
     content = label_content()
     content["categories"][0]["name"] = "horse"
     content["categories"].append(content["categories"][0] | {"id": 2, "name": "foal"})
     name = register_labels(content)
     cfg = cfg_of(name, name, MODEL__QUERYPOSE__NUM_CLASSES=2)
     check_datasets(cfg)
+    weights = str(tmp_path / "model.pth")
+    description = ModelDescription("{}", None, (), trained)
+    torch.save({"model": {}, **description.fields()}, weights)
     if fits:
-        check_trained_classes(cfg, trained)
+        check_trained_classes(cfg, weights)
         return
     with pytest.raises(ValueError, match=r"\['horse', 'foal'\], but .* was trained on"):
-        check_trained_classes(cfg, trained)
+        check_trained_classes(cfg, weights)

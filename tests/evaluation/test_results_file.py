@@ -107,8 +107,11 @@ def test_sizes_of_persons_are_those_of_the_evaluator(label_content, write_labels
     assert medium["with"] == pytest.approx(medium["without"] / 2)
 
 
-@pytest.mark.parametrize("extent", [[-1, 64], [24, -1], [0, 64], [0, 0]])
-def test_boxes_without_an_extent_do_not_count(label_content, write_labels, caplog, extent):
+@pytest.mark.parametrize(
+    ("own", "extent", "number"),
+    [([24, 64], [-1, 64], "1"), ([24, 64], [24, -1], "1"), ([0, 64], [0, 0], "all")],
+)
+def test_boxes_that_are_none_do_not_count(label_content, write_labels, caplog, own, extent, number):
     content = label_content()
     json_file = write_labels(content, "labels.json")
     person = content["annotations"][0]
@@ -118,11 +121,26 @@ def test_boxes_without_an_extent_do_not_count(label_content, write_labels, caplo
     assert not caplog.records
     flat = [
         result | {"bbox": box}
-        for result, box in ((found, person["bbox"]), (nobody, [85, 55, *extent]))
+        for result, box in ((found, [18, 10, *own]), (nobody, [85, 55, *extent]))
     ]
     flat_file = write_labels(flat, "flat.json")
     assert evaluate_coco(json_file, flat_file) == pytest.approx(without, nan_ok=True)
-    assert f"{flat_file}: 1 of 2 boxes are not x, y, width and height" in caplog.text
+    assert f"{flat_file}: {number} of 2 boxes are not x, y, width and height" in caplog.text
+
+
+def test_an_empty_box_among_others_counts_as_in_the_evaluator(label_content, write_labels):
+    """Persons beyond the image may have one."""
+    content = label_content()
+    json_file = write_labels(content, "labels.json")
+    person = content["annotations"][0]
+    found = {key: person[key] for key in ("image_id", "category_id", "keypoints", "bbox")}
+    nobody = found | {"keypoints": [100, 70, 2, *[110, 80, 2] * 4], "bbox": [85, 55, 40, 40]}
+    rows = [found | {"score": 0.9}, nobody | {"score": 0.95}]
+    expected = evaluate_coco(json_file, write_labels(rows, "whole.json"))
+    rows.append(nobody | {"score": 0.01, "bbox": [128, 0, 0, 20]})
+    assert evaluate_coco(json_file, write_labels(rows, "one_empty.json")) == pytest.approx(
+        expected, nan_ok=True
+    )
 
 
 def test_results_of_any_keypoints_are_evaluated_as_coco_does(

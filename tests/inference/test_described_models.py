@@ -152,7 +152,7 @@ def test_averaged_weights_predict_where_they_are_asked_for(trained, image, tmp_p
     export_weights(weights, tmp_path / "small.pth", averaged=True)
     assert len(PosePredictor(tmp_path / "small.pth")(image)) == len(averaged)
     exported = torch.load(tmp_path / "small.pth", weights_only=True)["model"]
-    for name, value in content["model"].items():
+    for name in content["model"]:
         kept = average[f"module.{name}"]
         assert torch.equal(exported[name], kept.half() if kept.is_floating_point() else kept)
 

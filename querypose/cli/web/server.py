@@ -69,7 +69,9 @@ def wait_for_the_end(folder: Path) -> None:
     Gradio forgets uploads that were broken off, which would fill the disk.
     """
     ended = threading.Event()
-    previous = {number: signal.signal(number, lambda *_: ended.set()) for number in _ENDS}
+    # nohup ignores SIGHUP, so that a page outlives its terminal.
+    heeded = [number for number in _ENDS if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, lambda *_: ended.set()) for number in heeded}
     try:
         while not ended.wait(FORGET_SECONDS):
             remove_old_files(folder, FORGET_SECONDS)
@@ -80,11 +82,12 @@ def wait_for_the_end(folder: Path) -> None:
 
 def remove_old_files(folder: Path, seconds: float) -> None:
     """Removes the files of a folder and its subfolders that were not changed for so long."""
-    for file in folder.rglob("*"):
-        # Others may remove it meanwhile.
-        with contextlib.suppress(FileNotFoundError):
-            if file.is_file() and time.time() - file.stat().st_mtime > seconds:
-                file.unlink()
+    for parent, _, names in os.walk(folder):
+        for file in (Path(parent, name) for name in names):
+            # Others may remove it meanwhile, or be using it.
+            with contextlib.suppress(OSError):
+                if time.time() - file.stat().st_mtime > seconds:
+                    file.unlink()
 
 
 def load_models(args: argparse.Namespace) -> dict[str, ServedModel]:

@@ -90,7 +90,10 @@ def _load_labeled_records(name: str) -> list[Record]:
         if lacks:
             raise ValueError(f"{name}: {record_name(index, record)} {lacks}.")
         for number, annotation in enumerate(record["annotations"]):
-            lacks = missing_fields(annotation, PERSON_FIELDS)
+            # Of a crowd, at most the region is read.
+            is_region = annotation.get("iscrowd", 0) and annotation.get("segmentation")
+            needed = ("category_id",) if is_region else PERSON_FIELDS
+            lacks = missing_fields(annotation, needed)
             if lacks:
                 raise ValueError(
                     f"{name}: annotation {number} of {record_name(index, record)} {lacks}."

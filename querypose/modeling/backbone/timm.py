@@ -27,8 +27,8 @@ class TimmBackbone(Backbone):
         name: timm's name of the network, with or without a tag ("resnet18", "resnet18.a1_in1k").
         pretrained: download timm's ImageNet weights.
         freeze_bn: turn batch norms into fixed affine maps.
-        freeze_at: number of feature maps, from the finest on, whose layers are not trained; for
-            pretrained networks.
+        freeze_at: number of feature maps, from the finest on, whose parameters are not trained;
+            for pretrained networks. Statistics of batch norms are frozen by ``freeze_bn`` alone.
         in_channels: channels of the image.
 
     Raises:

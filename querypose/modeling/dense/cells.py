@@ -10,6 +10,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor
@@ -32,6 +33,12 @@ def only_map(backbone: Backbone) -> ShapeSpec:
             "MODEL.BACKBONE.NAME to build_hrnet_concat_backbone or build_timm_concat_backbone."
         )
     return next(iter(shapes.values()))
+
+
+def pad_map(values: Tensor, size: tuple[int, int], fill: int) -> Tensor:
+    """Extends (..., h, w) maps of an image to the (height, width) of its batch."""
+    height, width = values.shape[-2:]
+    return F.pad(values, (0, size[1] - width, 0, size[0] - height), value=fill)
 
 
 class Cells(NamedTuple):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from querypose.modeling.dense.cells import is_in_map
+from querypose.modeling.dense.cells import is_in_map, pad_map
 from querypose.modeling.dense.gaussians import draw_gaussians
 from querypose.modeling.dense.ownership import owner_map
 from querypose.modeling.dense.part_head import PartCells
@@ -117,7 +117,8 @@ class PartTargetBuilder(nn.Module):
         heatmaps, windows = draw_gaussians(persons.keypoints, persons.in_map, size, _KEYPOINT_SIGMA)
         part_maps, part_windows = draw_gaussians(centers, present, size, self.center_sigma)
         inside = torch.cat([windows, part_windows])
-        owners = self.owners(persons, centers, present, size)
+        # Nobody owns cells of the padding, which depends on the other images.
+        owners = pad_map(self.owners(persons, centers, present, persons.size), size, -1)
         parts, rows, columns = (owners >= 0).nonzero(as_tuple=True)
         cells = PartCells(torch.zeros_like(parts), parts, rows, columns)
         owner = owners[parts, rows, columns]

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from querypose.modeling.dense.cells import STRIDE, Cells, cell_positions
+from querypose.modeling.dense.cells import STRIDE, Cells, cell_positions, pad_map
 from querypose.modeling.dense.gaussians import draw_gaussians
 from querypose.modeling.dense.ownership import owner_map
 from querypose.modeling.dense.persons import LabeledPersons
@@ -60,8 +59,8 @@ class QualityTargets(NamedTuple):
             gaussian, _ = draw_gaussians(
                 centers[:, None], present[:, None], image_persons.size, _GAUSSIAN_SIGMA
             )
-            owners.append(_padded(owner, size, -1))
-            gaussians.append(_padded(gaussian[0], size, 0))
+            owners.append(pad_map(owner, size, -1))
+            gaussians.append(pad_map(gaussian[0], size, 0))
             person_of_cell.append(owner[owner >= 0] + counts[-1])
             counts.append(counts[-1] + len(image_persons.areas))
         owners, person_of_cell = torch.stack(owners), torch.cat(person_of_cell)
@@ -128,8 +127,3 @@ def _squared_extents(keypoints: Tensor, labeled: Tensor) -> Tensor:
     low = torch.where(labeled[..., None], keypoints, inf).amin(dim=1)
     high = torch.where(labeled[..., None], keypoints, -inf).amax(dim=1)
     return (high - low).square().sum(dim=-1).clamp(min=1)
-
-
-def _padded(values: Tensor, size: tuple[int, int], fill: int) -> Tensor:
-    height, width = values.shape
-    return F.pad(values, (0, size[1] - width, 0, size[0] - height), value=fill)

@@ -97,6 +97,11 @@ class QueryPose(PoseModel):
         self.heatmap_head = heatmap_head
         self.heatmap_feature = heatmap_feature
         self.denoiser = denoiser
+        if max_detections < 1:
+            raise ValueError(
+                "max_detections (TEST.DETECTIONS_PER_IMAGE) is at least 1, or negative for every "
+                f"query, not {max_detections}."
+            )
         self.max_detections = max_detections
         # So that Detectron2's own checkpointer also reads released files and backbone files.
         convert_on_load(self)
@@ -105,6 +110,8 @@ class QueryPose(PoseModel):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Reads ``MODEL.QUERYPOSE`` and the keys that Detectron2 has for every model."""
         node = cfg.MODEL.QUERYPOSE
+        # As in Detectron2, a negative number stands for no limit.
+        limit = cfg.TEST.DETECTIONS_PER_IMAGE
         skeleton = skeleton_from_config(cfg)
         if node.PART_PER_KEYPOINT:
             skeleton = dataclasses.replace(skeleton, parts=())
@@ -143,7 +150,7 @@ class QueryPose(PoseModel):
             "num_classes": node.NUM_CLASSES,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
-            "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "max_detections": node.NUM_QUERIES if limit < 0 else limit,
             "heatmap_head": heatmap_head,
             "heatmap_feature": feature,
             "denoiser": denoiser,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from detectron2.utils.file_io import PathManager
 
 from querypose.checkpoint.download import fetch, read_at
 from querypose.data.datasets.coco import check_configured_datasets, register_configured_datasets
+from querypose.data.datasets.records import load_records
 from querypose.engine.dataset_agreement import check_datasets
 from querypose.engine.kept_settings import begin_or_continue, digest_of
 from querypose.engine.resumed_settings import Settings, settings_by_key, training_settings
+from querypose.skeleton import Skeleton
 from querypose.tools.compare_trainings.training import Training, images_per_iteration
 
 # What the command decides, by the argument that does.
@@ -24,6 +27,8 @@ _DECIDED = {
 }
 # More images continue a training; what computes changes nothing but rounding; and of files the
 # content counts.
+_NUM_COMPARED = 20
+"""Images of a dataset that stand for all."""
 _FREE = (
     *("SOLVER.MAX_ITER", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS"),
     *("MODEL.WEIGHTS", "MODEL.WEIGHTS_ONLY", "DATASETS.REGISTER"),
@@ -95,8 +100,17 @@ def _contents(cfg: CfgNode) -> Settings:
     weights = cfg.MODEL.WEIGHTS
     contents = {"content of the weights": read_at(weights, digest_of) if weights else ""}
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        json_file = MetadataCatalog.get(name).get("json_file")
-        if json_file:
-            path = PathManager.get_local_path(str(json_file))
+        metadata = MetadataCatalog.get(name)
+        contents[f"skeleton of {name}"] = Skeleton.from_metadata(metadata).to_dict()
+        if metadata.get("json_file"):
+            path = PathManager.get_local_path(str(metadata.json_file))
             contents[f"content of the labels of {name}"] = digest_of(path)
+            contents[f"images of {name}"] = _digest_of_images(name)
     return contents
+
+
+def _digest_of_images(name: str) -> str:
+    records = load_records(name)
+    paths = [record["file_name"] for record in records[:: -(-len(records) // _NUM_COMPARED)]]
+    content = "".join(digest_of(PathManager.get_local_path(path)) for path in paths)
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -200,3 +200,9 @@ def test_a_record_to_train_on_has_labels(register, content, record, message):
     name = register(content, "json_file", loader=lambda: records)
     with pytest.raises(ValueError, match=f"{name}: {message}"):
         training_records(name)
+
+
+def test_a_crowd_needs_a_region_alone(register, content):
+    crowd = {"iscrowd": 1, "category_id": 0, "segmentation": {"size": [9, 9], "counts": b"0"}}
+    records = [{"file_name": "a.png", "annotations": [PERSON, crowd]}]
+    assert len(training_records(register(content, "json_file", loader=lambda: records))) == 1

@@ -203,3 +203,17 @@ def test_an_image_has_the_same_targets_in_any_batch(make_builder):
     second_cells = both.cells.images == 1
     assert torch.equal(alone.offsets, both.offsets[second_cells])
     assert torch.equal(alone.cells.rows, both.cells.rows[second_cells])
+
+
+def test_images_do_not_change_the_targets_of_others(make_builder):
+    """A smaller image is padded to the size of the batch."""
+    points = np.full((1, 17, 3), 2.0, np.float32)
+    points[0, :, 0], points[0, :, 1] = 59.0, np.linspace(8, 56, 17)
+    small = labeled_persons(points, np.array([2000.0], np.float32), (64, 64))
+    wide = labeled_persons(points[:0], np.zeros(0, np.float32), (64, 96))
+    alone = make_builder()([small], (16, 16), torch.ones(1, 16, 16))
+    beside = make_builder()([small, wide], (16, 24), torch.ones(2, 16, 24))
+    assert [values.tolist() for values in beside.cells] == [
+        values.tolist() for values in alone.cells
+    ]
+    assert torch.equal(beside.offsets, alone.offsets)

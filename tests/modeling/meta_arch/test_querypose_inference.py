@@ -184,3 +184,9 @@ def test_keypoints_of_an_enlarged_box_lie_where_it_says(released_model):
     expected = centers[:, None] + scale * kept["output"].coordinates * sizes[:, None]
     assert len(people) == len(expected)
     torch.testing.assert_close(people.pred_keypoints[..., :2], expected[people.query_indices])
+
+
+def test_a_negative_limit_is_none_and_zero_is_refused(tiny_model):
+    assert tiny_model({"TEST.DETECTIONS_PER_IMAGE": -1}).max_detections == 12
+    with pytest.raises(ValueError, match=r"DETECTIONS_PER_IMAGE\) is at least 1, or negative"):
+        tiny_model({"TEST.DETECTIONS_PER_IMAGE": 0})
