@@ -14,7 +14,7 @@ import cv2
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from querypose.skeleton import COCO_SKELETON
+from querypose.skeleton import COCO_SKELETON, Skeleton
 from querypose.tools.benchmark.cost import Cost
 from querypose.tools.benchmark.setting import Setting
 from querypose.tools.benchmark.worker import Measurement
@@ -155,8 +155,8 @@ def begin(label_content, write_labels, tmp_path):
     write_labels(label_content())
     (tmp_path / "weights.pth").write_bytes(b"weights")
 
-    def check(folder, *opts):
-        dataset = [name, str(folder / "people.json"), str(folder)]
+    def check(folder, *opts, skeleton=""):
+        dataset = [name, str(folder / "people.json"), str(folder), *filter(None, [skeleton])]
         files = ("DATASETS.REGISTER", str([dataset]), "MODEL.WEIGHTS", str(folder / "weights.pth"))
         names = ("DATASETS.TRAIN", f"('{name}',)", "DATASETS.TEST", f"('{name}',)")
         training = Training("quick/tiny", 1, 8, tmp_path / "output", (*files, *names, *opts))
@@ -196,6 +196,18 @@ def test_a_comparison_does_not_go_on_with_other_weights(begin, moved):
 def test_a_comparison_does_not_go_on_with_other_labels(begin, moved, label_content):
     (moved / "people.json").write_text(json.dumps(label_content() | {"info": {}}))
     with pytest.raises(ValueError, match=r"other settings: content of the labels of compared_"):
+        begin(moved)
+
+
+def test_a_comparison_does_not_go_on_with_other_images_or_flips(begin, moved, label_content):
+    skeleton = moved / "skeleton.yaml"
+    skeleton.write_text(
+        Skeleton(tuple(label_content()["categories"][0]["keypoints"]), flips=()).to_yaml()
+    )
+    with pytest.raises(ValueError, match=r"other settings: .*skeleton of compared_"):
+        begin(moved, skeleton=str(skeleton))
+    shutil.copy(moved / "1.png", moved / "2.png")
+    with pytest.raises(ValueError, match=r"other settings: images of compared_"):
         begin(moved)
 
 
