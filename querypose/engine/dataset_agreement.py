@@ -29,9 +29,10 @@ def check_datasets(cfg: CfgNode) -> None:
     Labels and models identify keypoints and classes by position only. So every training and test
     set must have the model's keypoints and classes, in number, names and order. A dataset may have
     more categories than the model if no annotation uses them. Classes are not compared with an
-    architecture that does not tell their number. The labels of test sets are read,
-    from files or records, and their first images; the label files of training sets may be missing,
-    since an evaluation does not need them.
+    architecture that does not tell their number.
+
+    The labels of test sets are read, from files or records, and their first images. The label files
+    of training sets may be missing, since an evaluation does not need them.
 
     Raises:
         FileNotFoundError: the label file or the first image of a test set does not exist.
@@ -91,12 +92,13 @@ def check_trained_classes(cfg: CfgNode, weights: str) -> None:
         ValueError: a test set has others, or another order.
     """
     classes = _classes_of_model(cfg)
-    description = read_description(weights, weights_only=cfg.MODEL.WEIGHTS_ONLY)
-    trained = () if description is None else description.class_names
     # A single class cannot be mixed up, whatever its name.
-    if not trained or classes is None or classes.number == 1:
+    if classes is None or classes.number == 1:
         return
-    expected = list(trained[: classes.number])
+    description = read_description(weights, weights_only=cfg.MODEL.WEIGHTS_ONLY)
+    if description is None or not description.class_names:
+        return
+    expected = list(description.class_names[: classes.number])
     for name in cfg.DATASETS.TEST:
         found = list(MetadataCatalog.get(name).get("thing_classes") or expected)
         if found[: classes.number] != expected:
@@ -142,7 +144,7 @@ class _Classes(NamedTuple):
 def _classes_of_model(cfg: CfgNode) -> _Classes | None:
     """The number of classes, or None if the architecture does not tell it."""
     architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
-    bases = architecture.__mro__ if isinstance(architecture, type) else ()
+    bases = _bases(architecture)
     keys = [_DETECTORS[base] for base in bases if base in _DETECTORS]
     key = keys[0] if keys else getattr(architecture, "num_classes_key", None)
     if key is not None:
@@ -152,12 +154,17 @@ def _classes_of_model(cfg: CfgNode) -> _Classes | None:
     return None
 
 
+def _bases(architecture: Any) -> tuple[type, ...]:
+    """The classes that an architecture inherits from; none if a function builds it."""
+    return architecture.__mro__ if isinstance(architecture, type) else ()
+
+
 def _check_keypoints(cfg: CfgNode) -> None:
     expected = skeleton_from_config(cfg).keypoints
     head = cfg.MODEL.ROI_KEYPOINT_HEAD
-    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
-    is_detector = isinstance(architecture, type) and issubclass(architecture, GeneralizedRCNN)
-    if is_detector and cfg.MODEL.KEYPOINT_ON and len(expected) != head.NUM_KEYPOINTS:
+    bases = _bases(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE))
+    has_head = GeneralizedRCNN in bases and cfg.MODEL.KEYPOINT_ON
+    if has_head and len(expected) != head.NUM_KEYPOINTS:
         raise ValueError(
             f"The datasets have {len(expected)} keypoints, but "
             f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {head.NUM_KEYPOINTS}; make both the same."

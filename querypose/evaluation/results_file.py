@@ -16,8 +16,8 @@ from querypose.evaluation.ground_truth import count_matches, warn_of_no_annotati
 
 _FIELDS = ("image_id", "category_id", "keypoints", "score")
 # Its size decides whether a person counts as a medium or a large one, as in Detectron2's evaluator.
-# pycocotools looks for it in the first result alone, and a box without an extent is of no size that
-# it counts: such a person would be wrong nowhere.
+# pycocotools looks for it in the first result alone. By a negative area, a person would be of no
+# size that it counts, and so wrong nowhere.
 _BOX = "bbox"
 
 
